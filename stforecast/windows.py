@@ -1,0 +1,158 @@
+"""What a forecaster is asked to do (:class:`Task`), and where its windows lie in time.
+
+A window is ``input_steps`` consecutive time steps followed by ``target_steps`` more. Windows never
+cross a missing time, and splitting a period before windows are taken keeps them inside their split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .conventions import InputError, canonical_name
+
+
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not names or not all(isinstance(n, str) and n for n in names):
+        raise InputError(f"expected one or more variable names, found {value!r}")
+    canonical = tuple(canonical_name(n) for n in names)
+    if len(set(canonical)) != len(canonical):
+        raise InputError(f"variable names must be different from each other, found {names}")
+    return canonical
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is forecast from what: variables, numbers of steps, and the step.
+
+    Parameters
+    ----------
+    variables : str or sequence of str
+        Input variables, one channel each. Any known alias will do (``t2m`` is
+        ``2m_temperature``); names are stored in their canonical form.
+    input_steps, target_steps : int
+        Length of the history (T) and of the forecast (T').
+    timestep : str or timedelta
+        Time between two steps, as :class:`pandas.Timedelta` reads it: ``"1h"``, ``"30min"``.
+    targets : sequence of str, optional
+        Variables to forecast, where they are not simply `variables`.
+
+    Examples
+    --------
+    >>> Task("t2m").variables
+    ('2m_temperature',)
+    """
+
+    variables: tuple[str, ...] | str
+    input_steps: int = 12
+    target_steps: int = 12
+    timestep: str = "1h"
+    targets: tuple[str, ...] | str | None = None
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "variables", _names(self.variables))
+        if self.targets is not None:
+            set_(self, "targets", _names(self.targets))
+        for name in ("input_steps", "target_steps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise InputError(f"Task.{name} must be a whole number of at least 1, found {value!r}")
+            set_(self, name, int(value))
+        try:
+            step = pd.Timedelta(self.timestep)
+        except ValueError as error:
+            raise InputError(
+                f"Task.timestep must read as a time difference such as '1h', found {self.timestep!r}"
+            ) from error
+        if not step > pd.Timedelta(0):
+            raise InputError(f"Task.timestep must be positive, found {self.timestep!r}")
+        set_(self, "timestep", _short(step))
+
+    @property
+    def step(self) -> np.timedelta64:
+        """The time step as ``timedelta64[ns]``."""
+        return pd.Timedelta(self.timestep).to_timedelta64().astype("timedelta64[ns]")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Canonical names of the forecast variables."""
+        return self.variables if self.targets is None else self.targets  # type: ignore[return-value]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All variables a training window holds: the inputs, then targets that are no inputs."""
+        return (*self.variables, *(v for v in self.outputs if v not in self.variables))
+
+    @property
+    def window(self) -> int:
+        """Length of a training window in steps."""
+        return self.input_steps + self.target_steps
+
+    def lead_times(self, steps: int | None = None) -> np.ndarray:
+        """Lead times ``timedelta64[ns]`` of `steps` target steps (default: ``target_steps``)."""
+        return self.step * np.arange(1, (self.target_steps if steps is None else steps) + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        out = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in out.items()}
+
+    def __str__(self) -> str:
+        return (
+            f"{', '.join(self.variables)}: {self.input_steps} steps in, {self.target_steps} out"
+            f"{'' if self.targets is None else ' of ' + ', '.join(self.outputs)}, "
+            f"every {self.timestep}"
+        )
+
+
+def _short(step: pd.Timedelta) -> str:
+    """Write a time step the way people do: '6h', '30min', '1D'."""
+    ns = step.value
+    for unit, size in (("D", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if ns % (size * 10**9) == 0:
+            return f"{ns // (size * 10**9)}{unit}"
+    return f"{ns}ns"
+
+
+def window_starts(time: Any, step: np.timedelta64, length: int, stride: int = 1) -> np.ndarray:
+    """Find every window of `length` steps that crosses no gap.
+
+    Parameters
+    ----------
+    time : array-like of shape (N,)
+        Sorted, unique times: ``datetime64`` or cftime.
+    step : numpy.timedelta64
+        The step two neighbours in a window must be apart, exactly.
+    length : int
+        Steps in a window.
+    stride : int
+        Keep every `stride`-th window of each gap-free run.
+
+    Returns
+    -------
+    numpy.ndarray of int64
+        Indices of the first step of each window, ascending.
+    """
+    n = len(time)
+    if n < length:
+        return np.empty(0, dtype=np.int64)
+    gap_after = np.flatnonzero(time_differences(time) != step)
+    # Gap-free runs [first, last + 1).
+    firsts = np.concatenate([[0], gap_after + 1])
+    ends = np.concatenate([gap_after + 1, [n]])
+    runs = [np.arange(a, b - length + 1, stride) for a, b in zip(firsts, ends, strict=True)]
+    return np.concatenate(runs).astype(np.int64)
+
+
+def time_differences(time: Any) -> np.ndarray:
+    """Differences between neighbouring times as ``timedelta64[ns]``, cftime included."""
+    values = np.asarray(time)
+    if values.dtype == object:  # cftime: subtraction gives datetime.timedelta
+        return np.array([np.timedelta64(d) for d in np.diff(values)], dtype="timedelta64[ns]")
+    return np.diff(values.astype("datetime64[ns]"))
