@@ -6,18 +6,18 @@ cross a missing time, and splitting a period before windows are taken keeps them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .conventions import InputError, canonical_name
+from .conventions import InputError, canonical_name, time_differences
 
 
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value)
+    names = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
     if not names or not all(isinstance(n, str) and n for n in names):
         raise InputError(f"expected one or more variable names, found {value!r}")
     canonical = tuple(canonical_name(n) for n in names)
@@ -62,13 +62,16 @@ class Task:
         for name in ("input_steps", "target_steps"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise InputError(f"Task.{name} must be a whole number of at least 1, found {value!r}")
+                raise InputError(
+                    f"Task.{name} must be a whole number of at least 1, found {value!r}"
+                )
             set_(self, name, int(value))
         try:
             step = pd.Timedelta(self.timestep)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise InputError(
-                f"Task.timestep must read as a time difference such as '1h', found {self.timestep!r}"
+                "Task.timestep must read as a time difference such as '1h', found "
+                f"{self.timestep!r}"
             ) from error
         if not step > pd.Timedelta(0):
             raise InputError(f"Task.timestep must be positive, found {self.timestep!r}")
@@ -150,9 +153,33 @@ def window_starts(time: Any, step: np.timedelta64, length: int, stride: int = 1)
     return np.concatenate(runs).astype(np.int64)
 
 
-def time_differences(time: Any) -> np.ndarray:
-    """Differences between neighbouring times as ``timedelta64[ns]``, cftime included."""
-    values = np.asarray(time)
-    if values.dtype == object:  # cftime: subtraction gives datetime.timedelta
-        return np.array([np.timedelta64(d) for d in np.diff(values)], dtype="timedelta64[ns]")
-    return np.diff(values.astype("datetime64[ns]"))
+def initialisations(ds: Any, task: Task, stride: int = 1) -> np.ndarray:
+    """Times from which a forecast can be made *and* verified: complete input and complete truth.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Canonical, with the coordinate ``time``.
+    task : Task
+        What is forecast from what.
+    stride : int
+        Keep every `stride`-th of each gap-free run.
+
+    Returns
+    -------
+    numpy.ndarray
+        Times of the last input step.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    time = ds["time"].values
+    starts = window_starts(time, task.step, task.window, stride)
+    if len(starts) == 0:
+        raise InputError(
+            f"none of the {len(time)} times has {task.input_steps} steps up to it and "
+            f"{task.target_steps} after it without a gap ({task}); give a longer period"
+        )
+    return time[starts + task.input_steps - 1]

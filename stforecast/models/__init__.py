@@ -1,0 +1,6 @@
+"""Networks (B, T, C, H, W) -> (B, T', C', H, W). They know nothing of xarray."""
+
+from .openstl import load_openstl
+from .simvp import SimVPv2
+
+__all__ = ["SimVPv2", "load_openstl"]

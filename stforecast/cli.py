@@ -1,0 +1,96 @@
+"""What the pipelines share: options, progress, errors in one line, forecasts streamed to disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import xarray as xr
+
+from .conventions import InputError
+from .files import replacing
+
+Options = TypeVar("Options")
+
+
+def run(main: Callable[[Options], None], options: type[Options]) -> None:
+    """Read the options from the command line, and run `main` with them.
+
+    Bad input ends in one line on the standard error and exit code 2; Ctrl-C in 130; a training that
+    diverged in 1. A traceback is printed for faults of the program only.
+
+    Parameters
+    ----------
+    main : callable
+        Takes an instance of `options`.
+    options : dataclass
+        Its fields and their docstrings become options and their help.
+    """
+    import tyro
+
+    from .training import DivergenceError
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    try:
+        main(tyro.cli(options, description=main.__globals__["__doc__"]))
+    except InputError as error:
+        _stop(f"error: {error}", 2)
+    except DivergenceError as error:
+        _stop(f"error: {error}", 1)
+    except KeyboardInterrupt as stop:
+        _stop(str(stop) or "stopped", 130)
+    except OSError as error:
+        _stop(f"error: {error}", 2)
+
+
+def _stop(message: str, code: int) -> None:
+    sys.stderr.write(message + "\n")
+    raise SystemExit(code)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with time left, samples a second, loss and validation error, for ``fit(progress=...)``."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}")) as bar:
+        line = bar.add_task(what, note="", total=None)
+        notes: dict[str, str] = {}
+
+        def update(event: dict[str, Any]) -> None:
+            if "loss" in event:
+                notes["loss"] = f"loss {event['loss']:.3g}"
+            if "valid_rmse" in event:
+                notes["valid"] = f"validation RMSE {event['valid_rmse']:.3f}"
+            if "valid_to_persistence" in event:
+                notes["skill"] = f"({event['valid_to_persistence']:.2f} of persistence)"
+            bar.update(line, total=event["steps"], completed=event["step"], note=" ".join(notes.values()))
+
+        yield update
+
+
+def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write a forecast as zarr, block by block where it is lazy; an older one is replaced whole.
+
+    Parameters
+    ----------
+    forecast : xarray.Dataset
+        From :func:`stforecast.predict`.
+    path : path-like
+        The store, ``NAME.zarr``.
+
+    Returns
+    -------
+    Path
+        The store.
+    """
+    path = Path(path)
+    with replacing(path) as store:
+        forecast.drop_encoding().to_zarr(store, mode="w", consolidated=False)
+    return path

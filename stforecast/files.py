@@ -1,0 +1,84 @@
+"""Writing so that nothing half-written is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .conventions import InputError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move what was written there to `path` at the end.
+
+    The file or directory appears under its name whole or not at all: if the block raises, whatever
+    was at `path` stays as it was. File contents are on disk (fsync) before the renaming.
+
+    Parameters
+    ----------
+    path : path-like
+        The file or directory to write. Missing parent directories are made.
+
+    Yields
+    ------
+    Path
+        Where to write, in the same directory, with the same suffix.
+
+    Raises
+    ------
+    InputError
+        If the directory cannot be made or written to.
+    """
+    target = Path(path)
+    mark = uuid.uuid4().hex[:8]
+    temporary = target.with_name(f".{target.stem}.{mark}.part{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {target.parent} ({error.strerror}); choose a directory you may write"
+        ) from error
+    try:
+        yield temporary
+        _sync(temporary)
+        if target.is_dir() and not target.is_symlink():
+            old = target.with_name(f".{target.name}.{mark}.old")
+            target.rename(old)
+            try:
+                temporary.rename(target)
+            except BaseException:
+                old.rename(target)
+                raise
+            shutil.rmtree(old)
+        else:
+            temporary.replace(target)
+        _sync_directory(target.parent)
+    except BaseException:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or every file of a directory, to disk."""
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,371 @@
+"""A network, the task it was trained for, and its normalisation: the thing that forecasts.
+
+This is the one place where labelled arrays and torch meet, and where a trained forecaster is saved
+as a *bundle*: a directory with ``model.safetensors`` and ``bundle.json``. Nothing in it can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import __version__
+from .conventions import InputError
+from .files import replacing
+from .models import SimVPv2
+from .windows import Task
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+logger = logging.getLogger(__name__)
+
+BUNDLE_FORMAT, BUNDLE_VERSION = "stforecast-bundle", 1
+_REQUIRED = {"format", "version", "library", "task", "model", "grid", "variables", "training", "sha256"}
+#: Networks a bundle can name. Any other is passed to :func:`load` by the caller.
+_NETWORKS: dict[str, type[nn.Module]] = {"SimVPv2": SimVPv2}
+
+
+class Normalizer(nn.Module):
+    """Subtract a mean and divide by a deviation, one pair a channel.
+
+    Parameters
+    ----------
+    mean, std : sequence of float, shape (C,)
+        Over the training period only, in the physical units of each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Any, std: Any) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1))
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).reshape(-1))
+        if not bool((self.std > 0).all() and self.mean.isfinite().all() and self.std.isfinite().all()):
+            raise InputError(
+                f"normalisation needs finite means and positive deviations, found mean {mean}, "
+                f"deviation {std}; a variable that never changes cannot be an input"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., C, H, W)."""
+        return (x - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Back to physical units."""
+        return x * self.std[:, None, None] + self.mean[:, None, None]
+
+
+class Forecaster:
+    """A trained (or trainable) network with the labels of what it forecasts.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (B, T, C, H, W) to (B, T', C', H, W), in normalised units.
+    task : Task
+        Which variables, how many steps, how far apart.
+    mean, std : sequence of float, optional
+        Normalisation, one number a channel of ``task.channels``; 0 and 1 unless given.
+    grid : dict, optional
+        ``{"latitude": [...], "longitude": [...]}`` (canonical order) the network was trained on.
+        Input on another grid is refused unless it is regridded; without `grid` any will do.
+    variables : dict, optional
+        CF attributes of each variable (units at least), as in the training data.
+    training : dict, optional
+        How it came to be: period, settings, validation scores. Goes into the bundle.
+
+    Examples
+    --------
+    >>> import torch, stforecast
+    >>> class Drift(torch.nn.Module):
+    ...     def forward(self, x):  # (B, T, C, H, W)
+    ...         return x[:, -1:] + torch.arange(1, 4).view(1, 3, 1, 1, 1) * (x[:, -1:] - x[:, -2:-1])
+    >>> task = stforecast.Task("t2m", input_steps=2, target_steps=3, timestep="6h")
+    >>> forecaster = stforecast.Forecaster(Drift(), task)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        *,
+        mean: Any = None,
+        std: Any = None,
+        grid: Mapping[str, Any] | None = None,
+        variables: Mapping[str, Mapping[str, Any]] | None = None,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        channels = len(task.channels)
+        self.network, self.task = network, task
+        self.normalizer = Normalizer(
+            np.zeros(channels) if mean is None else mean, np.ones(channels) if std is None else std
+        )
+        if len(self.normalizer.mean) != channels:
+            raise InputError(
+                f"normalisation has {len(self.normalizer.mean)} channels, the task has {channels}: "
+                f"{', '.join(task.channels)}"
+            )
+        self.grid = None if grid is None else {k: [float(v) for v in c] for k, c in grid.items()}
+        self.variables = {k: dict(v) for k, v in (variables or {}).items()}
+        self.training = dict(training or {})
+
+    def __repr__(self) -> str:
+        size = sum(p.numel() for p in self.network.parameters())
+        period = self.training.get("period", "untrained")
+        return (
+            f"<stforecast.Forecaster {type(self.network).__name__}, {size:,} parameters>\n"
+            f"  task      {self.task}\n  trained   {period}\n  data      {self.data}"
+        )
+
+    @property
+    def data(self) -> str:
+        """What it was trained on, in words."""
+        return str(self.training.get("data", "unknown"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+
+    def to(self, device: str | torch.device) -> Forecaster:
+        """Move to a device; returns itself."""
+        self.network.to(device)
+        self.normalizer.to(device)
+        return self
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Normalise, run the network, de-normalise: (B, T, C, H, W) -> (B, T', C', H, W)."""
+        task, norm = self.task, self.normalizer
+        C = len(task.variables)
+        x = (x - norm.mean[:C, None, None]) / norm.std[:C, None, None]
+        y = self.network(x)
+        out = [task.channels.index(v) for v in task.outputs]
+        expected = (x.shape[0], task.target_steps, len(out), *x.shape[-2:])
+        if tuple(y.shape) != expected:
+            raise InputError(
+                f"the network gives {tuple(y.shape)} for input {tuple(x.shape)}; the task "
+                f"({task}) asks for {expected}"
+            )
+        return y * norm.std[out, None, None] + norm.mean[out, None, None]
+
+    def forecast(
+        self,
+        inputs: np.ndarray,
+        init_time: Any = None,
+        steps: int | None = None,
+        *,
+        latitude: Any = None,
+        longitude: Any = None,
+    ) -> np.ndarray:
+        """Forecast `steps` steps from plain arrays, on its own output past the trained length.
+
+        Parameters
+        ----------
+        inputs : array of shape (B, T, C, H, W)
+            Canonical order and units, channels as ``task.variables``.
+        init_time, latitude, longitude
+            Not needed by a network; here for forecasters that look them up.
+        steps : int, optional
+            Target steps; ``task.target_steps`` unless given.
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (B, steps, C', H, W)
+        """
+        task = self.task
+        steps = task.target_steps if steps is None else steps
+        if steps > task.target_steps and task.outputs != task.variables:
+            raise InputError(
+                f"cannot forecast {steps} steps: past {task.target_steps} the network would need "
+                f"its own forecast of every input, but it forecasts {', '.join(task.outputs)} "
+                f"from {', '.join(task.variables)}"
+            )
+        self.network.eval()
+        with torch.inference_mode():
+            x = torch.as_tensor(np.ascontiguousarray(inputs, dtype=np.float32)).to(self.device)
+            passes, done = [], 0
+            while done < steps:
+                y = self.apply(x)
+                passes.append(y)
+                done += y.shape[1]
+                if done < steps:  # the latest T steps, from the input where y is shorter
+                    x = torch.cat([x, y], dim=1)[:, -task.input_steps :]
+            result = passes[0] if len(passes) == 1 else torch.cat(passes, dim=1)
+            return result[:, :steps].float().cpu().numpy()
+
+    def predict(self, ds: xr.Dataset, **options: Any) -> xr.Dataset:
+        """:func:`stforecast.predict` with this forecaster as its model."""
+        from .prediction import predict
+
+        return predict(ds, self, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a bundle: a directory with ``model.safetensors`` and ``bundle.json``.
+
+        Parameters
+        ----------
+        path : path-like
+            The directory. An older bundle there is replaced; anything else is not touched.
+
+        Returns
+        -------
+        Path
+            The directory.
+
+        Raises
+        ------
+        InputError
+            If `path` holds something else, or cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        if path.exists() and not (path / "bundle.json").is_file() and not _empty_directory(path):
+            raise InputError(f"{path} exists and is no bundle; choose a new directory name")
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"normalizer.{k}": v for k, v in self.normalizer.state_dict().items()}
+        with replacing(path) as directory:
+            directory.mkdir()
+            weights = directory / "model.safetensors"
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, weights)
+            description = {
+                "format": BUNDLE_FORMAT,
+                "version": BUNDLE_VERSION,
+                "library": __version__,
+                "task": self.task.to_dict(),
+                "model": {
+                    "name": type(self.network).__name__,
+                    "settings": getattr(self.network, "settings", None),
+                },
+                "grid": self.grid,
+                "variables": self.variables,
+                "training": self.training,
+                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            }
+            text = json.dumps(description, indent=1, default=_plain)
+            (directory / "bundle.json").write_text(text + "\n")
+        return path
+
+
+def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> Forecaster:
+    """Read a bundle that :meth:`Forecaster.save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The bundle's directory.
+    network : torch.nn.Module, optional
+        The network to load the weights into. Needed only for networks that are not ours.
+
+    Returns
+    -------
+    Forecaster
+        On the CPU; :meth:`Forecaster.to` moves it.
+
+    Raises
+    ------
+    InputError
+        If there is no bundle, or it is damaged, or newer than this library, or holds what this
+        library does not know. Pickled files are never opened.
+    """
+    path = Path(path)
+    what = "a bundle is a directory with model.safetensors and bundle.json, as Forecaster.save writes"
+    if not path.exists():
+        raise InputError(f"no bundle at {path}: there is no such directory")
+    if not path.is_dir():
+        raise InputError(f"{path} is a file; {what}. Pickled checkpoints are not opened: they can run code")
+    for name in ("bundle.json", "model.safetensors"):
+        if not (path / name).is_file():
+            found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+            raise InputError(f"{path} holds no {name} (found: {found}); {what}")
+    description = _read_description(path / "bundle.json")
+    weights = path / "model.safetensors"
+    blob = weights.read_bytes()
+    if hashlib.sha256(blob).hexdigest() != description["sha256"]:
+        raise InputError(
+            f"{weights} is damaged: its checksum is not the one in bundle.json; copy the bundle anew"
+        )
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_tensors
+
+    try:
+        tensors = load_tensors(blob)
+        task = Task(**description["task"])
+    except (SafetensorError, TypeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    model = description["model"]
+    if network is None:
+        if model.get("name") not in _NETWORKS or not isinstance(model.get("settings"), dict):
+            raise InputError(
+                f"{path} holds a {model.get('name')!r}, which is not one of this library's networks "
+                f"({', '.join(_NETWORKS)}); pass the network: load(path, network=...)"
+            )
+        try:
+            network = _NETWORKS[model["name"]](**model["settings"])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: its settings do not make a {model['name']}: {error}") from error
+    part = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    try:
+        network.load_state_dict(part)
+        mean, std = tensors["normalizer.mean"], tensors["normalizer.std"]
+    except (RuntimeError, KeyError) as error:
+        raise InputError(f"{weights} does not fit the network in bundle.json: {error}") from error
+    network.eval()
+    return Forecaster(
+        network,
+        task,
+        mean=mean,
+        std=std,
+        grid=description["grid"],
+        variables=description["variables"],
+        training=description["training"],
+    )
+
+
+def default_bundle() -> Path:
+    """Where the bundle that ships in the package is."""
+    return Path(__file__).parent / "bundles" / "t2m_5.625deg_12h"
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not readable as JSON: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != BUNDLE_FORMAT:
+        raise InputError(f"{path} does not describe a bundle: its format is not {BUNDLE_FORMAT!r}")
+    if description.get("version") != BUNDLE_VERSION:
+        raise InputError(
+            f"{path} is a bundle of version {description.get('version')!r}; this is stforecast "
+            f"{__version__}, which reads version {BUNDLE_VERSION}. Update one or the other"
+        )
+    if set(description) != _REQUIRED:
+        raise InputError(
+            f"{path} should hold exactly {sorted(_REQUIRED)}; missing "
+            f"{sorted(_REQUIRED - set(description))}, unknown {sorted(set(description) - _REQUIRED)}"
+        )
+    return description
+
+
+def _empty_directory(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _plain(value: Any) -> Any:
+    """Write numpy numbers, times and paths as JSON does."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,299 @@
+"""Area weights, per-point statistics, an additive state, and the metrics made from it.
+
+A metric is computed in three steps, so that scores of any amount of data can be streamed:
+
+1. a *statistic* of forecast and truth at every point (:data:`STATISTICS`);
+2. :class:`WeightedMean`: its weighted sum and the sum of the weights, in float64. States add, in
+   any order, so blocks may come in any order or from several machines;
+3. the *metric*, a function of the mean (:data:`METRICS`). The root of RMSE is taken here, last.
+
+**NaN policy.** A NaN at a point with a weight makes every mean it enters NaN: missing data must
+not look like a good score. A point leaves the score only where its weight is zero.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from .conventions import InputError
+
+__all__ = [
+    "METRICS",
+    "STATISTICS",
+    "Metric",
+    "WeightedMean",
+    "anomaly_correlation",
+    "area_weights",
+    "grid_weights",
+]
+
+log = logging.getLogger(__name__)
+
+
+def area_weights(latitude: Any, *, bounds: Any = None) -> np.ndarray:
+    """Weights of latitude rows in proportion to the area of their cells, with mean 1.
+
+    A cell between latitudes a < b has area sin(b) - sin(a). Inner bounds lie midway between the
+    points. An outer bound is half a spacing beyond its point; where no other point would fit
+    between it and the pole (point nearer to the pole than one spacing) the cell reaches to the
+    pole. So a pole point is half a cell and not nothing, as it is with cosine weights; a global
+    grid, regular or Gaussian, covers the whole sphere; a regional grid is not stretched.
+
+    On global grids these are WeatherBench 2's weights (``weatherbench2/metrics.py``,
+    ``get_lat_weights``). That code stretches the outer cells of *every* grid to the poles.
+
+    Parameters
+    ----------
+    latitude : array-like of shape (N,)
+        Degrees north, strictly ascending or descending.
+    bounds : array-like of shape (N + 1,) or (N, 2), optional
+        Bounds of the cells in degrees north, where they are known.
+
+    Returns
+    -------
+    numpy.ndarray of shape (N,), float64
+        Weights without a unit, mean 1.
+
+    Raises
+    ------
+    InputError
+        If latitudes are not one-dimensional, strictly monotonic and within ±90 degrees, or the
+        bounds do not enclose them.
+    """
+    lat = np.asarray(latitude, dtype=np.float64)
+    if lat.ndim != 1 or lat.size == 0:
+        raise InputError(
+            f"latitude must have one dimension and at least one point, found {lat.shape}"
+        )
+    if not np.all(np.abs(lat) <= 90 + 1e-6):
+        raise InputError(
+            f"latitude must be in degrees north, -90 to 90, found {lat.min()} to {lat.max()}"
+        )
+    steps = np.diff(lat)
+    if not (np.all(steps > 0) or np.all(steps < 0)):
+        raise InputError("latitude must be strictly ascending or descending; sort the data by it")
+    if bounds is not None:
+        edges = np.asarray(bounds, dtype=np.float64)
+        if edges.shape == (lat.size + 1,):
+            edges = np.stack([edges[:-1], edges[1:]], axis=1)
+        if edges.shape != (lat.size, 2):
+            raise InputError(
+                f"bounds of {lat.size} latitudes must have shape ({lat.size + 1},) or "
+                f"({lat.size}, 2), found {np.shape(bounds)}"
+            )
+        low, high = edges.min(axis=1), edges.max(axis=1)
+        if np.any(low > lat + 1e-6) or np.any(high < lat - 1e-6):
+            raise InputError("each latitude must lie within the bounds given for it")
+    elif lat.size == 1:
+        return np.ones(1)
+    else:
+        mid = (lat[:-1] + lat[1:]) / 2
+        edge = np.concatenate([[_outer(lat[0], -steps[0])], mid, [_outer(lat[-1], steps[-1])]])
+        low, high = np.minimum(edge[:-1], edge[1:]), np.maximum(edge[:-1], edge[1:])
+    low, high = (np.deg2rad(np.clip(e, -90, 90)) for e in (low, high))
+    area = np.sin(high) - np.sin(low)
+    return area / area.mean()
+
+
+def _outer(point: float, outward: float) -> float:
+    """Outer bound of the cell of the last `point`; `outward` is the spacing, signed outwards."""
+    pole = float(np.copysign(90.0, outward))
+    # The slack lets a regional grid that ends one (rounded) spacing before the pole keep its cell.
+    if abs(pole - point) < abs(outward) * (1 - 1e-4):
+        return pole
+    return point + outward / 2
+
+
+def grid_weights(
+    shape: tuple[int, int], latitude: Any | None, policy: str = "area"
+) -> tuple[np.ndarray, str, str]:
+    """Weights of every grid point, under a named policy.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (H, W) of the grid.
+    latitude : array-like of shape (H,) or None
+        Degrees north; None for pixels and cells that have no latitude. These get uniform weights,
+        whichever policy is asked for, and a line in the log says so.
+    policy : {"area", "uniform"}
+        Cell areas, or every point the same.
+
+    Returns
+    -------
+    weights : numpy.ndarray of shape (H, W), float64
+        Mean 1.
+    name : str
+        The policy in force: ``"area"`` or ``"uniform"``.
+    description : str
+        The policy in words, for the attributes of a result.
+    """
+    if policy not in ("area", "uniform"):
+        raise InputError(f'weights must be "area" or "uniform", found {policy!r}')
+    if policy == "uniform":
+        return np.ones(shape), "uniform", "every grid point counts the same"
+    if latitude is None:
+        log.info("the grid has no latitude: every point counts the same (uniform weights)")
+        return np.ones(shape), "uniform", "every point counts the same: the grid has no latitude"
+    rows = np.broadcast_to(area_weights(latitude)[:, None], shape)
+    return rows, "area", "cosine-free cell-area weights, mean 1"
+
+
+# Statistics: (forecast, truth) -> value at every point, whatever the shape.
+STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "error": lambda forecast, truth: forecast - truth,
+    "absolute_error": lambda forecast, truth: np.abs(forecast - truth),
+    "squared_error": lambda forecast, truth: np.square(forecast - truth),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: the statistic it is the mean of, and what is done to that mean.
+
+    Parameters
+    ----------
+    statistic : str
+        Key of :data:`STATISTICS`, or ``"anomaly_correlation"``, which is not a per-point
+        statistic and is computed by :func:`anomaly_correlation`.
+    finish : callable
+        From the mean of the statistic to the metric.
+    units : callable
+        From the unit of the variable to that of the metric.
+    long_name : str
+        The metric in words.
+    """
+
+    statistic: str
+    finish: Callable[[np.ndarray], np.ndarray]
+    units: Callable[[str], str]
+    long_name: str
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _squared(unit: str) -> str:
+    return f"{unit}**2" if unit.isalpha() else f"({unit})**2"
+
+
+METRICS: dict[str, Metric] = {
+    "rmse": Metric("squared_error", np.sqrt, _same, "root of the mean squared error"),
+    "mse": Metric("squared_error", _same, _squared, "mean squared error"),
+    "mae": Metric("absolute_error", _same, _same, "mean absolute error"),
+    "bias": Metric("error", _same, _same, "mean error, forecast minus truth"),
+    "acc": Metric("anomaly_correlation", _same, lambda _: "1", "anomaly correlation coefficient"),
+}
+
+
+@dataclass(frozen=True)
+class WeightedMean:
+    """Additive state of a weighted mean: sums of weight times value, and of weight.
+
+    States of the same shape add; the mean of the sum is the mean over all of the data.
+
+    Parameters
+    ----------
+    total, weight : numpy.ndarray, float64
+        The two sums, of the same shape.
+    """
+
+    total: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, weights: np.ndarray, keep: Sequence[int] = ()) -> WeightedMean:
+        """Sum `values` over all axes but those in `keep`.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            A statistic at every point. NaN propagates, but for points of weight zero.
+        weights : numpy.ndarray
+            At least 0; lies along the last axes of `values`.
+        keep : sequence of int
+            Axes of `values` that stay, in the order wanted.
+
+        Returns
+        -------
+        WeightedMean
+            With the shape of the axes kept.
+        """
+        values = np.asarray(values, dtype=np.float64)
+        weights = np.asarray(weights, dtype=np.float64)
+        if not weights.all():  # 0 * NaN is NaN: a masked point must not reach the sum
+            values = np.where(weights > 0, values, 0.0)
+        axes = list(range(values.ndim))
+        lead, last = axes[: values.ndim - weights.ndim], axes[values.ndim - weights.ndim :]
+        total = np.einsum(values, axes, weights, last, list(keep), optimize=True)
+        counts: list[Any] = []  # the weights count once for each point along the leading axes
+        for axis in lead:
+            counts += [np.ones(values.shape[axis]), [axis]]
+        weight = np.einsum(weights, last, *counts, list(keep), optimize=True)
+        return cls(np.asarray(total), np.asarray(weight))
+
+    def __add__(self, other: WeightedMean) -> WeightedMean:
+        if self.total.shape != other.total.shape:
+            raise ValueError(f"states differ in shape: {self.total.shape} and {other.total.shape}")
+        return WeightedMean(self.total + other.total, self.weight + other.weight)
+
+    @classmethod
+    def merge(cls, states: Iterable[WeightedMean], axis: int | None = None) -> WeightedMean:
+        """Add states, or lay them side by side along `axis`."""
+        states = list(states)
+        if axis is None:
+            return reduce(cls.__add__, states)
+        return cls(
+            np.concatenate([s.total for s in states], axis),
+            np.concatenate([s.weight for s in states], axis),
+        )
+
+    def collapse(self) -> WeightedMean:
+        """State of the mean over all axes that are left."""
+        return WeightedMean(np.asarray(self.total.sum()), np.asarray(self.weight.sum()))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Weighted mean; NaN where the weights sum to zero."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.weight > 0, self.total / self.weight, np.nan)
+
+
+def anomaly_correlation(
+    forecast: np.ndarray, truth: np.ndarray, climatology: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Correlation in space of the anomalies of forecast and truth, for every map by itself.
+
+    As WeatherBench 2 defines it (``weatherbench2/metrics.py``, ``ACC``): with w the weights,
+    f' = forecast - climatology and t' = truth - climatology,
+    sum(w f' t') / sqrt(sum(w f'^2) sum(w t'^2)). Anomalies are not centred. The score of many
+    maps is the mean of their correlations.
+
+    Parameters
+    ----------
+    forecast, truth, climatology : numpy.ndarray of shape (..., H, W)
+        In the same units.
+    weights : numpy.ndarray of shape (H, W)
+        At least 0; points of weight 0 are left out.
+
+    Returns
+    -------
+    numpy.ndarray of shape (...)
+        Between -1 and 1; NaN where an anomaly is zero everywhere (the climatology's own score).
+    """
+    f = np.asarray(forecast, dtype=np.float64) - climatology
+    t = np.asarray(truth, dtype=np.float64) - climatology
+    keep = tuple(range(f.ndim - 2))
+    product = WeightedMean.of(f * t, weights, keep).total
+    power = (
+        WeightedMean.of(f * f, weights, keep).total * WeightedMean.of(t * t, weights, keep).total
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return product / np.sqrt(power)

@@ -1,0 +1,133 @@
+"""Weights of the authors' public code (OpenSTL), read into our networks by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..conventions import InputError
+from .simvp import SimVPv2
+
+# Our module names, from theirs; the first match of each pattern is replaced, in this order.
+_NAMES = (
+    (r"^enc\.enc\.(\d+)\.conv\.", r"encoder.\1."),
+    (r"^dec\.dec\.(\d+)\.conv\.conv\.0\.", r"decoder.\1.conv."),
+    (r"^dec\.dec\.(\d+)\.conv\.", r"decoder.\1."),
+    (r"^dec\.readout\.", "readout."),
+    (r"^hid\.enc\.(\d+)\.reduction\.", r"translator.\1.resize."),
+    (r"^hid\.enc\.(\d+)\.block\.", r"translator.\1."),
+    (r"\.attn\.proj_1\.", ".attention.project_in."),
+    (r"\.attn\.proj_2\.", ".attention.project_out."),
+    (r"\.attn\.spatial_gating_unit\.conv0\.", ".attention.local."),
+    (r"\.attn\.spatial_gating_unit\.conv_spatial\.", ".attention.dilated."),
+    (r"\.attn\.spatial_gating_unit\.conv1\.", ".attention.gate."),
+    (r"\.mlp\.fc1\.", ".feed_forward.expand."),
+    (r"\.mlp\.dwconv\.dwconv\.", ".feed_forward.depthwise."),
+    (r"\.mlp\.fc2\.", ".feed_forward.contract."),
+    (r"\.layer_scale_([12])$", r".scale\1"),
+)
+# Their names for our options; `model_type` and the lengths are dealt with by themselves.
+_SETTINGS = {
+    "hid_S": "hidden_spatial",
+    "hid_T": "hidden_temporal",
+    "N_S": "spatial_layers",
+    "N_T": "temporal_layers",
+    "mlp_ratio": "mlp_ratio",
+    "drop": "dropout",
+    "drop_path": "drop_path",
+    "spatio_kernel_enc": "encoder_kernel",
+    "spatio_kernel_dec": "decoder_kernel",
+}
+
+
+def load_openstl(
+    path: str | os.PathLike[str], *, target_steps: int | None = None, **hyper_parameters: Any
+) -> SimVPv2:
+    """Read a SimVPv2 that the authors' public code trained.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.safetensors``, or ``.pth`` / ``.ckpt`` (read with ``weights_only=True``: no code runs).
+    target_steps : int, optional
+        T', that code's ``aft_seq_length``; as long as the input unless given.
+    **hyper_parameters
+        By that code's names: ``in_shape`` (T, C, H, W), ``hid_S``, ``hid_T``, ``N_S``, ``N_T``,
+        ``model_type`` ("gSTA"), ``mlp_ratio``, ``drop``, ``drop_path``, ``spatio_kernel_enc``,
+        ``spatio_kernel_dec``. What is left out has that code's default.
+
+    Returns
+    -------
+    SimVPv2
+        In evaluation mode.
+
+    Raises
+    ------
+    InputError
+        If a hyper-parameter is unknown, or tensors are missing, superfluous or of another shape.
+    """
+    options = dict(hyper_parameters)
+    if "in_shape" not in options:
+        raise InputError("load_openstl needs in_shape=(T, C, H, W)")
+    steps, channels = tuple(options.pop("in_shape"))[:2]
+    translator = options.pop("model_type", "gSTA")
+    if str(translator).lower() != "gsta":
+        raise InputError(f"model_type {translator!r} is not supported; this library has 'gSTA'")
+    unknown = sorted(set(options) - set(_SETTINGS))
+    if unknown:
+        raise InputError(f"unknown hyper-parameters {unknown}; known: in_shape, {', '.join(_SETTINGS)}")
+    # That code's own defaults, where its caller gave nothing.
+    settings = {"hidden_spatial": 16, "hidden_temporal": 256, "spatial_layers": 4}
+    settings |= {"temporal_layers": 4, "drop_path": 0.0} | {_SETTINGS[k]: v for k, v in options.items()}
+    settings["spatial_layers"] -= settings["spatial_layers"] % 2  # an odd N_S loses a layer there
+    model = SimVPv2(steps, target_steps or steps, channels, **settings)  # type: ignore[arg-type]
+
+    theirs = {_rename(k): v for k, v in _read(Path(path)).items()}
+    ours = model.state_dict()
+    missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+    shapes = [
+        f"{k}: file {tuple(theirs[k].shape)}, network {tuple(v.shape)}"
+        for k, v in ours.items()
+        if k in theirs and theirs[k].shape != v.shape
+    ]
+    if missing or extra or shapes:
+        parts = (("missing", missing), ("not in the network", extra), ("other shapes", shapes))
+        listing = "; ".join(f"{n} {what}: {', '.join(v[:4])}" for what, v in parts if (n := len(v)))
+        raise InputError(f"the weights in {path} do not fit these hyper-parameters: {listing}")
+    model.load_state_dict(theirs)
+    return model.eval()
+
+
+def _rename(name: str) -> str:
+    name = re.sub(r"^(module|model|method\.model)\.", "", name)
+    for pattern, ours in _NAMES:
+        name = re.sub(pattern, ours, name, count=1)
+    return name
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"no weights at {path}: there is no such file")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    import pickle
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as weights alone: {error}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    return {k: v for k, v in content.items() if isinstance(v, Tensor)}

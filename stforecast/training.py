@@ -1,0 +1,571 @@
+"""Training: one plain loop that reads from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import conventions, metrics
+from .conventions import InputError
+from .feeds import ResidentFeed
+from .files import replacing
+from .forecaster import Forecaster
+from .models import SimVPv2
+from .windows import Task, window_starts
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+logger = logging.getLogger(__name__)
+
+
+class DivergenceError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over all training windows.
+    steps : int, optional
+        Optimiser steps in all, instead of `epochs`.
+    batch_size : int
+        Windows in a step.
+    learning_rate : float
+        The peak of the schedule.
+    schedule : {"onecycle", "cosine"}
+        ``"onecycle"`` is PyTorch's, by step, with ``final_div_factor`` 1e4; ``"cosine"`` falls by
+        epoch to 1e-6. Both as in the paper's code.
+    precision : {"auto", "fp32", "bf16"}
+        Arithmetic of the network (the weights stay float32). ``"auto"``: bf16 where the device
+        has instructions for it.
+    area_weighted : bool
+        Weight the squared error by the cell's area. Beyond the paper.
+    balance_leads : bool
+        Divide the squared error at each lead time by the typical change up to then, so that the
+        first hours count for more than their small errors would. Beyond the paper.
+    validate_every : int, optional
+        Steps between validations (and checkpoints); once an epoch unless given.
+    valid_windows : int
+        Windows of the validation period to score, evenly spread over it.
+    seed : int
+        Initial weights, order of the windows, stochastic depth.
+    device : str, optional
+        ``"cpu"``, ``"cuda"``, ...; a GPU if there is one unless given.
+    """
+
+    epochs: int = 50
+    steps: int | None = None
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    area_weighted: bool = False
+    balance_leads: bool = False
+    validate_every: int | None = None
+    valid_windows: int = 256
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "valid_windows", "steps", "validate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"TrainConfig.{name} must be at least 1, found {value}")
+        if not self.learning_rate > 0:
+            raise InputError(f"TrainConfig.learning_rate must be positive, found {self.learning_rate}")
+        for name, allowed in (
+            ("schedule", ("onecycle", "cosine")),
+            ("precision", ("auto", "fp32", "bf16")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"TrainConfig.{name} must be one of {', '.join(allowed)}, "
+                    f"found {getattr(self, name)!r}"
+                )
+
+
+def schedule(config: TrainConfig, step: int, steps: int, steps_per_epoch: int) -> tuple[float, float]:
+    """Learning rate and Adam's first beta at a step.
+
+    A pure function of the step, so that a resumed run needs no state.
+
+    Parameters
+    ----------
+    step, steps : int
+        The step, from 0, of how many.
+    steps_per_epoch : int
+
+    Returns
+    -------
+    tuple of float
+
+    Notes
+    -----
+    ``"onecycle"``: Smith & Topin (2018), as :class:`torch.optim.lr_scheduler.OneCycleLR` with
+    cosine phases, 30% warm-up from 1/25 of the peak, ``final_div_factor`` 1e4, momentum 0.95 to
+    0.85 and back.
+    """
+    peak = config.learning_rate
+    if config.schedule == "cosine":
+        epoch, epochs = step // steps_per_epoch, max(steps / steps_per_epoch, 1)
+        return 1e-6 + (peak - 1e-6) * (1 + math.cos(math.pi * min(epoch / epochs, 1))) / 2, 0.9
+
+    def between(start: float, end: float, part: float) -> float:
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
+
+    rise = 0.3 * steps - 1
+    low, final = peak / 25, peak / 25 / 1e4
+    if step <= rise:
+        part = step / rise if rise > 0 else 1.0
+        return between(low, peak, part), between(0.95, 0.85, part)
+    part = (step - rise) / max(steps - 1 - rise, 1)
+    return between(peak, final, part), between(0.85, 0.95, part)
+
+
+def fit(
+    ds: xr.Dataset,
+    task: Task,
+    *,
+    model: str | nn.Module | Callable[[], nn.Module] = "simvpv2",
+    config: TrainConfig | None = None,
+    valid: xr.Dataset | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: Literal["auto", "never"] = "auto",
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Forecaster:
+    """Train a forecaster on a data set.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The training period; normalisation comes from it alone.
+    task : Task
+        What to forecast from what.
+    model : "simvpv2", torch.nn.Module or callable
+        The paper's network for WeatherBench, sized to the task; or any module
+        (B, T, C, H, W) -> (B, T', C', H, W); or a function that makes one, whose initial weights
+        then follow from ``config.seed``.
+    config : TrainConfig, optional
+        How to train.
+    valid : xarray.Dataset, optional
+        The validation period: the weights with the smallest error on it are the ones returned.
+        Without it the last ones are. The test period has no business here.
+    run_dir : path-like, optional
+        Where to keep checkpoints and ``history.jsonl``; without it nothing is written.
+    resume : {"auto", "never"}
+        ``"auto"`` goes on from the last checkpoint in `run_dir`; ``"never"`` starts anew.
+    progress : callable, optional
+        Called after each step with ``step``, ``steps``, ``loss``, ``samples`` and, after a
+        validation, ``valid_rmse``.
+    about : mapping, optional
+        More to record in the bundle: a ``command``, say.
+
+    Returns
+    -------
+    Forecaster
+
+    Raises
+    ------
+    InputError
+        If the data do not fit the task, or `run_dir` holds a different run.
+    DivergenceError
+        If the loss is no longer finite.
+    KeyboardInterrupt
+        After Ctrl-C, once the step is done and a checkpoint is written; a second one stops at once.
+    """
+    config = config or TrainConfig()
+    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    half = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+
+    # Data: canonical, on the device, and its statistics.
+    ds, _ = conventions.canonicalize(ds, task.channels)
+    data, starts, grid = _resident(ds, task, "training", device)
+    feed = ResidentFeed(data, starts, task, config.batch_size, seed=config.seed)
+    steps = config.steps or config.epochs * feed.steps_per_epoch
+    every = config.validate_every or feed.steps_per_epoch
+    mean, std, change = _statistics(data, starts, task)
+    weights = _loss_weights(config, task, ds, change).to(device)
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        network = _network(model, task, change / std[_outputs(task)])
+        forecaster = Forecaster(
+            network,
+            task,
+            mean=mean,
+            std=std,
+            grid=grid,
+            variables={v: _units(ds[v].attrs) for v in task.channels},
+            training=_provenance(ds, task, config, steps, about),
+        ).to(device)
+        if device.type == "cpu":
+            network.to(memory_format=torch.channels_last)  # several times faster convolutions
+        checker = None if valid is None else _Validation(valid, forecaster, config, device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+        run = _Run(run_dir, forecaster, optimizer, config, steps, resume)
+        norm = forecaster.normalizer
+        out = _outputs(task)
+
+        with _interruptible() as interrupted:
+            loss_sum, losses = torch.zeros((), device=device), 0
+            network.train()
+            for step in range(run.step, steps):
+                x, y = feed.batch(step)
+                x = (x - norm.mean[: x.shape[2], None, None]) / norm.std[: x.shape[2], None, None]
+                y = (y - norm.mean[out, None, None]) / norm.std[out, None, None]
+
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    prediction = network(x)
+                loss = (weights * (prediction.float() - y) ** 2).mean()
+                loss.backward()
+
+                rate, beta = schedule(config, step, steps, feed.steps_per_epoch)
+                for group in optimizer.param_groups:
+                    group["lr"], group["betas"] = rate, (beta, 0.999)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+                loss_sum, losses = loss_sum + loss.detach(), losses + 1
+                event: dict[str, Any] = {"step": step + 1, "steps": steps, "samples": len(x)}
+                last = step + 1 == steps
+                if (step + 1) % every == 0 or last or interrupted() or losses == 50:
+                    average = float(loss_sum) / losses
+                    if not math.isfinite(average):
+                        raise DivergenceError(
+                            f"the loss is {average} at step {step + 1} (learning rate {rate:.2g}, "
+                            f"precision {'bf16' if half else 'fp32'}); try a lower learning_rate, or "
+                            f"precision='fp32'. The last good checkpoint is kept"
+                        )
+                    event["loss"] = average
+                    loss_sum, losses = torch.zeros_like(loss_sum), 0
+                if (step + 1) % every == 0 or last or interrupted():
+                    event["learning_rate"] = rate
+                    if checker is not None:
+                        event |= checker()
+                    run.record(event)
+                    network.train()
+                if progress is not None:
+                    progress(event)
+                if interrupted() and not last:
+                    where = f"; the same call goes on from {run.directory}" if run.directory else ""
+                    raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}{where}")
+
+    run.take_best()
+    forecaster.training["validation"] = run.best
+    network.eval()
+    return forecaster
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split("flags", 2)[1].split("\n", 1)[0].split()
+    except (OSError, IndexError):
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _outputs(task: Task) -> list[int]:
+    return [task.channels.index(v) for v in task.outputs]
+
+
+def _units(attrs: Mapping[str, Any]) -> dict[str, str]:
+    return {k: str(attrs[k]) for k in ("units", "long_name", "standard_name") if k in attrs}
+
+
+def _resident(
+    ds: xr.Dataset, task: Task, what: str, device: torch.device
+) -> tuple[Tensor, np.ndarray, dict[str, list[float]]]:
+    """Load all channels as one tensor (N, C, H, W), with the starts of its windows and its grid."""
+    conventions.check(ds, task.channels, timestep=task.step, nan=False)
+    time = ds.indexes["time"]
+    starts = window_starts(time, task.step, task.window)
+    if len(starts) == 0:
+        raise InputError(
+            f"the {what} data have no window of {task.window} steps ({task}) without a gap: found "
+            f"{len(time)} times from {time[0]} to {time[-1]}; give a longer period or a shorter Task"
+        )
+    _, _, height, width = (len(time), 0, *ds[task.channels[0]].shape[1:])
+    data = torch.empty(len(time), len(task.channels), height, width)
+    for channel, name in enumerate(task.channels):
+        data[:, channel] = torch.from_numpy(np.asarray(ds[name].values, dtype=np.float32))
+        bad = ~torch.isfinite(data[:, channel]).all(dim=(1, 2))
+        if bool(bad.any()):
+            first = int(bad.nonzero()[0])
+            raise InputError(
+                f"the {what} data hold NaN or infinite values: {name} at {int(bad.sum())} of "
+                f"{len(time)} times, first at {time[first]}; fill or drop them before training"
+            )
+    return data.to(device), starts, conventions.grid_of(ds)
+
+
+def _statistics(data: Tensor, starts: np.ndarray, task: Task) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and deviation (C,) of the data, and the typical change (T', C') up to each lead time."""
+    mean = torch.stack([c.double().mean() for c in data.unbind(1)])
+    std = torch.stack([(c.double() - m).square().mean().sqrt() for c, m in zip(data.unbind(1), mean, strict=True)])
+    some = torch.as_tensor(starts[:: max(len(starts) // 512, 1)], device=data.device)
+    last = data[some + task.input_steps - 1][:, _outputs(task)].double()
+    change = torch.stack(
+        [
+            (data[some + task.input_steps + lead][:, _outputs(task)] - last).square().mean((0, 2, 3)).sqrt()
+            for lead in range(task.target_steps)
+        ]
+    )
+    return mean.float().cpu(), std.float().cpu(), change.float().cpu()
+
+
+def _loss_weights(config: TrainConfig, task: Task, ds: xr.Dataset, change: Tensor) -> Tensor:
+    """Weights (T', C', H, 1) of the squared error; all ones for the paper's loss."""
+    weights = torch.ones(1, 1, 1, 1)
+    if config.area_weighted and "latitude" in ds.coords:
+        rows = metrics.area_weights(ds["latitude"].values)
+        weights = weights * torch.as_tensor(np.asarray(rows), dtype=torch.float32)[:, None]
+    if config.balance_leads:
+        lead = 1 / change.clamp_min(1e-12)
+        weights = weights * (lead * change.square().sum(0) / (lead * change.square()).sum(0))[..., None, None]
+    return weights
+
+
+def _network(
+    model: str | nn.Module | Callable[[], nn.Module], task: Task, change: Tensor
+) -> nn.Module:
+    if model == "simvpv2":
+        model = partial(
+            SimVPv2,
+            task.input_steps,
+            task.target_steps,
+            len(task.variables),
+            out_channels=len(task.outputs),
+        )
+    network = model if isinstance(model, nn.Module) or not callable(model) else model()
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"model must be 'simvpv2', a torch.nn.Module or a function that makes one, found {model!r}"
+        )
+    if isinstance(network, SimVPv2) and network.residual:
+        network.change_scale.copy_(change.clamp_min(1e-6))
+    return network
+
+
+def _provenance(
+    ds: xr.Dataset, task: Task, config: TrainConfig, steps: int, about: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    time = ds.indexes["time"]
+    title = ds.attrs.get("title") or ds.attrs.get("source") or "an untitled data set"
+    keep = {k: str(ds.attrs[k]) for k in ("source", "comment", "license") if k in ds.attrs}
+    return {
+        "data": str(title),
+        "data_attributes": keep,
+        "period": f"{time[0]} to {time[-1]}, {len(time)} times",
+        "config": asdict(replace(config, steps=steps)),
+        **(about or {}),
+    }
+
+
+class _Validation:
+    """RMSE on evenly spread windows of the validation period, and persistence's beside it."""
+
+    def __init__(
+        self, ds: xr.Dataset, forecaster: Forecaster, config: TrainConfig, device: torch.device
+    ) -> None:
+        task = forecaster.task
+        ds, _ = conventions.canonicalize(ds, task.channels)
+        data, starts, grid = _resident(ds, task, "validation", device)
+        if grid != forecaster.grid:
+            raise InputError("the validation data lie on another grid than the training data")
+        starts = starts[np.linspace(0, len(starts) - 1, min(config.valid_windows, len(starts))).astype(int)]
+        self.feed = ResidentFeed(data, starts, task, config.batch_size, shuffle=False)
+        self.forecaster = forecaster
+        # One number for all variables: errors in units of each variable's deviation.
+        self.std = forecaster.normalizer.std[_outputs(task), None, None]
+        rows = np.ones(1)
+        if "latitude" in ds.coords:
+            rows = np.asarray(metrics.area_weights(ds["latitude"].values))
+        self.rows = torch.as_tensor(rows, dtype=torch.float32, device=device)[:, None]
+
+    def __call__(self) -> dict[str, float]:
+        """Return area-weighted RMSE over all leads in units of the first output, and a score."""
+        self.forecaster.network.eval()
+        task = self.forecaster.task
+        model, persistence, count = 0.0, 0.0, 0
+        score = 0.0
+        same = set(task.outputs) <= set(task.variables)
+        index = [task.variables.index(v) for v in task.outputs] if same else []
+        with torch.no_grad():
+            for step in range(self.feed.steps_per_epoch):
+                x, y = self.feed.batch(step)
+                error = (self.forecaster.apply(x) - y).double().square() * self.rows
+                score += float((error / self.std**2).mean()) * len(x)
+                model += float(error[:, :, 0].mean()) * len(x)
+                if same:
+                    change = (x[:, -1:, index] - y).double().square() * self.rows
+                    persistence += float(change[:, :, 0].mean()) * len(x)
+                count += len(x)
+        result = {"valid_score": math.sqrt(score / count), "valid_rmse": math.sqrt(model / count)}
+        if persistence:
+            result["valid_to_persistence"] = math.sqrt(model / persistence)
+        return result
+
+
+class _Run:
+    """What a run leaves on disk: history, and checkpoints it can go on from."""
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str] | None,
+        forecaster: Forecaster,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        steps: int,
+        resume: str,
+    ) -> None:
+        self.directory = None if run_dir is None else Path(run_dir)
+        self.network, self.optimizer = forecaster.network, optimizer
+        self.step, self.best, self.history = 0, {}, []  # type: ignore[var-annotated]
+        self._best_weights: dict[str, Tensor] = {}
+        self._seconds, self._since = 0.0, time.monotonic()
+        settings = getattr(forecaster.network, "settings", type(forecaster.network).__name__)
+        self._identity = json.loads(
+            json.dumps(
+                {
+                    "task": forecaster.task.to_dict(),
+                    "model": settings,
+                    "config": asdict(replace(config, steps=steps, epochs=1, device=None)),
+                    "period": forecaster.training["period"],
+                }
+            )
+        )
+        if self.directory is not None:
+            with replacing(self.directory / "run.json") as path:  # also: may we write here?
+                path.write_text(json.dumps(self._identity, indent=1) + "\n")
+            if resume == "auto":
+                self._resume()
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Note a validation; keep the best weights; write history and a checkpoint."""
+        self.step = event["step"]
+        now = time.monotonic()
+        self._seconds, self._since = self._seconds + now - self._since, now
+        entry = {**event, "seconds": round(self._seconds, 1)}
+        entry.pop("samples", None)
+        self.history.append(entry)
+        logger.info(
+            "step %d of %d: %s",
+            event["step"],
+            event["steps"],
+            ", ".join(f"{k} {v:.4g}" for k, v in event.items() if isinstance(v, float)),
+        )
+        score = event.get("valid_score")
+        if score is not None and score < self.best.get("valid_score", math.inf):
+            self.best = {k: v for k, v in entry.items() if k == "step" or k.startswith("valid")}
+            self._best_weights = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        if self.directory is not None:
+            with replacing(self.directory / "history.jsonl") as path:
+                path.write_text("".join(json.dumps(line) + "\n" for line in self.history))
+            self._write_checkpoint(self.directory)
+
+    def take_best(self) -> None:
+        """Put the best weights into the network, where there was a validation."""
+        if self._best_weights:
+            self.network.load_state_dict(self._best_weights)
+
+    def _write_checkpoint(self, directory: Path) -> None:
+        from safetensors.torch import save_file
+
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self._best_weights.items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+        tensors["rng"] = torch.get_rng_state()
+        state = {"step": self.step, "best": self.best, "history": self.history}
+        state |= {"seconds": self._seconds, "identity": self._identity}
+        with replacing(directory / f"checkpoint-{self.step:08d}") as new:
+            new.mkdir()
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, new / "state.safetensors")
+            (new / "state.json").write_text(json.dumps(state))
+        for old in sorted(directory.glob("checkpoint-*"))[:-2]:  # the last, and the one before it
+            shutil.rmtree(old)
+
+    def _resume(self) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        assert self.directory is not None
+        for path in sorted(self.directory.glob("checkpoint-*"), reverse=True):
+            try:
+                state = json.loads((path / "state.json").read_text())
+                tensors = load_file(path / "state.safetensors")
+            except (OSError, ValueError, SafetensorError) as error:
+                logger.warning("%s is damaged (%s); taking the one before it", path, error)
+                continue
+            if state["identity"] != self._identity:
+                other = [k for k in self._identity if state["identity"].get(k) != self._identity[k]]
+                raise InputError(
+                    f"{self.directory} holds a run with other settings ({', '.join(other)} differ); "
+                    f"give another directory, or resume='never' to start anew there"
+                )
+            self.network.load_state_dict(_under("network.", tensors))
+            self._best_weights = _under("best.", tensors)
+            optimizer = self.optimizer.state_dict()
+            for name, value in _under("optimizer.", tensors).items():
+                i, key = name.split(".", 1)
+                optimizer["state"].setdefault(int(i), {})[key] = value
+            self.optimizer.load_state_dict(optimizer)
+            torch.set_rng_state(tensors["rng"])
+            self.step, self.best, self.history = state["step"], state["best"], state["history"]
+            self._seconds = state["seconds"]
+            logger.info("going on from %s", path)
+            return
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C (and SIGTERM) ask for a stop; a second one stops at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        logger.warning("stopping after this step; press Ctrl-C again to stop at once")
+
+    try:
+        old = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
