@@ -1,0 +1,368 @@
+"""Several files or stores as one lazy, canonical Dataset."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial, reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from ..conventions import (
+    LAT,
+    LON,
+    TIME,
+    VARIABLES,
+    InputError,
+    canonical_name,
+    canonicalize,
+    find_axes,
+)
+from .periods import when
+from .sources import READ_ERRORS, open_lazy
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 16 * 2**20  # of float32: small enough for a few at once, large enough for dask
+
+
+def open_joined(
+    sources: Sequence[str | Path],
+    label: object,
+    wanted: Sequence[str] | None,
+    chunks: Any,
+    storage_options: Mapping[str, Any] | None,
+) -> xr.Dataset:
+    """Open sources, join them and bring them through the gate."""
+    with ExitStack() as stack:
+        opened = []
+        for source in sources:
+            ds = open_lazy(source, storage_options)
+            stack.callback(ds.close)
+            opened.append(_part(source, ds, wanted))
+        raw, dims, spans = _combine(opened, label, wanted)
+        if chunks is not None:
+            from dask.base import tokenize
+
+            stamps = [(str(s), *_stamp(s)) for s in sources]
+            token = tokenize(stamps, raw[dims[TIME]].variable)  # a file that changed is another
+            raw = raw.chunk(_chunks(raw, dims, spans, chunks), token=token)
+        try:
+            result, _ = canonicalize(raw, [str(v) for v in raw.data_vars])
+        except InputError as error:
+            named = str(label) in str(error)  # by what could not be read
+            raise InputError(str(error) if named else f"{label}: {error}") from error
+        stack.pop_all()
+    result.set_close(partial(_close, [part.ds for part in opened]))
+    return result
+
+
+def _close(datasets: Iterable[xr.Dataset]) -> None:  # can be pickled, as a Dataset must be
+    for ds in datasets:
+        ds.close()
+
+
+def _stamp(source: str | Path) -> tuple[int, ...]:
+    if not isinstance(source, Path):
+        return ()
+    stat = source.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+def some(names: Iterable[object], most: int = 8) -> str:
+    """Write a list, at most `most` of it."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One opened file or store; dimensions and variables are looked up by their canonical names."""
+
+    source: str | Path
+    ds: xr.Dataset
+    dims: dict[str, Hashable]
+    coords: dict[str, Hashable | None]
+    picked: dict[str, Hashable]
+    times: np.ndarray
+
+    def roles(self, name: str) -> set[str]:
+        """Canonical dimensions of a variable."""
+        return {role for role, dim in self.dims.items() if dim in self.ds[self.picked[name]].dims}
+
+    def stored(self, name: str) -> int:
+        """Time steps in a stored chunk of a variable."""
+        chunks = self.ds[self.picked[name]].encoding.get("preferred_chunks") or {}
+        return int(chunks.get(self.dims[TIME], 1))
+
+    @property
+    def covers(self) -> str:
+        return f"{when(self.times.min())} to {when(self.times.max())}"
+
+
+class _Joined(BackendArray):
+    """A variable in several files, joined along one dimension and read when used.
+
+    Errors while reading name the file.
+    """
+
+    def __init__(self, name: Hashable, pieces: Sequence[tuple[str, xr.Variable]], axis: int | None):
+        first = pieces[0][1]
+        self.name, self.pieces, self.axis = name, list(pieces), axis
+        self.dtype = np.result_type(*(v.dtype for _, v in pieces))
+        self.shape = first.shape
+        if axis is not None:
+            self.ends = np.cumsum([v.shape[axis] for _, v in pieces])
+            self.shape = (*first.shape[:axis], int(self.ends[-1]), *first.shape[axis + 1 :])
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.OUTER
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        if self.axis is None:
+            return self._piece(0, key)
+        axis, along = self.axis, key[self.axis]
+        wanted = np.atleast_1d(np.arange(self.shape[axis])[along])
+        owner = np.searchsorted(self.ends, wanted, side="right")
+        read = []
+        for run in np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(owner)) + 1):
+            piece = int(owner[run[0]]) if len(run) else 0
+            local = wanted[run] - (self.ends[piece - 1] if piece else 0)
+            read.append(self._piece(piece, (*key[:axis], _as_slice(local), *key[axis + 1 :])))
+        # Integers before `axis` have dropped their dimensions.
+        here = axis - sum(isinstance(k, (int, np.integer)) for k in key[:axis])
+        out = read[0] if len(read) == 1 else np.concatenate(read, axis=here)
+        return out.take(0, axis=here) if isinstance(along, (int, np.integer)) else out
+
+    def _piece(self, number: int, key: tuple[Any, ...]) -> np.ndarray:
+        source, variable = self.pieces[number]
+        try:
+            return variable[key].to_numpy().astype(self.dtype, copy=False)
+        except InputError:
+            raise
+        except READ_ERRORS as error:
+            raise InputError(
+                f"{source}: '{self.name}' cannot be read at {_where(variable, key)} "
+                f"({type(error).__name__}: {error}): the file is damaged. Copy or download it again"
+            ) from error
+
+
+def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """Write neighbours as a slice, which files read faster than a list."""
+    if len(index) and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def _where(variable: xr.Variable, key: tuple[Any, ...]) -> str:
+    places = (np.atleast_1d(np.arange(n)[k]) for n, k in zip(variable.shape, key, strict=True))
+    spans = (f"{d} {p[0]}..{p[-1]}" for d, p in zip(variable.dims, places, strict=True) if len(p))
+    return ", ".join(spans)
+
+
+def _part(source: str | Path, ds: xr.Dataset, wanted: Sequence[str] | None) -> _Part:
+    """Look at an opened file: its axes, its times, and the variables to take from it."""
+    found = find_axes(ds)
+    roles = {dim: role for dim, (role, _) in found.items()}
+
+    def here(name: Hashable) -> set[str]:
+        return {roles[d] for d in ds[name].dims if d in roles}
+
+    fits = {
+        name: canonical_name(str(name))
+        for name in ds.data_vars
+        if TIME in here(name) and ({LAT, LON} <= here(name) or {"y", "x"} <= here(name))
+    }
+    if wanted is not None:
+        names = {canonical_name(w) for w in wanted}
+        chosen = [n for n in ds.data_vars if n in wanted or canonical_name(str(n)) in names]
+    else:
+        extra = {n for n in fits if any(d not in roles and ds.sizes[d] > 1 for d in ds[n].dims)}
+        chosen = [n for n in fits if fits[n] in VARIABLES and n not in extra]
+        if not chosen and len(fits) == 1:
+            chosen = list(fits)
+    picked: dict[str, Hashable] = {}
+    for name in chosen:
+        before = picked.setdefault(canonical_name(str(name)), name)
+        if before != name:
+            raise InputError(f"{source}: '{before}' and '{name}' are the same variable: name one")
+    dims = {role: dim for dim, role in roles.items() if any(dim in ds[n].dims for n in chosen)}
+    coords = {role: found[dim][1] for role, dim in dims.items()}
+    times = np.empty(0)
+    if TIME in dims:
+        if coords[TIME] is None:
+            raise InputError(
+                f"{source}: dimension '{dims[TIME]}' has no coordinate, expected times"
+            )
+        times = ds[coords[TIME]].to_numpy()
+        if not len(times):
+            raise InputError(f"{source}: it has no times, dimension '{dims[TIME]}' has size 0")
+        if twice := len(times) - len(np.unique(times)):
+            raise InputError(f"{source}: {twice} of its {len(times)} times are duplicates")
+    return _Part(source, ds, dims, coords, picked, times)
+
+
+def _same_grid(a: _Part, b: _Part) -> None:
+    """Refuse two files that do not share a grid: xarray would keep what they have in common."""
+    for role, dim in a.dims.items():
+        if role == TIME or role not in b.dims:
+            continue
+        sizes = a.ds.sizes[dim], b.ds.sizes[b.dims[role]]
+        names = a.coords[role], b.coords[role]
+        same = sizes[0] == sizes[1] and (names[0] is None) == (names[1] is None)
+        if same and names[0] is not None:
+            x, y = a.ds[names[0]].to_numpy(), b.ds[names[1]].to_numpy()
+            same = (
+                np.allclose(x, y, rtol=0, atol=1e-4)
+                if x.dtype.kind == "f"
+                else bool((x == y).all())
+            )
+        if not same:
+            raise InputError(
+                f"{a.source} and {b.source} have different grids: {role} {_axis(a, role)} and "
+                f"{_axis(b, role)}. Open them one by one, or regrid one of them"
+            )
+
+
+def _axis(part: _Part, role: str) -> str:
+    coord, size = part.coords[role], part.ds.sizes[part.dims[role]]
+    if coord is None:
+        return f"({size})"
+    values = part.ds[coord].to_numpy()
+    return f"({size}: {values[0]} to {values[-1]})"
+
+
+def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
+    """Join one variable over files in order of time, in `first`'s names of dimensions."""
+    pieces: list[tuple[str, xr.Variable]] = []
+    forms: dict[tuple[Any, str], _Part] = {}
+    for part in parts:
+        variable = part.ds.variables[part.picked[name]]
+        rename = {dim: first.dims[role] for role, dim in part.dims.items() if role in first.dims}
+        piece = xr.Variable([rename.get(d, d) for d in variable.dims], variable._data)
+        piece.attrs, piece.encoding = variable.attrs, variable.encoding
+        pieces.append((str(part.source), piece))
+        forms.setdefault((piece.dims, str(piece.attrs.get("units", ""))), part)
+    if len(forms) > 1:
+        (one, a), (other, b) = list(forms.items())[:2]
+        raise InputError(
+            f"{a.source} and {b.source} hold '{name}' in different forms: (dimensions, units) are "
+            f"{one} and {other}. Open them one by one"
+        )
+    head = pieces[0][1]
+    axis = head.dims.index(first.dims[TIME]) if TIME in parts[0].roles(name) else None
+    array = indexing.LazilyIndexedArray(_Joined(parts[0].picked[name], pieces, axis))
+    return xr.Variable(head.dims, array, head.attrs, head.encoding)
+
+
+def _combine(
+    opened: Sequence[_Part], label: object, wanted: Sequence[str] | None
+) -> tuple[xr.Dataset, dict[str, Hashable], list[tuple[int, int]]]:
+    """Join all variables, in the first file's terms.
+
+    Returns the Dataset, its dimensions by canonical name, and for every stretch of time that comes
+    from one file its length and its length of stored chunks.
+    """
+    parts: dict[str, list[_Part]] = {}
+    for part in opened:
+        for name in part.picked:
+            parts.setdefault(name, []).append(part)
+    missing = [w for w in wanted or () if canonical_name(w) not in parts]
+    if missing or not parts:
+        there = sorted({str(v) for p in opened for v in p.ds.data_vars})
+        sought = (
+            f"variable {', '.join(map(repr, missing))}"
+            if missing
+            else "known variable on time and a grid"
+        )
+        hint = "" if missing or not there else ". Name what you want with variables=[...]"
+        raise InputError(f"{label}: no {sought} in it; found {some(there) or 'no variables'}{hint}")
+    timed = {n: [p for p in ps if TIME in p.roles(n)] for n, ps in parts.items()}
+    moving = {n: _in_order(ps) for n, ps in timed.items() if ps}
+    fixed = {n: ps[:1] for n, ps in parts.items() if n not in moving}
+    if not moving:
+        raise InputError(
+            f"{label}: {some(map(repr, fixed))} has no time: ask for it beside a variable that "
+            "has, or open the file with xarray"
+        )
+    first = next(iter(moving.values()))[0]
+    for other in {id(p): p for ps in (*moving.values(), *fixed.values()) for p in ps}.values():
+        _same_grid(first, other)
+
+    along = first.dims[TIME]
+    times = {n: np.concatenate([p.times for p in ps]) for n, ps in moving.items()}
+    every = next(iter(times.values()))
+    spans = [(len(p.times), p.stored(n)) for n in list(moving)[:1] for p in moving[n]]
+    data = {n: _join(n, ps, first) for n, ps in moving.items()}
+    if not all(np.array_equal(every, t) for t in times.values()):
+        every = reduce(np.intersect1d, times.values())
+        spans = [(len(every), 1)]
+        covers = ", ".join(
+            f"{n} {when(t.min())} to {when(t.max())} ({len(t)})" for n, t in times.items()
+        )
+        if not len(every):
+            raise InputError(f"{label}: the variables share no times: {covers}")
+        logger.warning(
+            "%s: kept the %d times that the variables share: %s", label, len(every), covers
+        )
+        for name, own in times.items():
+            order = np.argsort(own, kind="stable")
+            data[name] = data[name].isel({along: order[np.searchsorted(own[order], every)]})
+    for name, ps in fixed.items():
+        still = _join(name, ps, first)
+        values = np.broadcast_to(still.to_numpy(), (len(every), *still.shape))
+        data[name] = xr.Variable((along, *still.dims), values, still.attrs)
+
+    time = first.ds.variables[first.coords[TIME]]
+    coords = {c: v.variable for c, v in first.ds.coords.items() if along not in v.dims}
+    coords[first.coords[TIME]] = xr.Variable((along,), every, time.attrs)
+    names = {parts[n][0].picked[n]: v for n, v in data.items()}
+    return xr.Dataset(names, coords, first.ds.attrs), first.dims, spans
+
+
+def _in_order(parts: list[_Part]) -> list[_Part]:
+    """Sort files by time; refuse overlaps."""
+    calendars = {(p.times.dtype.kind, getattr(p.times[0], "calendar", "")): p for p in parts}
+    if len(calendars) > 1:
+        a, b = list(calendars.values())[:2]
+        raise InputError(f"{a.source} and {b.source} have times in different calendars: open one")
+    parts = sorted(parts, key=lambda p: p.times.min())
+    for a, b in itertools.pairwise(parts):
+        if b.times.min() <= a.times.max():
+            twice = len(np.intersect1d(a.times, b.times))
+            raise InputError(
+                f"{a.source} ({a.covers}) and {b.source} ({b.covers}) overlap in time, "
+                f"{twice} times are in both: leave one of them out"
+            )
+    return parts
+
+
+def _chunks(
+    raw: xr.Dataset, dims: Mapping[str, Hashable], spans: Sequence[tuple[int, int]], chunks: Any
+) -> dict[Hashable, Any]:
+    """Dask chunk sizes by the file's dimensions."""
+    if isinstance(chunks, Mapping):
+        unknown = [d for d in chunks if d not in dims]
+        if unknown:
+            raise InputError(
+                f"chunks: no dimension {some(map(repr, unknown))}, there are {some(dims)}"
+            )
+        return {dims[d]: size for d, size in chunks.items()}
+    if chunks != "auto":
+        raise InputError(f"chunks must be 'auto', None or a mapping by dimension, found {chunks!r}")
+    step_bytes = 4 * int(np.prod([n for d, n in raw.sizes.items() if d != dims[TIME]]))
+    steps = []
+    for length, stored in spans:  # whole stored chunks, none across two files
+        size = max(_CHUNK_BYTES // step_bytes // stored * stored, stored)
+        steps += [min(size, length - i) for i in range(0, length, size)]
+    return {**dict.fromkeys(raw.dims, -1), dims[TIME]: tuple(steps)}
