@@ -122,9 +122,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     import pickle
+    import warnings
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it warns of old formats before it refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(f"{path} cannot be read as weights alone: {error}") from error
     for key in ("state_dict", "model"):

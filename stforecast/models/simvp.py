@@ -294,9 +294,9 @@ class Conv2d(nn.Conv2d):
 def wrap(x: Tensor, n: int) -> Tensor:
     """Extend the last axis of `x` by `n` columns from its other end, on both sides."""
     W = x.shape[-1]
-    while n > W:  # a kernel that reaches further than once round a small grid
-        x, n = torch.cat([x, x, x], dim=-1), n - W
-    return torch.cat([x[..., x.shape[-1] - n :], x, x[..., :n]], dim=-1) if n else x
+    if n > W:  # a kernel that reaches more than once round a small grid
+        return x[..., torch.arange(-n, W + n, device=x.device) % W]
+    return torch.cat([x[..., W - n :], x, x[..., :n]], dim=-1)
 
 
 class ConvBlock(nn.Module):
