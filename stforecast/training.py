@@ -248,8 +248,8 @@ def fit(
 
                 loss_sum, losses = loss_sum + loss.detach(), losses + 1
                 event: dict[str, Any] = {"step": step + 1, "steps": steps, "samples": len(x)}
-                last = step + 1 == steps
-                if (step + 1) % every == 0 or last or interrupted() or losses == 50:
+                last, stop = step + 1 == steps, interrupted()
+                if (step + 1) % every == 0 or last or stop or losses == 50:
                     average = float(loss_sum) / losses
                     if not math.isfinite(average):
                         raise DivergenceError(
@@ -259,7 +259,7 @@ def fit(
                         )
                     event["loss"] = average
                     loss_sum, losses = torch.zeros_like(loss_sum), 0
-                if (step + 1) % every == 0 or last or interrupted():
+                if (step + 1) % every == 0 or last or stop:
                     event["learning_rate"] = rate
                     if checker is not None:
                         event |= checker()
@@ -267,7 +267,7 @@ def fit(
                     network.train()
                 if progress is not None:
                     progress(event)
-                if interrupted() and not last:
+                if stop and not last:
                     where = f"; the same call goes on from {run.directory}" if run.directory else ""
                     raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}{where}")
 

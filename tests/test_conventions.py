@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from pathlib import Path
 
 import cftime
 import numpy as np
@@ -214,6 +215,21 @@ def test_units_of_temperature(weather, units, value, kelvin):
     np.testing.assert_allclose(back, value, rtol=0, atol=5e-5)
 
 
+def test_missing_values_of_packed_numbers(weather):
+    packed = relabel(weather, packed=True)
+    packed[NAME][2, 1, 3] = -32768
+    ours, labels = canonicalize(packed)
+    assert np.argwhere(np.isnan(ours[NAME].values)).tolist() == [[2, 1, 3]]
+    back = restore(ours, labels)
+    assert back[NAME].dtype == np.int16
+    xr.testing.assert_identical(back, packed)
+    filled = weather.copy(deep=True)  # a float32 file that xarray was told not to mask
+    filled[NAME][2, 1, 3] = 1e20
+    filled[NAME].attrs["missing_value"] = 1e20
+    assert int(np.isnan(canonicalize(filled)[0][NAME]).sum()) == 1
+    xr.testing.assert_identical(round_trip(filled), filled)
+
+
 def test_units_of_unknown_variables(weather):
     anomaly = weather.rename({NAME: "anom"}) * 0 + 1.5
     anomaly["anom"].attrs = {"units": "degC", "long_name": "temperature anomaly"}
@@ -320,18 +336,23 @@ def test_a_part_comes_back_as_the_same_part(weather):
     theirs = relabel(
         weather, names={"latitude": "lat"}, north_first=True, west_negative=True, units="degC"
     )
+    theirs = theirs.assign_coords(day=("time", np.arange(7)), name=("lat", list("abcd")))
     ours, labels = canonicalize(theirs)
     part = ours.isel(time=slice(2, 5), latitude=[0, 1], longitude=slice(1, 5))
     back = restore(part, labels)
     np.testing.assert_array_equal(back["lat"], theirs["lat"][2:])
     np.testing.assert_array_equal(back["longitude"], [-180, -120, 60, 120])
+    assert not {"day", "name"} & set(back.coords)  # of whose places nothing is known
     expected = theirs.sel(longitude=back["longitude"]).isel(time=slice(2, 5), lat=[2, 3])
-    xr.testing.assert_allclose(back, expected, rtol=0, atol=2e-5)
+    xr.testing.assert_allclose(back, expected.drop_vars(["day", "name"]), rtol=0, atol=2e-5)
 
 
 def test_another_grid_gets_the_callers_convention(weather):
     theirs = relabel(
-        weather, names={"latitude": "lat", "longitude": "lon"}, north_first=True, west_negative=True
+        weather.assign_coords(longitude=weather["longitude"] + 15),
+        names={"latitude": "lat", "longitude": "lon"},
+        north_first=True,
+        west_negative=True,
     )
     _, labels = canonicalize(theirs)
     finer = make_weather(steps=7, shape=(6, 8))
@@ -451,9 +472,45 @@ def test_one_lead_or_one_initialisation(forecast):
         xr.testing.assert_identical(round_trip(one), one)
 
 
+def test_valid_times_with_a_lead_time_are_a_history(weather):
+    history = weather.rename(time="valid_time").assign_coords(step=np.timedelta64(6, "h"))
+    got, _ = canonicalize(history)
+    assert got[NAME].dims == ("time", "latitude", "longitude")
+    xr.testing.assert_identical(round_trip(history), history)
+    one = history.expand_dims("step")
+    xr.testing.assert_equal(canonicalize(one)[0], got)
+    xr.testing.assert_identical(round_trip(one), one)
+    two = xr.concat([one, one.assign_coords(step=one["step"] * 2)], "step")
+    with pytest.raises(InputError, match="beside the lead times 'step' are called 'valid_time'"):
+        canonicalize(two)
+
+
 def test_a_bad_forecast_is_not_taken_for_other_units(forecast):
     far_off = forecast.copy(data={NAME: forecast[NAME].values * 100})
     xr.testing.assert_identical(canonicalize(far_off)[0][NAME].variable, far_off[NAME].variable)
+
+
+# --- real files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize(
+    "path",
+    ["plasim_t2m/2m_temperature_2013_5.625deg.nc", "era5_t2m_italy/2m_temperature.nc"],
+)
+def test_real_files_come_back(path, decode):
+    path = Path(__file__).parents[1].parent / "shared" / "data" / path
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    with xr.open_dataset(path, mask_and_scale=decode) as ds:
+        ds = ds.isel(time=slice(0, 50))
+        ours, labels = canonicalize(ds)
+        check(ours, ["2m_temperature"])
+        back = restore(ours, labels)
+        xr.testing.assert_allclose(back, ds, rtol=0, atol=2e-5)
+        assert back["t2m"].encoding == ds["t2m"].encoding
+        if not decode:
+            xr.testing.assert_identical(back, ds)
 
 
 # --- laziness -------------------------------------------------------------------------------------

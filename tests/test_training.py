@@ -1,0 +1,299 @@
+"""Training: the feed's order, the schedules, the loss, resuming, stopping, and that it learns."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stforecast import Persistence, Task, TrainConfig, evaluate, fit, metrics
+from stforecast.conventions import InputError
+from stforecast.feeds import ResidentFeed
+from stforecast.models import SimVPv2
+from stforecast.testing import make_weather
+from stforecast.training import DivergenceError, schedule
+from stforecast.windows import initialisations, window_starts
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+TASK = Task("t2m", input_steps=4, target_steps=3)
+CONFIG = TrainConfig(
+    steps=6, batch_size=4, validate_every=2, valid_windows=8, precision="fp32", device="cpu"
+)
+
+
+def tiny():
+    sizes = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 2, "mlp_ratio": 2.0}
+    return SimVPv2(4, 3, **sizes, periodic=True, residual=True)
+
+
+@pytest.fixture(scope="module")
+def weather():
+    return make_weather(96, shape=(6, 10))
+
+
+@pytest.fixture(scope="module")
+def valid():
+    return make_weather(48, time="2002-01-01", shape=(6, 10), seed=1)
+
+
+class TestFeed:
+    data = torch.arange(60.0).view(30, 2, 1, 1)
+
+    def feed(self, **options):
+        starts = window_starts(np.arange(30).astype("datetime64[h]"), TASK.step, 7)
+        task = Task(["a", "b"], input_steps=4, target_steps=3)
+        return ResidentFeed(self.data, starts, task, 5, **options)
+
+    def test_every_window_once_an_epoch_in_an_order_of_seed_and_epoch(self):
+        feed, again = self.feed(seed=7), self.feed(seed=7)
+        assert feed.steps_per_epoch == 5  # 24 windows, the last batch has 4
+        epochs = []
+        for epoch in range(2):
+            batches = [feed.batch(epoch * 5 + i)[0] for i in range(5)]
+            assert [len(b) for b in batches] == [5, 5, 5, 5, 4]
+            epochs.append(torch.cat(batches)[:, 0, 0, 0, 0] / 2)
+            assert sorted(epochs[-1].tolist()) == list(range(24))
+        assert not torch.equal(*epochs)
+        torch.testing.assert_close(again.batch(8)[0], feed.batch(8)[0])  # without the steps before
+        assert not torch.equal(self.feed(seed=8).batch(0)[0], feed.batch(0)[0])
+
+    def test_windows(self):
+        x, y = self.feed(shuffle=False).batch(1)
+        assert x.shape == (5, 4, 2, 1, 1)
+        assert x[0, :, 0].flatten().tolist() == [10, 12, 14, 16]
+        assert y[0, :, 1].flatten().tolist() == [19, 21, 23]
+
+    def test_targets_choose_channels(self):
+        task = Task(["a"], input_steps=4, target_steps=3, targets=["b"])
+        x, y = ResidentFeed(self.data, np.array([3]), task, 1, shuffle=False).batch(0)
+        assert x.flatten().tolist() == [6, 8, 10, 12]
+        assert y.flatten().tolist() == [15, 17, 19]
+
+
+def test_onecycle_is_pytorchs():
+    config = TrainConfig(learning_rate=2e-3)
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=2e-3, total_steps=57, final_div_factor=1e4
+    )
+    for step in range(57):
+        rate, beta = schedule(config, step, 57, 10)
+        group = optimizer.param_groups[0]
+        assert rate == pytest.approx(group["lr"], rel=1e-9)
+        assert beta == pytest.approx(group["betas"][0], rel=1e-9)
+        optimizer.step()
+        if step < 56:
+            theirs.step()
+
+
+@pytest.mark.skipif(not (SHARED / "golden").exists(), reason="no ../shared/golden")
+def test_schedules_are_the_papers():
+    golden = json.loads((SHARED / "golden/public/schedules.json").read_text())
+    case = golden["onecycle_mmnist_lr1e-3_total40"]
+    ours = [schedule(TrainConfig(learning_rate=1e-3), s, 40, 10) for s in range(40)]
+    np.testing.assert_allclose(ours, np.transpose([case["lr"], case["beta1"]]), rtol=1e-9)
+    case = golden["cosine_weather_t2m_lr5e-3_50ep_warm0"]
+    rates = case if isinstance(case, list) else case["lr"]
+    config = TrainConfig(learning_rate=5e-3, schedule="cosine")
+    ours = [schedule(config, 7 * epoch + 3, 350, 7)[0] for epoch in range(50)]
+    np.testing.assert_allclose(ours, rates[:50], rtol=1e-9)
+
+
+def test_learns_a_wave(weather, valid):
+    """A travelling wave is forecast far better than by persistence after a minute's training."""
+    smooth = make_weather(200, shape=(6, 10), noise=0.02)
+    test = make_weather(60, time="2003-01-01", shape=(6, 10), noise=0.02, seed=5)
+    config = TrainConfig(steps=150, batch_size=8, learning_rate=5e-3, validate_every=75, precision="fp32")
+    forecaster = fit(smooth, TASK, model=tiny, config=config, valid=valid)
+    init_time = initialisations(test, TASK)
+    scores = [
+        evaluate(m.predict(test, init_time=init_time), test)["2m_temperature_overall"].sel(metric="rmse")
+        for m in (forecaster, Persistence(TASK))
+    ]
+    assert float(scores[0]) < 0.4 * float(scores[1])
+
+
+def test_statistics_come_from_the_training_period(weather, valid):
+    forecaster = fit(weather, TASK, model=tiny, config=replace(CONFIG, steps=1), valid=valid + 40)
+    x = weather["2m_temperature"].values.astype(float)
+    assert float(forecaster.normalizer.mean) == pytest.approx(x.mean(), rel=1e-6)
+    assert float(forecaster.normalizer.std) == pytest.approx(x.std(), rel=1e-6)
+    change = np.sqrt([np.mean((x[3 + k : 96 - 3 + k] - x[3:-3]) ** 2) for k in (1, 2, 3)])
+    ours = forecaster.network.change_scale[:, 0] * forecaster.normalizer.std
+    np.testing.assert_allclose(ours, change, rtol=0.05)
+
+
+def test_same_seed_same_weights(weather):
+    runs = [
+        fit(weather, TASK, model=tiny, config=replace(CONFIG, seed=seed)).network.state_dict()
+        for seed in (1, 1, 2)
+    ]
+    name = "readout.weight"
+    assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
+    assert not torch.equal(runs[0][name], runs[2][name])
+
+
+def test_the_global_random_state_is_left_alone(weather):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    fit(weather, TASK, model=tiny, config=replace(CONFIG, steps=1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_area_weights_and_balance_change_the_loss_as_stated(weather):
+    """One step without learning: the recorded loss is the weighted mean square of the errors."""
+
+    def certain():
+        network = tiny()
+        for block in network.translator:
+            block.drop_path = 0.0
+        return network
+
+    events = {}
+    for area in (False, True):
+        for balance in (False, True):
+            config = replace(CONFIG, steps=1, area_weighted=area, balance_leads=balance, seed=3)
+            seen = []
+            fit(weather, TASK, model=certain, config=config, progress=seen.append)
+            events[area, balance] = seen[-1]["loss"]
+    fresh = []
+    config = replace(CONFIG, steps=1, learning_rate=1e-30, seed=3)
+    forecaster = fit(weather, TASK, model=certain, config=config, progress=fresh.append)
+    data = torch.from_numpy(weather["2m_temperature"].values)[:, None]
+    starts = window_starts(weather["time"].values, TASK.step, 7)
+    x, y = ResidentFeed(data, starts, TASK, 4, seed=3).batch(0)
+    norm = forecaster.normalizer
+    forecaster.network.train()
+    error = (forecaster.network(norm(x)) - norm(y)).detach().double() ** 2
+    rows = torch.from_numpy(np.asarray(metrics.area_weights(weather["latitude"].values)))[:, None]
+    change = forecaster.network.change_scale.double()[..., None, None]
+    lead = (1 / change) * (change**2).sum() / change.sum()
+    assert events[False, False] == pytest.approx(float(error.mean()), rel=1e-4)
+    assert events[True, False] == pytest.approx(float((error * rows).mean()), rel=1e-4)
+    assert events[False, True] == pytest.approx(float((error * lead).mean()), rel=1e-4)
+    assert events[True, True] == pytest.approx(float((error * lead * rows).mean()), rel=1e-4)
+
+
+def test_best_validation_weights_are_returned(weather, valid, tmp_path):
+    events = []
+    config = replace(CONFIG, steps=8, learning_rate=0.5)  # too high: it gets worse on the way
+    forecaster = fit(
+        weather, TASK, model=tiny, config=config, valid=valid, run_dir=tmp_path, progress=events.append
+    )
+    scores = {e["step"]: e["valid_rmse"] for e in events if "valid_rmse" in e}
+    assert list(scores) == [2, 4, 6, 8]
+    best = min(scores, key=scores.get)
+    assert forecaster.training["validation"]["step"] == best
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [h["valid_rmse"] for h in history] == list(scores.values())
+    time = valid["time"].values
+    windows = window_starts(time, TASK.step, 7)
+    init = time[windows[np.linspace(0, len(windows) - 1, 8).astype(int)] + 3]
+    again = evaluate(forecaster.predict(valid, init_time=init), valid)
+    assert float(again["2m_temperature_overall"].sel(metric="rmse")) == pytest.approx(scores[best], rel=1e-4)
+
+
+def stop_at(step):
+    def progress(event):
+        if event["step"] == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return progress
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_stopped_and_resumed_gives_the_same_weights(weather, valid, tmp_path, step):
+    options = {"model": lambda: SimVPv2(**(tiny().settings | {"drop_path": 0.3})), "config": CONFIG}
+    whole = fit(weather, TASK, valid=valid, **options)
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step + 1} of 6"):
+        fit(weather, TASK, valid=valid, run_dir=tmp_path, progress=stop_at(step), **options)
+    seen = []
+    again = fit(weather, TASK, valid=valid, run_dir=tmp_path, progress=seen.append, **options)
+    assert seen[0]["step"] == step + 2
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(weather, tmp_path, caplog):
+    whole = fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
+    last = sorted(tmp_path.glob("checkpoint-*"))[-1]
+    state = last / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    seen = []
+    again = fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path, progress=seen.append)
+    assert "damaged" in caplog.text
+    assert [e["step"] for e in seen] == [5, 6]
+    name = "readout.weight"
+    assert torch.equal(whole.network.state_dict()[name], again.network.state_dict()[name])
+
+
+def test_another_run_in_the_directory_is_refused(weather, tmp_path):
+    fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
+    other = replace(CONFIG, learning_rate=0.1)
+    with pytest.raises(InputError, match=r"a run with other settings \(config differ\)"):
+        fit(weather, TASK, model=tiny, config=other, run_dir=tmp_path)
+    fit(weather, TASK, model=tiny, config=other, run_dir=tmp_path, resume="never")
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_named_error(weather, tmp_path):
+    class Blows(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x[:, -3:] * self.weight * (float("nan") if self.calls > 3 else 1)
+
+    with pytest.raises(DivergenceError, match=r"the loss is nan at step 4.*lower learning_rate"):
+        fit(weather, TASK, model=Blows(), config=CONFIG, run_dir=tmp_path)
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000002"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda d: d.where(d.time != d.time[5]), r"NaN.*at 1 of 96 times, first at 2001-01-01 05"),
+        (lambda d: d.isel(time=slice(0, 6)), "no window of 7 steps"),
+        (lambda d: d.isel(time=slice(0, None, 2)), r"2:00:00, expected 0 days 01:00:00"),
+        (lambda d: d * 0 + 280, "never changes"),
+        (lambda d: d.rename({"2m_temperature": "sst"}), "2m_temperature"),
+    ],
+)
+def test_bad_training_data(weather, spoil, words):
+    spoiled = spoil(weather)
+    for name in spoiled.data_vars:
+        spoiled[name].attrs["units"] = "K"
+    with pytest.raises(InputError, match=words):
+        fit(spoiled, TASK, model=tiny, config=CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"schedule": "linear"}, "schedule must be one of"),
+        ({"precision": "fp8"}, "precision must be one of"),
+    ],
+)
+def test_bad_settings(options, words):
+    with pytest.raises(InputError, match=words):
+        TrainConfig(**options)
+
+
+def test_unknown_model(weather):
+    with pytest.raises(InputError, match="model must be 'simvpv2'"):
+        fit(weather, TASK, model="resnet", config=CONFIG)
+
+
+def test_the_named_model_is_the_papers():
+    weather = make_weather(30, shape=(4, 8))
+    forecaster = fit(weather, Task("t2m"), config=replace(CONFIG, steps=1, batch_size=1))
+    assert sum(p.numel() for p in forecaster.network.parameters()) == 12_758_305
