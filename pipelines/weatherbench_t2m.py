@@ -18,11 +18,13 @@ from typing import Literal
 import xarray as xr
 
 from stforecast import Climatology, Persistence, Task, TrainConfig, evaluate, fit, maps, predict
-from stforecast.cli import progress_bar, run, write_forecast
-from stforecast.datasets import open_sample, open_weatherbench, select_period
+from stforecast.cli import run, write_forecast
+from stforecast.datasets import open_sample, open_weatherbench, split
 from stforecast.evaluation import save_scores, scorecard, to_table
 from stforecast.models import SimVPv2
 from stforecast.windows import initialisations
+
+TASK = Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h")
 
 
 @dataclass
@@ -84,25 +86,27 @@ def recipe(options: Options, task: Task) -> tuple[Callable[[], SimVPv2], TrainCo
 
 def main(options: Options) -> None:
     """Run the pipeline."""
-    task = Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h")
-    ds = open_sample() if options.data is None else open_weatherbench(options.data, ["2m_temperature"])
+    task = TASK
+    ds = (
+        open_sample()
+        if options.data is None
+        else open_weatherbench(options.data, ["2m_temperature"])
+    )
     default = {"train": "1979:2015", "valid": "2016", "test": "2017:2018"}
     if options.data is None:
         default = {k: ds.attrs[f"{k}_period"] for k in default}
-    parts = {k: select_period(ds, getattr(options, k) or v) for k, v in default.items()}
+    parts = split(ds, **{k: getattr(options, k) or period for k, period in default.items()})
 
     make_network, config = recipe(options, task)
-    with progress_bar("training") as progress:
-        forecaster = fit(
-            parts["train"],
-            task,
-            model=make_network,
-            config=config,
-            valid=parts["valid"],
-            run_dir=options.output / "run",
-            progress=progress,
-            about={"command": shlex.join(["python", *sys.argv])},
-        )
+    forecaster = fit(
+        parts["train"],
+        task,
+        model=make_network,
+        config=config,
+        valid=parts["valid"],
+        run_dir=options.output / "run",
+        about={"command": shlex.join(["python", *sys.argv])},
+    )
     forecaster.save(options.output / "model")
 
     test = parts["test"].compute().chunk(time=720)  # chunks: forecasts are streamed, not held

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,9 @@ def run(main: Callable[[Options], None], options: type[Options]) -> None:
 
     from .training import DivergenceError
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
     try:
         main(tyro.cli(options, description=main.__globals__["__doc__"]))
     except InputError as error:
@@ -55,22 +58,39 @@ def _stop(message: str, code: int) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with time left, samples a second, loss and validation error, for ``fit(progress=...)``."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """A bar with time left, samples a second, loss and validation error, for :func:`fit`."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, TextColumn("{task.fields[note]}")) as bar:
         line = bar.add_task(what, note="", total=None)
         notes: dict[str, str] = {}
+        samples, since = 0, time.monotonic()
 
         def update(event: dict[str, Any]) -> None:
+            nonlocal samples
+            samples += event["samples"]
+            notes["speed"] = f"{samples / max(time.monotonic() - since, 1e-9):.3g} samples/s"
             if "loss" in event:
                 notes["loss"] = f"loss {event['loss']:.3g}"
             if "valid_rmse" in event:
                 notes["valid"] = f"validation RMSE {event['valid_rmse']:.3f}"
             if "valid_to_persistence" in event:
                 notes["skill"] = f"({event['valid_to_persistence']:.2f} of persistence)"
-            bar.update(line, total=event["steps"], completed=event["step"], note=" ".join(notes.values()))
+            bar.update(
+                line, total=event["steps"], completed=event["step"], note=" ".join(notes.values())
+            )
 
         yield update
 

@@ -1,7 +1,7 @@
 """A network, the task it was trained for, and its normalisation: the thing that forecasts.
 
 This is the one place where labelled arrays and torch meet, and where a trained forecaster is saved
-as a *bundle*: a directory with ``model.safetensors`` and ``bundle.json``. Nothing in it can run code.
+as a *bundle*: a directory with ``model.safetensors`` and ``bundle.json``. None of it can run code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUNDLE_FORMAT, BUNDLE_VERSION = "stforecast-bundle", 1
-_REQUIRED = {"format", "version", "library", "task", "model", "grid", "variables", "training", "sha256"}
+_REQUIRED = {
+    "format",
+    "version",
+    "library",
+    "task",
+    "model",
+    "grid",
+    "variables",
+    "training",
+    "sha256",
+}
 #: Networks a bundle can name. Any other is passed to :func:`load` by the caller.
 _NETWORKS: dict[str, type[nn.Module]] = {"SimVPv2": SimVPv2}
 
@@ -51,7 +61,9 @@ class Normalizer(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).reshape(-1))
-        if not bool((self.std > 0).all() and self.mean.isfinite().all() and self.std.isfinite().all()):
+        if not bool(
+            (self.std > 0).all() and self.mean.isfinite().all() and self.std.isfinite().all()
+        ):
             raise InputError(
                 f"normalisation needs finite means and positive deviations, found mean {mean}, "
                 f"deviation {std}; a variable that never changes cannot be an input"
@@ -90,7 +102,8 @@ class Forecaster:
     >>> import torch, stforecast
     >>> class Drift(torch.nn.Module):
     ...     def forward(self, x):  # (B, T, C, H, W)
-    ...         return x[:, -1:] + torch.arange(1, 4).view(1, 3, 1, 1, 1) * (x[:, -1:] - x[:, -2:-1])
+    ...         k = torch.arange(1, 4).view(1, 3, 1, 1, 1)
+    ...         return x[:, -1:] + k * (x[:, -1:] - x[:, -2:-1])
     >>> task = stforecast.Task("t2m", input_steps=2, target_steps=3, timestep="6h")
     >>> forecaster = stforecast.Forecaster(Drift(), task)
     """
@@ -280,11 +293,15 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
         library does not know. Pickled files are never opened.
     """
     path = Path(path)
-    what = "a bundle is a directory with model.safetensors and bundle.json, as Forecaster.save writes"
+    what = (
+        "a bundle is a directory with model.safetensors and bundle.json, as Forecaster.save writes"
+    )
     if not path.exists():
         raise InputError(f"no bundle at {path}: there is no such directory")
     if not path.is_dir():
-        raise InputError(f"{path} is a file; {what}. Pickled checkpoints are not opened: they can run code")
+        raise InputError(
+            f"{path} is a file; {what}. Pickled checkpoints are not opened: they can run code"
+        )
     for name in ("bundle.json", "model.safetensors"):
         if not (path / name).is_file():
             found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
@@ -294,7 +311,7 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
     blob = weights.read_bytes()
     if hashlib.sha256(blob).hexdigest() != description["sha256"]:
         raise InputError(
-            f"{weights} is damaged: its checksum is not the one in bundle.json; copy the bundle anew"
+            f"{weights} is damaged: its checksum is not that in bundle.json; copy the bundle anew"
         )
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
@@ -308,13 +325,15 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
     if network is None:
         if model.get("name") not in _NETWORKS or not isinstance(model.get("settings"), dict):
             raise InputError(
-                f"{path} holds a {model.get('name')!r}, which is not one of this library's networks "
+                f"{path} holds a {model.get('name')!r}, not one of this library's networks "
                 f"({', '.join(_NETWORKS)}); pass the network: load(path, network=...)"
             )
         try:
             network = _NETWORKS[model["name"]](**model["settings"])
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: its settings do not make a {model['name']}: {error}") from error
+            raise InputError(
+                f"{path}: its settings do not make a {model['name']}: {error}"
+            ) from error
     part = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     try:
         network.load_state_dict(part)
@@ -352,8 +371,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         )
     if set(description) != _REQUIRED:
         raise InputError(
-            f"{path} should hold exactly {sorted(_REQUIRED)}; missing "
-            f"{sorted(_REQUIRED - set(description))}, unknown {sorted(set(description) - _REQUIRED)}"
+            f"{path} should hold exactly {sorted(_REQUIRED)}; "
+            f"missing {sorted(_REQUIRED - set(description))}, "
+            f"unknown {sorted(set(description) - _REQUIRED)}"
         )
     return description
 

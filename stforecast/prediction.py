@@ -28,7 +28,13 @@ class WindowForecaster(Protocol):
     task: Task
 
     def forecast(
-        self, inputs: np.ndarray, init_time: np.ndarray, steps: int, *, latitude: Any, longitude: Any
+        self,
+        inputs: np.ndarray,
+        init_time: np.ndarray,
+        steps: int,
+        *,
+        latitude: Any,
+        longitude: Any,
     ) -> np.ndarray:
         """(B, T, C, H, W) and initialisation times (B,) to (B, steps, C', H, W)."""
         ...
@@ -115,7 +121,9 @@ def predict(
         if any(ds[v].chunks for v in task.variables):
             blocks.append(_delayed_block(compute, arrays, rows, local, block, steps, task))
         else:
-            blocks.append(compute(local, block, *(ds[v].isel(time=rows).values for v in task.variables)))
+            blocks.append(
+                compute(local, block, *(ds[v].isel(time=rows).values for v in task.variables))
+            )
     return conventions.restore(_labelled(blocks, ds, ends, steps, model, space), labels)
 
 
@@ -131,7 +139,9 @@ def _resolve(
         path = default_bundle() if model is None else Path(model)
         forecaster = load(path)
         if model is None:
-            logger.info("using the bundle that ships with the package, trained on: %s", forecaster.data)
+            logger.info(
+                "using the bundle that ships with the package, trained on: %s", forecaster.data
+            )
         return forecaster.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if not isinstance(model, WindowForecaster):
         raise InputError(
@@ -177,8 +187,8 @@ def _on_grid(ds: xr.Dataset, model: WindowForecaster, regrid: bool) -> xr.Datase
         return regridding.to_grid(ds, ours)
     raise InputError(
         f"the data are on a grid of {regridding.describe(theirs)}, the model was trained on "
-        f"{regridding.describe(ours)}.{_training_note(model)} Pass regrid=True to bring the data to "
-        f"the model's grid, or fit a model of your own: stforecast.fit(ds, task)"
+        f"{regridding.describe(ours)}.{_training_note(model)} Pass regrid=True to bring the data "
+        f"to the model's grid, or fit a model of your own: stforecast.fit(ds, task)"
     )
 
 
@@ -205,12 +215,17 @@ def _inits(ds: xr.Dataset, task: Task, init_time: Any) -> np.ndarray:
     short = np.setdiff1d(usable, complete)
     if len(short):
         raise InputError(
-            f"{len(short)} of {len(chosen)} initialisations lack input: {time[short[0]]} needs {needed}"
+            f"{len(short)} of {len(chosen)} initialisations lack input: {time[short[0]]} needs "
+            f"{needed}"
         )
     if len(usable) == 0:
-        raise InputError(f"no time in init_time {init_time!r} has a complete input window ({needed})")
+        raise InputError(
+            f"no time in init_time {init_time!r} has a complete input window ({needed})"
+        )
     if len(usable) < len(chosen):
-        logger.info("%d times in %s have no complete input window", len(chosen) - len(usable), init_time)
+        logger.info(
+            "%d times in %s have no complete input window", len(chosen) - len(usable), init_time
+        )
     return usable
 
 
@@ -295,7 +310,11 @@ def _labelled(
         variables[name] = (dims, values[:, :, channel], dict(attrs))
     init = ds["time"].isel(time=ends)
     coords: dict[str, Any] = {
-        "time": ("time", init.values, {"long_name": "initialisation time", "standard_name": "forecast_reference_time"}),
+        "time": (
+            "time",
+            init.values,
+            {"long_name": "initialisation time", "standard_name": "forecast_reference_time"},
+        ),
         "prediction_timedelta": (
             "prediction_timedelta",
             lead,

@@ -66,8 +66,8 @@ def to_grid(ds: xr.Dataset, grid: Mapping[str, np.ndarray]) -> xr.Dataset:
     )
     if rows is None or columns is None:
         raise InputError(
-            f"cannot regrid: the data ({describe({'latitude': lat, 'longitude': lon})}) do not cover "
-            f"the model's grid ({describe(grid)})"
+            f"cannot regrid: the data ({describe({'latitude': lat, 'longitude': lon})}) do not "
+            f"cover the model's grid ({describe(grid)})"
         )
     rows, columns = rows.astype(np.float32), columns.astype(np.float32)
 
@@ -106,7 +106,7 @@ def _matrix(source: np.ndarray, target: np.ndarray, axis: str) -> np.ndarray | N
 
 
 def _edges(x: np.ndarray, axis: str) -> np.ndarray:
-    """Bounds (n + 1,) of the cells round ascending points; for latitude, the sines of the bounds."""
+    """Bounds (n + 1,) of the cells round ascending points; for latitude, their sines."""
     middle = (x[1:] + x[:-1]) / 2
     edges = np.concatenate([[2 * x[0] - middle[0]], middle, [2 * x[-1] - middle[-1]]])
     if axis == "round the globe":  # the last cell meets the first one, 360 degrees on

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import shutil
 import signal
-import time
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from . import conventions, metrics
+from .checkpoints import Run
 from .conventions import InputError
 from .feeds import ResidentFeed
-from .files import replacing
 from .forecaster import Forecaster
 from .models import SimVPv2
 from .windows import Task, window_starts
@@ -92,7 +90,9 @@ class TrainConfig:
             if value is not None and value < 1:
                 raise InputError(f"TrainConfig.{name} must be at least 1, found {value}")
         if not self.learning_rate > 0:
-            raise InputError(f"TrainConfig.learning_rate must be positive, found {self.learning_rate}")
+            raise InputError(
+                f"TrainConfig.learning_rate must be positive, found {self.learning_rate}"
+            )
         for name, allowed in (
             ("schedule", ("onecycle", "cosine")),
             ("precision", ("auto", "fp32", "bf16")),
@@ -104,7 +104,9 @@ class TrainConfig:
                 )
 
 
-def schedule(config: TrainConfig, step: int, steps: int, steps_per_epoch: int) -> tuple[float, float]:
+def schedule(
+    config: TrainConfig, step: int, steps: int, steps_per_epoch: int
+) -> tuple[float, float]:
     """Learning rate and Adam's first beta at a step.
 
     A pure function of the step, so that a resumed run needs no state.
@@ -151,7 +153,7 @@ def fit(
     valid: xr.Dataset | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: Literal["auto", "never"] = "auto",
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: bool | Callable[[dict[str, Any]], None] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Forecaster:
     """Train a forecaster on a data set.
@@ -175,9 +177,10 @@ def fit(
         Where to keep checkpoints and ``history.jsonl``; without it nothing is written.
     resume : {"auto", "never"}
         ``"auto"`` goes on from the last checkpoint in `run_dir`; ``"never"`` starts anew.
-    progress : callable, optional
-        Called after each step with ``step``, ``steps``, ``loss``, ``samples`` and, after a
-        validation, ``valid_rmse``.
+    progress : bool or callable, optional
+        Show a progress bar; one is shown in a terminal and in Jupyter unless told otherwise. Or a
+        function, called after each step with ``step``, ``steps``, ``samples``, every so often
+        ``loss``, and after a validation ``valid_rmse``.
     about : mapping, optional
         More to record in the bundle: a ``command``, say.
 
@@ -220,14 +223,14 @@ def fit(
             training=_provenance(ds, task, config, steps, about),
         ).to(device)
         if device.type == "cpu":
-            network.to(memory_format=torch.channels_last)  # several times faster convolutions
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
         checker = None if valid is None else _Validation(valid, forecaster, config, device)
         optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-        run = _Run(run_dir, forecaster, optimizer, config, steps, resume)
+        run = Run(run_dir, forecaster, optimizer, config, steps, resume)
         norm = forecaster.normalizer
         out = _outputs(task)
 
-        with _interruptible() as interrupted:
+        with _reporting(progress) as report, _interruptible() as interrupted:
             loss_sum, losses = torch.zeros((), device=device), 0
             network.train()
             for step in range(run.step, steps):
@@ -254,8 +257,8 @@ def fit(
                     if not math.isfinite(average):
                         raise DivergenceError(
                             f"the loss is {average} at step {step + 1} (learning rate {rate:.2g}, "
-                            f"precision {'bf16' if half else 'fp32'}); try a lower learning_rate, or "
-                            f"precision='fp32'. The last good checkpoint is kept"
+                            f"precision {'bf16' if half else 'fp32'}); try a lower learning_rate "
+                            f"or precision='fp32'. The last good checkpoint is kept"
                         )
                     event["loss"] = average
                     loss_sum, losses = torch.zeros_like(loss_sum), 0
@@ -265,8 +268,7 @@ def fit(
                         event |= checker()
                     run.record(event)
                     network.train()
-                if progress is not None:
-                    progress(event)
+                report(event)
                 if stop and not last:
                     where = f"; the same call goes on from {run.directory}" if run.directory else ""
                     raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}{where}")
@@ -307,13 +309,13 @@ def _resident(
     starts = window_starts(time, task.step, task.window)
     if len(starts) == 0:
         raise InputError(
-            f"the {what} data have no window of {task.window} steps ({task}) without a gap: found "
-            f"{len(time)} times from {time[0]} to {time[-1]}; give a longer period or a shorter Task"
+            f"the {what} data have no window of {task.window} steps ({task}) without a gap: "
+            f"found {len(time)} times from {time[0]} to {time[-1]}; give a longer period or a "
+            f"shorter Task"
         )
-    _, _, height, width = (len(time), 0, *ds[task.channels[0]].shape[1:])
-    data = torch.empty(len(time), len(task.channels), height, width)
+    data = torch.empty(len(time), len(task.channels), *ds[task.channels[0]].shape[1:])
     for channel, name in enumerate(task.channels):
-        data[:, channel] = torch.from_numpy(np.asarray(ds[name].values, dtype=np.float32))
+        data[:, channel] = torch.from_numpy(np.ascontiguousarray(ds[name].values))
         bad = ~torch.isfinite(data[:, channel]).all(dim=(1, 2))
         if bool(bad.any()):
             first = int(bad.nonzero()[0])
@@ -327,12 +329,17 @@ def _resident(
 def _statistics(data: Tensor, starts: np.ndarray, task: Task) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and deviation (C,) of the data, and the typical change (T', C') up to each lead time."""
     mean = torch.stack([c.double().mean() for c in data.unbind(1)])
-    std = torch.stack([(c.double() - m).square().mean().sqrt() for c, m in zip(data.unbind(1), mean, strict=True)])
+    std = torch.stack(
+        [(c.double() - m).square().mean().sqrt() for c, m in zip(data.unbind(1), mean, strict=True)]
+    )
     some = torch.as_tensor(starts[:: max(len(starts) // 512, 1)], device=data.device)
     last = data[some + task.input_steps - 1][:, _outputs(task)].double()
     change = torch.stack(
         [
-            (data[some + task.input_steps + lead][:, _outputs(task)] - last).square().mean((0, 2, 3)).sqrt()
+            (data[some + task.input_steps + lead][:, _outputs(task)] - last)
+            .square()
+            .mean((0, 2, 3))
+            .sqrt()
             for lead in range(task.target_steps)
         ]
     )
@@ -347,7 +354,10 @@ def _loss_weights(config: TrainConfig, task: Task, ds: xr.Dataset, change: Tenso
         weights = weights * torch.as_tensor(np.asarray(rows), dtype=torch.float32)[:, None]
     if config.balance_leads:
         lead = 1 / change.clamp_min(1e-12)
-        weights = weights * (lead * change.square().sum(0) / (lead * change.square()).sum(0))[..., None, None]
+        weights = (
+            weights
+            * (lead * change.square().sum(0) / (lead * change.square()).sum(0))[..., None, None]
+        )
     return weights
 
 
@@ -365,7 +375,8 @@ def _network(
     network = model if isinstance(model, nn.Module) or not callable(model) else model()
     if not isinstance(network, nn.Module):
         raise InputError(
-            f"model must be 'simvpv2', a torch.nn.Module or a function that makes one, found {model!r}"
+            f"model must be 'simvpv2', a torch.nn.Module or a function that makes one, "
+            f"found {model!r}"
         )
     if isinstance(network, SimVPv2) and network.residual:
         network.change_scale.copy_(change.clamp_min(1e-6))
@@ -398,7 +409,9 @@ class _Validation:
         data, starts, grid = _resident(ds, task, "validation", device)
         if grid != forecaster.grid:
             raise InputError("the validation data lie on another grid than the training data")
-        starts = starts[np.linspace(0, len(starts) - 1, min(config.valid_windows, len(starts))).astype(int)]
+        starts = starts[
+            np.linspace(0, len(starts) - 1, min(config.valid_windows, len(starts))).astype(int)
+        ]
         self.feed = ResidentFeed(data, starts, task, config.batch_size, shuffle=False)
         self.forecaster = forecaster
         # One number for all variables: errors in units of each variable's deviation.
@@ -432,119 +445,20 @@ class _Validation:
         return result
 
 
-class _Run:
-    """What a run leaves on disk: history, and checkpoints it can go on from."""
+@contextmanager
+def _reporting(
+    progress: bool | Callable[[dict[str, Any]], None] | None,
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Where the steps are reported to: a function, a progress bar, or nowhere."""
+    if callable(progress):
+        yield progress
+    elif progress or (progress is None and (sys.stderr.isatty() or "ipykernel" in sys.modules)):
+        from .cli import progress_bar
 
-    def __init__(
-        self,
-        run_dir: str | os.PathLike[str] | None,
-        forecaster: Forecaster,
-        optimizer: torch.optim.Optimizer,
-        config: TrainConfig,
-        steps: int,
-        resume: str,
-    ) -> None:
-        self.directory = None if run_dir is None else Path(run_dir)
-        self.network, self.optimizer = forecaster.network, optimizer
-        self.step, self.best, self.history = 0, {}, []  # type: ignore[var-annotated]
-        self._best_weights: dict[str, Tensor] = {}
-        self._seconds, self._since = 0.0, time.monotonic()
-        settings = getattr(forecaster.network, "settings", type(forecaster.network).__name__)
-        self._identity = json.loads(
-            json.dumps(
-                {
-                    "task": forecaster.task.to_dict(),
-                    "model": settings,
-                    "config": asdict(replace(config, steps=steps, epochs=1, device=None)),
-                    "period": forecaster.training["period"],
-                }
-            )
-        )
-        if self.directory is not None:
-            with replacing(self.directory / "run.json") as path:  # also: may we write here?
-                path.write_text(json.dumps(self._identity, indent=1) + "\n")
-            if resume == "auto":
-                self._resume()
-
-    def record(self, event: Mapping[str, Any]) -> None:
-        """Note a validation; keep the best weights; write history and a checkpoint."""
-        self.step = event["step"]
-        now = time.monotonic()
-        self._seconds, self._since = self._seconds + now - self._since, now
-        entry = {**event, "seconds": round(self._seconds, 1)}
-        entry.pop("samples", None)
-        self.history.append(entry)
-        logger.info(
-            "step %d of %d: %s",
-            event["step"],
-            event["steps"],
-            ", ".join(f"{k} {v:.4g}" for k, v in event.items() if isinstance(v, float)),
-        )
-        score = event.get("valid_score")
-        if score is not None and score < self.best.get("valid_score", math.inf):
-            self.best = {k: v for k, v in entry.items() if k == "step" or k.startswith("valid")}
-            self._best_weights = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        if self.directory is not None:
-            with replacing(self.directory / "history.jsonl") as path:
-                path.write_text("".join(json.dumps(line) + "\n" for line in self.history))
-            self._write_checkpoint(self.directory)
-
-    def take_best(self) -> None:
-        """Put the best weights into the network, where there was a validation."""
-        if self._best_weights:
-            self.network.load_state_dict(self._best_weights)
-
-    def _write_checkpoint(self, directory: Path) -> None:
-        from safetensors.torch import save_file
-
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self._best_weights.items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-        tensors["rng"] = torch.get_rng_state()
-        state = {"step": self.step, "best": self.best, "history": self.history}
-        state |= {"seconds": self._seconds, "identity": self._identity}
-        with replacing(directory / f"checkpoint-{self.step:08d}") as new:
-            new.mkdir()
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, new / "state.safetensors")
-            (new / "state.json").write_text(json.dumps(state))
-        for old in sorted(directory.glob("checkpoint-*"))[:-2]:  # the last, and the one before it
-            shutil.rmtree(old)
-
-    def _resume(self) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        assert self.directory is not None
-        for path in sorted(self.directory.glob("checkpoint-*"), reverse=True):
-            try:
-                state = json.loads((path / "state.json").read_text())
-                tensors = load_file(path / "state.safetensors")
-            except (OSError, ValueError, SafetensorError) as error:
-                logger.warning("%s is damaged (%s); taking the one before it", path, error)
-                continue
-            if state["identity"] != self._identity:
-                other = [k for k in self._identity if state["identity"].get(k) != self._identity[k]]
-                raise InputError(
-                    f"{self.directory} holds a run with other settings ({', '.join(other)} differ); "
-                    f"give another directory, or resume='never' to start anew there"
-                )
-            self.network.load_state_dict(_under("network.", tensors))
-            self._best_weights = _under("best.", tensors)
-            optimizer = self.optimizer.state_dict()
-            for name, value in _under("optimizer.", tensors).items():
-                i, key = name.split(".", 1)
-                optimizer["state"].setdefault(int(i), {})[key] = value
-            self.optimizer.load_state_dict(optimizer)
-            torch.set_rng_state(tensors["rng"])
-            self.step, self.best, self.history = state["step"], state["best"], state["history"]
-            self._seconds = state["seconds"]
-            logger.info("going on from %s", path)
-            return
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        with progress_bar("training") as update:
+            yield update
+    else:
+        yield lambda event: None
 
 
 @contextmanager

@@ -34,7 +34,9 @@ def forecaster():
     grid = {"latitude": [-10.0, 0.0, 10.0, 20.0], "longitude": [0.0, 2.5, 5.0]}
     units = {"2m_temperature": {"units": "K"}}
     training = {"period": "2001", "data": "a test", "config": {"steps": np.int64(3)}}
-    return Forecaster(network, TASK, mean=[280], std=[9.5], grid=grid, variables=units, training=training)
+    return Forecaster(
+        network, TASK, mean=[280], std=[9.5], grid=grid, variables=units, training=training
+    )
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_saving_again_replaces_a_bundle_and_nothing_else(forecaster, bundle, tmp
 
 def test_a_network_of_ones_own(tmp_path):
     path = Forecaster(Own(), Task("t2m", 3, 2)).save(tmp_path / "own")
-    with pytest.raises(InputError, match="'Own', which is not one of this library's networks"):
+    with pytest.raises(InputError, match="'Own', not one of this library's networks"):
         load(path)
     network = Own()
     network.shift.data.zero_()
@@ -93,7 +95,9 @@ def edit(bundle, **changes):
         (lambda b: edit(b, model={"name": "SimVPv2", "settings": {"colour": 1}}), "do not make a"),
         (lambda b: edit(b, model={"name": "Else", "settings": {}}), "not one of this library's"),
         (
-            lambda b: edit(b, model={"name": "SimVPv2", "settings": {"input_steps": 3, "target_steps": 2}}),
+            lambda b: edit(
+                b, model={"name": "SimVPv2", "settings": {"input_steps": 3, "target_steps": 2}}
+            ),
             "does not fit the network",
         ),
     ],

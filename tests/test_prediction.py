@@ -1,4 +1,4 @@
-"""predict(): labels in, labels out, whatever the convention; windows, roll-out, dask, regridding."""
+"""predict(): labels in, labels out; windows, roll-out, dask, regridding."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def test_lazy_reads_nothing_and_computes_nothing(weather):
     data = weather["2m_temperature"]
     first = data.isel(time=slice(0, 4)).chunk(time=4).data
     rest = da.map_blocks(fail, data.isel(time=slice(4, None)).chunk(time=4).data, dtype=np.float32)
-    lazy = weather.assign({"2m_temperature": (data.dims, da.concatenate([first, rest]), data.attrs)})
+    lazy = weather.assign(
+        {"2m_temperature": (data.dims, da.concatenate([first, rest]), data.attrs)}
+    )
     with dask.config.set(scheduler="synchronous"):
         fc = predict(lazy, Forecaster(Drift(), TASK), init_time=slice(None))
         with pytest.raises(AssertionError, match="computed"):
@@ -261,9 +263,13 @@ def test_regridding_keeps_a_smooth_field_and_the_mean(size):
     wave = np.abs(out.values - target["2m_temperature"].values)
     assert wave.max() < (0.4 if size[0] > 24 else 2.0)
     constant = xr.full_like(source, 281.5)
-    np.testing.assert_allclose(regridding.to_grid(constant, grid)["2m_temperature"], 281.5, rtol=1e-6)
+    np.testing.assert_allclose(
+        regridding.to_grid(constant, grid)["2m_temperature"], 281.5, rtol=1e-6
+    )
     if size[0] > 24:  # first-order conservative: the area mean is kept
-        w_in, w_out = (np.asarray(stforecast.metrics.area_weights(d.latitude)) for d in (source, out))
+        w_in, w_out = (
+            np.asarray(stforecast.metrics.area_weights(d.latitude)) for d in (source, out)
+        )
         mean_in = (source["2m_temperature"].values.mean(-1) * w_in).mean()
         mean_out = (out.values.mean(-1) * w_out).mean()
         assert mean_out == pytest.approx(mean_in, abs=1e-3)

@@ -108,11 +108,15 @@ def test_learns_a_wave(weather, valid):
     """A travelling wave is forecast far better than by persistence after a minute's training."""
     smooth = make_weather(200, shape=(6, 10), noise=0.02)
     test = make_weather(60, time="2003-01-01", shape=(6, 10), noise=0.02, seed=5)
-    config = TrainConfig(steps=150, batch_size=8, learning_rate=5e-3, validate_every=75, precision="fp32")
+    config = TrainConfig(
+        steps=150, batch_size=8, learning_rate=5e-3, validate_every=75, precision="fp32"
+    )
     forecaster = fit(smooth, TASK, model=tiny, config=config, valid=valid)
     init_time = initialisations(test, TASK)
     scores = [
-        evaluate(m.predict(test, init_time=init_time), test)["2m_temperature_overall"].sel(metric="rmse")
+        evaluate(m.predict(test, init_time=init_time), test)["2m_temperature_overall"].sel(
+            metric="rmse"
+        )
         for m in (forecaster, Persistence(TASK))
     ]
     assert float(scores[0]) < 0.4 * float(scores[1])
@@ -183,7 +187,13 @@ def test_best_validation_weights_are_returned(weather, valid, tmp_path):
     events = []
     config = replace(CONFIG, steps=8, learning_rate=0.5)  # too high: it gets worse on the way
     forecaster = fit(
-        weather, TASK, model=tiny, config=config, valid=valid, run_dir=tmp_path, progress=events.append
+        weather,
+        TASK,
+        model=tiny,
+        config=config,
+        valid=valid,
+        run_dir=tmp_path,
+        progress=events.append,
     )
     scores = {e["step"]: e["valid_rmse"] for e in events if "valid_rmse" in e}
     assert list(scores) == [2, 4, 6, 8]
@@ -195,7 +205,9 @@ def test_best_validation_weights_are_returned(weather, valid, tmp_path):
     windows = window_starts(time, TASK.step, 7)
     init = time[windows[np.linspace(0, len(windows) - 1, 8).astype(int)] + 3]
     again = evaluate(forecaster.predict(valid, init_time=init), valid)
-    assert float(again["2m_temperature_overall"].sel(metric="rmse")) == pytest.approx(scores[best], rel=1e-4)
+    assert float(again["2m_temperature_overall"].sel(metric="rmse")) == pytest.approx(
+        scores[best], rel=1e-4
+    )
 
 
 def stop_at(step):

@@ -6,12 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .periods import select_period
+    from .periods import select_period, split
     from .weather import open_sample, open_weatherbench
 
-_HOMES = {"open_sample": "weather", "open_weatherbench": "weather", "select_period": "periods"}
+_HOMES = {
+    "open_sample": "weather",
+    "open_weatherbench": "weather",
+    "select_period": "periods",
+    "split": "periods",
+}
 
-__all__ = ["open_sample", "open_weatherbench", "select_period"]
+__all__ = ["open_sample", "open_weatherbench", "select_period", "split"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,44 @@ def select_period(ds: xr.Dataset, period: str | int) -> xr.Dataset:
         raise InputError(f"period {period!r} is empty: expected {_FORMS}")
     contiguous = index[-1] - index[0] == len(index) - 1
     return ds.isel(time=slice(int(index[0]), int(index[-1]) + 1) if contiguous else index)
+
+
+def split(ds: xr.Dataset, **periods: str | int) -> dict[str, xr.Dataset]:
+    """Select periods that have no time in common, such as train, valid and test.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Canonical.
+    **periods : str or int
+        As :func:`select_period` takes them.
+
+    Returns
+    -------
+    dict of str to xarray.Dataset
+        In the order given.
+
+    Raises
+    ------
+    InputError
+        As :func:`select_period`, or if two of them overlap.
+
+    Examples
+    --------
+    >>> import pandas as pd, xarray as xr
+    >>> ds = xr.Dataset(coords={"time": pd.date_range("2013-01-01", "2014-12-31", freq="D")})
+    >>> {name: part.sizes["time"] for name, part in split(ds, train=2013, test=2014).items()}
+    {'train': 365, 'test': 365}
+    """
+    parts = {name: select_period(ds, period) for name, period in periods.items()}
+    for a, b in combinations(parts, 2):
+        common = parts[a].indexes["time"].intersection(parts[b].indexes["time"])
+        if len(common):
+            raise InputError(
+                f"{a} ({periods[a]}) and {b} ({periods[b]}) have {len(common)} times in common, "
+                f"from {common[0]} to {common[-1]}: a period that was trained on cannot judge"
+            )
+    return parts
 
 
 def when(time: Any) -> str:
