@@ -90,8 +90,9 @@ class Forecaster:
     mean, std : sequence of float, optional
         Normalisation, one number a channel of ``task.channels``; 0 and 1 unless given.
     grid : dict, optional
-        ``{"latitude": [...], "longitude": [...]}`` (canonical order) the network was trained on.
-        Input on another grid is refused unless it is regridded; without `grid` any will do.
+        ``{"latitude": [...], "longitude": [...]}`` (canonical order) the network was trained on,
+        or the sizes ``{"y": H, "x": W}``. Input on another latitude-longitude grid is refused
+        unless it is regridded; without `grid` any will do.
     variables : dict, optional
         CF attributes of each variable (units at least), as in the training data.
     training : dict, optional
@@ -129,7 +130,7 @@ class Forecaster:
                 f"normalisation has {len(self.normalizer.mean)} channels, the task has {channels}: "
                 f"{', '.join(task.channels)}"
             )
-        self.grid = None if grid is None else {k: [float(v) for v in c] for k, c in grid.items()}
+        self.grid = None if grid is None else {k: np.asarray(v).tolist() for k, v in grid.items()}
         self.variables = {k: dict(v) for k, v in (variables or {}).items()}
         self.training = dict(training or {})
 

@@ -88,6 +88,16 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     assert (out / "scores.csv").read_bytes() == before
 
 
+def test_the_paper_preset_puts_the_published_figures_beside(tmp_path, monkeypatch, capsys):
+    data = write_year(weather(), tmp_path / "data")
+    options = ["--data", data, *PERIODS, "--steps", 1, "--batch-size", 1, "--stride", 5]
+    options += ["--preset", "paper", "--output", tmp_path / "out"]
+    assert pipeline("weatherbench_t2m", *options, monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "not area-weighted" in shown
+    assert "1.0785" in shown
+
+
 def test_help_is_for_strangers(monkeypatch, capsys):
     assert pipeline("weatherbench_t2m", "--help", monkeypatch=monkeypatch) == 0
     text = capsys.readouterr().out
@@ -110,7 +120,7 @@ def test_the_paper_preset_is_the_papers(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "weatherbench_t2m", module)
     spec.loader.exec_module(module)
-    make, config = module.recipe(module.Options(preset="paper"), module.TASK)
+    make, config = module.recipe(module.Options(preset="paper"))
     network = make()
     assert sum(p.numel() for p in network.parameters()) == 12_758_305
     assert not network.periodic
@@ -237,6 +247,8 @@ FAULTS = {
     "unwritable output": (good, ["--output", "/proc/stforecast"], "cannot write"),
     "output under a file": (good, ["--output", __file__ + "/out"], "cannot write"),
     "batch size of nothing": (good, ["--batch-size", "0"], "batch_size must be at least 1"),
+    "no steps": (good, ["--steps", "0"], "steps must be at least 1"),
+    "learning rate of nothing": (good, ["--learning-rate", "0"], "learning_rate must be positive"),
     "loss that diverges": (good, ["--learning-rate", "1e30", "--steps", "6"], "the loss is"),
 }
 

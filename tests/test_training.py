@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from stforecast import Persistence, Task, TrainConfig, evaluate, fit, metrics
 from stforecast.conventions import InputError
@@ -309,3 +310,24 @@ def test_the_named_model_is_the_papers():
     weather = make_weather(30, shape=(4, 8))
     forecaster = fit(weather, Task("t2m"), config=replace(CONFIG, steps=1, batch_size=1))
     assert sum(p.numel() for p in forecaster.network.parameters()) == 12_758_305
+
+
+def test_a_grid_without_latitude():
+    """Flows on city cells: y and x stay what they are, and weights are uniform."""
+    rng = np.random.default_rng(0)
+    day = np.sin(np.arange(120) * 2 * np.pi / 48)[:, None, None]
+    flows = {
+        name: (("time", "y", "x"), (20 + 10 * day + rng.normal(size=(120, 5, 7))).astype(np.float32))
+        for name in ("inflow", "outflow")
+    }
+    time = np.datetime64("2016-01-01") + np.arange(120) * np.timedelta64(30, "m")
+    ds = xr.Dataset(flows, {"time": time})
+    task = Task(["inflow", "outflow"], input_steps=4, target_steps=3, timestep="30min")
+    network = SimVPv2(4, 3, 2, hidden_spatial=4, hidden_temporal=12, temporal_layers=2)
+    forecaster = fit(ds, task, model=network, config=CONFIG)
+    assert forecaster.grid == {"y": 5, "x": 7}
+    forecast = forecaster.predict(ds, init_time=slice("2016-01-02", "2016-01-02T12"))
+    assert forecast["inflow"].dims == ("time", "prediction_timedelta", "y", "x")
+    scores = evaluate(forecast, ds)
+    assert scores.attrs["weights"] == "uniform"
+    assert np.isfinite(scores["outflow_overall"]).all()
