@@ -7,6 +7,7 @@ sample that is in the package (simulated by a general circulation model, one yea
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import xarray as xr
 
 from stforecast import Climatology, Persistence, Task, TrainConfig, evaluate, fit, maps, predict
 from stforecast.cli import run, write_forecast
+from stforecast.conventions import InputError
 from stforecast.datasets import open_sample, open_weatherbench, split
 from stforecast.evaluation import save_scores, scorecard, to_table
 from stforecast.models import SimVPv2
@@ -108,6 +110,12 @@ def main(options: Options) -> None:
         default = {k: ds.attrs[f"{k}_period"] for k in default}
     parts = split(ds, **{k: getattr(options, k) or period for k, period in default.items()})
 
+    baselines: dict[str, Persistence | Climatology] = {"Persistence": Persistence(TASK)}
+    try:
+        baselines["Climatology"] = Climatology.fit(parts["train"], TASK)
+    except InputError as error:
+        logging.warning("going on without climatology: %s", error)
+
     make_network, config = recipe(options)
     forecaster = fit(
         parts["train"],
@@ -126,8 +134,8 @@ def main(options: Options) -> None:
         predict(test, forecaster, init_time=init_time), options.output / "forecast.zarr"
     )
     forecasts = {"SimVPv2": xr.open_zarr(store)}
-    for baseline in (Persistence(TASK), Climatology.fit(parts["train"], TASK)):
-        forecasts[type(baseline).__name__] = predict(test, baseline, init_time=init_time)
+    for name, baseline in baselines.items():
+        forecasts[name] = predict(test, baseline, init_time=init_time)
     card = scorecard({name: evaluate(f, test) for name, f in forecasts.items()})
     save_scores(card, options.output)
 

