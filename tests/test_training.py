@@ -317,7 +317,7 @@ def test_a_grid_without_latitude():
     rng = np.random.default_rng(0)
     day = np.sin(np.arange(120) * 2 * np.pi / 48)[:, None, None]
     flows = {
-        name: (("time", "y", "x"), (20 + 10 * day + rng.normal(size=(120, 5, 7))).astype(np.float32))
+        name: (("time", "y", "x"), (20 + 10 * day + rng.normal(size=(120, 5, 7))).astype("f4"))
         for name in ("inflow", "outflow")
     }
     time = np.datetime64("2016-01-01") + np.arange(120) * np.timedelta64(30, "m")
