@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
-from .conventions import InputError
+from .errors import DivergenceError, InputError
 from .files import replacing
 
 Options = TypeVar("Options")
@@ -34,8 +34,6 @@ def run(main: Callable[[Options], None], options: type[Options]) -> None:
         Its fields and their docstrings become options and their help.
     """
     import tyro
-
-    from .training import DivergenceError
 
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"

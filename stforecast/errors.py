@@ -1,5 +1,9 @@
-"""The error that bad input raises; :mod:`stforecast.conventions` is where to import it from."""
+"""What goes wrong, by name. ``InputError`` is in :mod:`stforecast.conventions` too."""
 
 
 class InputError(ValueError):
     """Input that cannot be used: what was found, what was expected, how to mend it."""
+
+
+class DivergenceError(RuntimeError):
+    """A training whose loss became NaN or infinite."""

@@ -102,15 +102,15 @@ def evaluate(
     by = _choose(by, ("time", _LEAD, *space), "by", empty=True)
     if "acc" in names and set(by) & set(space):
         raise InputError(f'"acc" is a correlation over the map: it has no value by {space}')
-    _check_units(forecast, truth, variables)
-    _check_grid(forecast, truth, space, "truth")
-    positions = _valid_positions(forecast, truth)
+    check_units(forecast, truth, variables)
+    check_grid(forecast, truth, space, "truth")
+    positions = valid_positions(forecast, truth)
     grid, policy, description = _weights(weights, forecast, space)
     reference = None
     if climatology is not None:
         reference = climatology.dataset if isinstance(climatology, Climatology) else climatology
         reference = conform(reference, variables)
-        _check_grid(forecast, reference, space, "climatology")
+        check_grid(forecast, reference, space, "climatology")
 
     keep = [("time", _LEAD, *space).index(name) for name in by]
     kinds = {METRICS[name].statistic for name in names}
@@ -178,7 +178,7 @@ def _open_forecast(forecast: Any) -> xr.Dataset:
     return out
 
 
-def _check_units(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str]) -> None:
+def check_units(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str]) -> None:
     for v in variables:
         ours, theirs = forecast[v].attrs.get("units"), truth[v].attrs.get("units")
         if ours is None or theirs is None:
@@ -190,7 +190,7 @@ def _check_units(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[st
             )
 
 
-def _check_grid(forecast: xr.Dataset, other: xr.Dataset, space: Sequence[Any], whose: str) -> None:
+def check_grid(forecast: xr.Dataset, other: xr.Dataset, space: Sequence[Any], whose: str) -> None:
     """Refuse another grid; coordinates that agree to the tolerance count as the same.
 
     All that follows is positional, which is as good as exact labels once this has passed; an
@@ -213,7 +213,7 @@ def _check_grid(forecast: xr.Dataset, other: xr.Dataset, space: Sequence[Any], w
                 )
 
 
-def _valid_positions(forecast: xr.Dataset, truth: xr.Dataset) -> np.ndarray:
+def valid_positions(forecast: xr.Dataset, truth: xr.Dataset) -> np.ndarray:
     """Positions in truth's time of every valid time: (initialisations, leads)."""
     valid = valid_times(forecast["time"].values, forecast[_LEAD].values)
     have = truth.indexes["time"]
@@ -245,7 +245,7 @@ def _weights(
     # The gate wants a time; an array of weights has none.
     array = weights.drop_vars("time", errors="ignore").rename("weights")
     own, _ = canonicalize(array.expand_dims(time=forecast["time"].values[:1]).to_dataset())
-    _check_grid(forecast, own, space, "the array of weights")
+    check_grid(forecast, own, space, "the array of weights")
     grid = own["weights"].isel(time=0).transpose(*space).values.astype(np.float64)
     if not (np.all(np.isfinite(grid)) and grid.min() >= 0 and grid.max() > 0):
         raise InputError("an array of weights must be finite, nowhere negative and not all zero")

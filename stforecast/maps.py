@@ -530,16 +530,16 @@ def _choose_init(
         at = int(np.arange(len(index))[found].ravel()[0])
     if truth is None:
         return at, np.empty(0, int)
-    from .evaluation import _check_grid, _check_units, _valid_positions
+    from .evaluation import check_grid, check_units, valid_positions
 
     name = str(next(iter(forecast.data_vars)))
-    _check_units(forecast, truth, [name])
-    _check_grid(forecast, truth, forecast[name].dims[2:], "truth")
+    check_units(forecast, truth, [name])
+    check_grid(forecast, truth, forecast[name].dims[2:], "truth")
     if wanted is None:
         valid = pd.Index(valid_times(index.values, forecast[_LEAD].values).ravel())
         there = truth.indexes["time"].get_indexer(valid).reshape(len(index), -1) >= 0
         at = int(np.flatnonzero(there.all(axis=1))[-1]) if there.all(axis=1).any() else at
-    return at, _valid_positions(forecast.isel(time=[at]), truth)[0]
+    return at, valid_positions(forecast.isel(time=[at]), truth)[0]
 
 
 def _table(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from . import conventions, metrics
 from .checkpoints import Run
 from .conventions import InputError
+from .errors import DivergenceError
 from .feeds import ResidentFeed
 from .forecaster import Forecaster
 from .models import SimVPv2
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 logger = logging.getLogger(__name__)
-
-
-class DivergenceError(RuntimeError):
-    """The loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
