@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from stforecast.conventions import InputError
 from stforecast.models import SimVPv2, load_openstl
-from stforecast.models.simvp import Conv2d, wrap
+from stforecast.models.layers import Conv2d, wrap
 
 
 def small(*args, **options):
@@ -74,7 +74,9 @@ def test_any_length_is_the_model_on_its_own_output(steps, residual):
     if residual:
         model.change_scale.fill_(0.7)
         same.change_scale.fill_(0.7)
-    same.load_state_dict(model.state_dict() | ({"change_scale": same.change_scale} if residual else {}))
+    same.load_state_dict(
+        model.state_dict() | ({"change_scale": same.change_scale} if residual else {})
+    )
     x = field(1, 4, 1, 6, 8)
     expected = [same(x)]
     while 4 * len(expected) < steps:
@@ -185,11 +187,15 @@ def test_openstl_names_round_trip(tmp_path):
             ):
                 tail = tail.replace(ours, their)
             name = f"hid.enc.{i}." + (
-                tail.replace("resize", "reduction") if tail.startswith("resize") else f"block.{tail}"
+                tail.replace("resize", "reduction")
+                if tail.startswith("resize")
+                else f"block.{tail}"
             )
         theirs[name] = tensor.contiguous()
     save_file(theirs, tmp_path / "weights.safetensors")
-    torch.save({"state_dict": {f"method.model.{k}": v for k, v in theirs.items()}}, tmp_path / "w.ckpt")
+    torch.save(
+        {"state_dict": {f"method.model.{k}": v for k, v in theirs.items()}}, tmp_path / "w.ckpt"
+    )
     sizes = {"in_shape": (3, 1, 8, 8), "hid_S": 4, "hid_T": 8, "N_S": 2, "N_T": 2}
     for file in ("weights.safetensors", "w.ckpt"):
         loaded = load_openstl(tmp_path / file, target_steps=2, **sizes)
@@ -218,3 +224,17 @@ def test_settings_build_the_same_network():
         k: v.shape for k, v in model.state_dict().items()
     }
     assert np.isfinite(again(field(1, 3, 1, 4, 6).float()).detach().numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, r"needs in_shape=\(T, C, H, W\)"),
+        ({"in_shape": (3, 1)}, r"in_shape must be \(T, C, H, W\)"),
+        ({"in_shape": (3, 1, 8, 8), "model_type": "moga"}, "'moga' is not supported; .* gsta, inc"),
+        ({"in_shape": (3, 1, 8, 8)}, "there is no such file"),
+    ],
+)
+def test_openstl_says_what_it_lacks(tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        load_openstl(tmp_path / "none.safetensors", **options)

@@ -1,6 +1,7 @@
 """Networks (B, T, C, H, W) -> (B, T', C', H, W). They know nothing of xarray."""
 
+from ._summary import Summary, summary
 from .openstl import load_openstl
 from .simvp import SimVPv2
 
-__all__ = ["SimVPv2", "load_openstl"]
+__all__ = ["SimVPv2", "Summary", "load_openstl", "summary"]

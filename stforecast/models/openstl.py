@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..conventions import InputError
+from ..errors import InputError
 from .simvp import SimVPv2
+from .translators import NAMES
 
 # Our module names, from theirs; the first match of each pattern is replaced, in this order.
 _NAMES = (
@@ -19,6 +20,12 @@ _NAMES = (
     (r"^dec\.dec\.(\d+)\.conv\.conv\.0\.", r"decoder.\1.conv."),
     (r"^dec\.dec\.(\d+)\.conv\.", r"decoder.\1."),
     (r"^dec\.readout\.", "readout."),
+    # IncepU
+    (r"^hid\.enc\.(\d+)\.(conv1|layers)\.", r"translator.down.\1.\2."),
+    (r"^hid\.dec\.(\d+)\.(conv1|layers)\.", r"translator.up.\1.\2."),
+    (r"^(translator\.\w+\.\d+)\.conv1\.", r"\1.project."),
+    (r"^(translator\.\w+\.\d+)\.layers\.(\d)\.(conv|norm)\.", r"\1.\3s.\2."),
+    # Blocks in a row: gSTA, and what takes its place
     (r"^hid\.enc\.(\d+)\.reduction\.", r"translator.\1.resize."),
     (r"^hid\.enc\.(\d+)\.block\.", r"translator.\1."),
     (r"\.attn\.proj_1\.", ".attention.project_in."),
@@ -26,11 +33,21 @@ _NAMES = (
     (r"\.attn\.spatial_gating_unit\.conv0\.", ".attention.local."),
     (r"\.attn\.spatial_gating_unit\.conv_spatial\.", ".attention.dilated."),
     (r"\.attn\.spatial_gating_unit\.conv1\.", ".attention.gate."),
-    (r"\.mlp\.fc1\.", ".feed_forward.expand."),
-    (r"\.mlp\.dwconv\.dwconv\.", ".feed_forward.depthwise."),
-    (r"\.mlp\.fc2\.", ".feed_forward.contract."),
+    (r"\.attn\.qkv\.", ".attention.qkv."),
+    (r"\.attn\.proj\.", ".attention.project."),
+    (r"\.attn\.relative_position_bias_table$", ".attention.bias"),
+    (r"\.mlp_tokens\.", ".attention."),
+    (r"\.(mlp|mlp_channels)\.", ".feed_forward."),
+    (r"\.fc1\.", ".expand."),
+    (r"\.fc2\.", ".contract."),
+    (r"\.dwconv\.dwconv\.", ".depthwise."),
+    (r"\.conv_dw\.", ".depthwise."),
+    (r"\.conv_pw\.", ".pointwise."),
+    (r"\.norm_([12])\.", r".norm\1."),
     (r"\.layer_scale_([12])$", r".scale\1"),
 )
+# Swin's constants: the first we work out, the second that code's forward pass ignores as well.
+_CONSTANTS = ("relative_position_index", "attn_mask")
 # Their names for our options; `model_type` and the lengths are dealt with by themselves.
 _SETTINGS = {
     "hid_S": "hidden_spatial",
@@ -58,8 +75,10 @@ def load_openstl(
         T', that code's ``aft_seq_length``; as long as the input unless given.
     **hyper_parameters
         By that code's names: ``in_shape`` (T, C, H, W), ``hid_S``, ``hid_T``, ``N_S``, ``N_T``,
-        ``model_type`` ("gSTA"), ``mlp_ratio``, ``drop``, ``drop_path``, ``spatio_kernel_enc``,
-        ``spatio_kernel_dec``. What is left out has that code's default.
+        ``model_type`` ("gSTA", "IncepU", "ViT", "Swin", "Poolformer", "MLP" or "MLPMixer",
+        "ConvMixer", in any case), ``mlp_ratio``, ``drop``, ``drop_path``, ``spatio_kernel_enc``,
+        ``spatio_kernel_dec``. What is left out has that code's default. ``drop_path=None``
+        switches stochastic depth off, which 0 does not (see `SimVPv2`).
 
     Returns
     -------
@@ -74,21 +93,42 @@ def load_openstl(
     options = dict(hyper_parameters)
     if "in_shape" not in options:
         raise InputError("load_openstl needs in_shape=(T, C, H, W)")
-    steps, channels = tuple(options.pop("in_shape"))[:2]
-    translator = options.pop("model_type", "gSTA")
-    if str(translator).lower() != "gsta":
-        raise InputError(f"model_type {translator!r} is not supported; this library has 'gSTA'")
+    try:
+        steps, channels, *grid = (int(n) for n in options.pop("in_shape"))
+        if len(grid) != 2:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise InputError("in_shape must be (T, C, H, W)") from None
+    model_type = options.pop("model_type", "gSTA")
+    translator = {"mlp": "mlpmixer"}.get(str(model_type).lower(), str(model_type).lower())
+    if translator not in NAMES:
+        raise InputError(
+            f"model_type {model_type!r} is not supported; this library has {', '.join(NAMES)}"
+        )
     unknown = sorted(set(options) - set(_SETTINGS))
     if unknown:
-        raise InputError(f"unknown hyper-parameters {unknown}; known: in_shape, {', '.join(_SETTINGS)}")
+        raise InputError(
+            f"unknown hyper-parameters {unknown}; known: in_shape, {', '.join(_SETTINGS)}"
+        )
     # That code's own defaults, where its caller gave nothing.
-    settings = {"hidden_spatial": 16, "hidden_temporal": 256, "spatial_layers": 4}
-    settings |= {"temporal_layers": 4, "drop_path": 0.0} | {_SETTINGS[k]: v for k, v in options.items()}
+    settings: dict[str, Any] = {
+        "hidden_spatial": 16,
+        "hidden_temporal": 256,
+        "spatial_layers": 4,
+        "temporal_layers": 4,
+        "drop_path": 0.0,
+        "translator": translator,
+        "grid": grid,
+    }
+    settings |= {_SETTINGS[k]: v for k, v in options.items()}
     settings["spatial_layers"] -= settings["spatial_layers"] % 2  # an odd N_S loses a layer there
-    model = SimVPv2(steps, target_steps or steps, channels, **settings)  # type: ignore[arg-type]
+    model = SimVPv2(steps, target_steps or steps, channels, **settings)
 
-    theirs = {_rename(k): v for k, v in _read(Path(path)).items()}
     ours = model.state_dict()
+    theirs = {_rename(k): v for k, v in _read(Path(path)).items() if not k.endswith(_CONSTANTS)}
+    for k, v in theirs.items():  # what we write as a linear layer may be a 1 x 1 convolution there
+        if k in ours and ours[k].ndim == 2 and v.shape[2:] == (1, 1):
+            theirs[k] = v.flatten(1)
     missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     shapes = [
         f"{k}: file {tuple(theirs[k].shape)}, network {tuple(v.shape)}"
@@ -126,7 +166,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it warns of old formats before it refuses
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # it warns of old formats before it refuses
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(f"{path} cannot be read as weights alone: {error}") from error

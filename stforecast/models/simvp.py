@@ -10,15 +10,35 @@ Shapes: B samples, T input steps, T' target steps, C channels, H x W grid; S = `
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
+from .layers import Conv2d, ConvBlock, MetaBlock, channels_last, fan_out_normal_, full_precision
+from .translators import NAMES, NEED_GRID, IncepU, translator_block
+
+# The paper's benchmarks, by the public code's configurations (RoboNet, BridgeData: PredBench's).
+# (T, T', C), (H, W), S, K, spatial and temporal layers, drop_path
+_BENCHMARKS: dict[str, tuple[Any, ...]] = {
+    "moving_mnist": ((10, 10, 1), (64, 64), 64, 512, 4, 8, 0.0),
+    "taxibj": ((4, 4, 2), (32, 32), 32, 256, 2, 8, 0.1),
+    "weatherbench_t2m": ((12, 12, 1), (32, 64), 32, 256, 2, 8, 0.1),
+    "kth": ((10, 20, 1), (128, 128), 64, 256, 2, 6, 0.2),
+    "caltech": ((10, 1, 3), (128, 160), 64, 256, 2, 6, 0.2),
+    "robonet": ((2, 10, 3), (120, 160), 64, 512, 4, 6, 0.0),
+    "bridgedata": ((2, 10, 3), (120, 160), 64, 512, 4, 6, 0.0),
+}
+_LARGE: dict[str, Any] = {"hidden_spatial": 128, "hidden_temporal": 1024, "temporal_layers": 24}
+
 
 class SimVPv2(nn.Module):
-    """SimVPv2 with gated spatiotemporal attention (gSTA): (B, T, C, H, W) -> (B, T', C', H, W).
+    """SimVPv2, with gated spatiotemporal attention (gSTA) or another translator in its middle.
+
+    Maps (B, T, C, H, W) to (B, T', C', H, W).
 
     Any H x W will do: the grid is padded to what the strides need, and the output is cropped.
     Where T' is longer than T, the network is applied to its own output, as the paper does.
@@ -38,18 +58,26 @@ class SimVPv2(nn.Module):
         blocks of the translator (``N_S``, ``N_T``).
     mlp_ratio : float
         Expansion in the blocks' feed-forward part.
-    drop_path : float
-        Stochastic depth of the last block; it rises linearly from 0.01 at the first.
+    drop_path : float or None
+        Stochastic depth of the last block; it changes linearly from 0.01 at the first, even to 0.
+        None switches stochastic depth off. IncepU and ConvMixer have none.
     dropout : float
-        Dropout in the feed-forward part.
+        Dropout in the feed-forward part, and behind the attention of "vit" and "swin".
     encoder_kernel, decoder_kernel : int
         Kernel sizes of the encoder and of the decoder, odd.
     periodic : bool
         Pad longitude (the last axis) with its other end instead of with zeros. Beyond the paper;
         for global grids. Rolling the input by a multiple of :attr:`stride` columns then rolls
-        the output by as many.
+        the output by as many (Swin: by whole windows,
+        where these fit the latent columns; MLP-Mixer cannot be periodic).
     residual : bool
         Forecast the change from the last input step. Beyond the paper; see `Notes`.
+    translator : str
+        "gsta", or one of the paper's ablation: "incepu" (which makes this SimVP, the first
+        version), "vit", "swin", "poolformer", "mlpmixer", "convmixer".
+    grid : (int, int), optional
+        H and W of the input. Needed by "swin" (which chooses its windows by it, and then takes
+        any grid) and "mlpmixer" (whose weights fit this grid only); the others take any grid.
 
     Notes
     -----
@@ -58,6 +86,14 @@ class SimVPv2(nn.Module):
     is a buffer with the typical size of the change at each lead time: the network works on
     numbers of order one at every lead, and a tenth of a kelvin survives bfloat16. Scaling by the
     deviation of the change follows Lam et al. (2023), doi:10.1126/science.adi2336.
+
+    The parts of one trained network can be put into another (the paper's module study, section
+    V-E2): ``encoder``, ``translator`` and ``decoder`` (with its ``readout``). Here the translator
+    of `b`, of whatever kind, between the encoder and the decoder of `a`::
+
+        mixed = copy.deepcopy(b)
+        for part in ("encoder", "decoder", "readout"):
+            getattr(mixed, part).load_state_dict(getattr(a, part).state_dict())
 
     References
     ----------
@@ -78,12 +114,14 @@ class SimVPv2(nn.Module):
         spatial_layers: int = 2,
         temporal_layers: int = 8,
         mlp_ratio: float = 8.0,
-        drop_path: float = 0.1,
+        drop_path: float | None = 0.1,
         dropout: float = 0.0,
         encoder_kernel: int = 3,
         decoder_kernel: int = 3,
         periodic: bool = False,
         residual: bool = False,
+        translator: str = "gsta",
+        grid: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
@@ -104,25 +142,40 @@ class SimVPv2(nn.Module):
             "decoder_kernel": decoder_kernel,
             "periodic": periodic,
             "residual": residual,
+            "translator": translator,
+            "grid": None if grid is None else [int(n) for n in grid],
         }
         if spatial_layers < 2 or spatial_layers % 2:
-            raise ValueError(f"spatial_layers must be even and at least 2, found {spatial_layers}")
+            raise InputError(f"spatial_layers must be even and at least 2, found {spatial_layers}")
         if temporal_layers < 2:
-            raise ValueError(f"temporal_layers must be at least 2, found {temporal_layers}")
+            raise InputError(f"temporal_layers must be at least 2, found {temporal_layers}")
         if hidden_spatial % 2:
-            raise ValueError(f"hidden_spatial must be even (two groups), found {hidden_spatial}")
+            raise InputError(f"hidden_spatial must be even (two groups), found {hidden_spatial}")
         for name, size in (("encoder_kernel", encoder_kernel), ("decoder_kernel", decoder_kernel)):
             if size % 2 == 0:
-                raise ValueError(f"{name} must be odd, found {size}")
+                raise InputError(f"{name} must be odd, found {size}")
         if (target_steps > input_steps or residual) and out_channels > channels:
-            raise ValueError(
+            raise InputError(
                 f"{'residual=True' if residual else 'target_steps > input_steps'} needs every "
                 f"output channel among the inputs; found {channels} in, {out_channels} out"
             )
         if target_steps > input_steps and out_channels != channels:
-            raise ValueError(
+            raise InputError(
                 "target_steps > input_steps applies the network to its own output, so it needs "
                 f"as many output channels as inputs; found {channels} in, {out_channels} out"
+            )
+        if translator not in NAMES:
+            raise InputError(f"translator must be one of {', '.join(NAMES)}; found {translator!r}")
+        if grid is not None and (len(grid) != 2 or min(grid) < 1):
+            raise InputError(f"grid must be (H, W) of the input, found {grid}")
+        if translator in NEED_GRID and grid is None:
+            raise InputError(
+                f"translator={translator!r} has weights that depend on the grid: give grid=(H, W)"
+            )
+        if translator == "mlpmixer" and periodic:
+            raise InputError(
+                "periodic=True needs a translator that treats all columns alike; the weights of "
+                "'mlpmixer' belong to positions"
             )
         self.input_steps, self.target_steps = input_steps, target_steps
         self.periodic, self.residual = periodic, residual
@@ -136,16 +189,17 @@ class SimVPv2(nn.Module):
             ConvBlock(S if i else frame_channels, S, encoder_kernel, down=down, periodic=periodic)
             for i, down in enumerate(halve)
         )
-        self.translator = nn.Sequential(
-            *gsta_stack(
-                input_steps * S,
-                hidden_temporal,
-                temporal_layers,
-                mlp_ratio=mlp_ratio,
-                drop_path=drop_path,
-                dropout=dropout,
-                periodic=periodic,
-            )
+        rows, columns = grid or (1, 1)
+        self.translator = _translator(
+            translator,
+            input_steps * S,
+            hidden_temporal,
+            temporal_layers,
+            grid=(-(-rows // self.stride), -(-columns // self.stride)),
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+            dropout=dropout,
+            periodic=periodic,
         )
         self.decoder = nn.ModuleList(
             ConvBlock(S, S, decoder_kernel, up=up, periodic=periodic) for up in reversed(halve)
@@ -153,6 +207,75 @@ class SimVPv2(nn.Module):
         self.readout = nn.Conv2d(S, out_channels, 1)
         if residual:
             self.register_buffer("change_scale", torch.ones(target_steps, out_channels))
+
+    @classmethod
+    def for_benchmark(
+        cls, name: str, *, size: str = "S", translator: str = "gsta", **overrides: Any
+    ) -> SimVPv2:
+        """Make the paper's network for one of its benchmarks.
+
+        Parameters
+        ----------
+        name : str
+            "moving_mnist", "taxibj", "weatherbench_t2m", "kth" (10 -> 20; `target_steps` 40 is the
+            paper's other one), "caltech", "robonet" or "bridgedata".
+        size : {"S", "L"}
+            "L" is the paper's large network of 524 M parameters, for Moving MNIST only.
+        translator : str
+            As of the class. "incepu" is SimVP, by the public code's configuration: on KTH and
+            Caltech with 4 layers (the figures in print need ``temporal_layers=6``).
+        **overrides
+            Any argument of the class.
+        """
+        if name not in _BENCHMARKS:
+            raise InputError(f"no benchmark {name!r}; there are {', '.join(_BENCHMARKS)}")
+        if size not in ("S", "L") or (size == "L" and name != "moving_mnist"):
+            raise InputError(
+                f"size {size!r} does not exist for {name}: the paper has 'S' everywhere and 'L' "
+                "for moving_mnist only"
+            )
+        (T, T_out, C), grid, S, K, spatial, temporal, drop_path = _BENCHMARKS[name]
+        if translator == "incepu" and name in ("kth", "caltech"):
+            temporal = 4
+        settings: dict[str, Any] = {
+            "input_steps": T,
+            "target_steps": T_out,
+            "channels": C,
+            "hidden_spatial": S,
+            "hidden_temporal": K,
+            "spatial_layers": spatial,
+            "temporal_layers": temporal,
+            "drop_path": drop_path,
+            "translator": translator,
+            "grid": grid,
+        }
+        return cls(**(settings | (_LARGE if size == "L" else {}) | overrides))
+
+    @property
+    def passes(self) -> int:
+        """How often the network is applied: more than once where T' is longer than T."""
+        return -(-self.target_steps // self.input_steps)
+
+    @property
+    def receptive_field(self) -> float:
+        """Input pixels along an axis that an output pixel depends on, by the kernels' sizes.
+
+        Infinite for attention or an MLP over all positions. The statistics of GroupNorm, which
+        every pixel of a frame shares, are not counted.
+        """
+        translator = self.translator
+        blocks = translator if isinstance(translator, nn.Sequential) else [translator]
+        reach: float = sum(block.reach for block in blocks)  # type: ignore[misc]
+        if math.isinf(reach):
+            return reach
+        n = 1  # the width of what is seen, followed from the output back to the input
+        for _ in range(self.passes):
+            for block in reversed(self.decoder):
+                n = block.seen(n)  # type: ignore[operator]
+            n += int(2 * reach)
+            for block in reversed(self.encoder):
+                n = block.seen(n)  # type: ignore[operator]
+        return n
 
     def forward(self, x: Tensor) -> Tensor:
         """Forecast T' steps from T.
@@ -166,7 +289,7 @@ class SimVPv2(nn.Module):
         Tensor of shape (B, T', C', H, W)
         """
         if x.ndim != 5 or x.shape[1] != self.input_steps:
-            raise ValueError(
+            raise InputError(
                 f"expected input of shape (B, {self.input_steps}, "
                 f"{self.settings['channels']}, H, W), found {tuple(x.shape)}"
             )
@@ -193,7 +316,9 @@ class SimVPv2(nn.Module):
         frames = self._pad(frames.flatten(0, 1))  # (BT, C, H', W')
 
         # Encoder, every frame by itself: (BT, C, H', W') -> (BT, S, h, w). Section III-B.
-        z = skip = self.encoder[0](frames)
+        # The first block is never in half precision: rounding the input is the worst rounding.
+        with full_precision(frames):
+            z = skip = self.encoder[0](frames.to(self.readout.weight.dtype))
         for block in self.encoder[1:]:
             z = block(z)
 
@@ -231,101 +356,6 @@ class SimVPv2(nn.Module):
         return x
 
 
-class _ChannelsLast(torch.autograd.Function):
-    """Channels-last memory for a tensor and for its gradient.
-
-    Where the two differ, CPU convolutions fall back to reference kernels, up to 100 times slower.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous(memory_format=torch.channels_last)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Return `x` in channels-last memory; its gradient comes back so too."""
-    if x.requires_grad and torch.is_grad_enabled():
-        return _ChannelsLast.apply(x)  # type: ignore[no-any-return]
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-class Conv2d(nn.Conv2d):
-    """A 2-D convolution that pads to keep the grid, with longitude wrapped round if `periodic`."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, *, periodic: bool, **kwargs: Any):
-        self.reach = (kernel - 1) * kwargs.get("dilation", 1) // 2
-        self.periodic = periodic
-        super().__init__(
-            c_in, c_out, kernel, padding=(self.reach, 0 if periodic else self.reach), **kwargs
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.dilation != (1, 1):
-            return self._forward_dilated(x)
-        if self.periodic and self.reach:
-            x = wrap(x, self.reach)
-        return channels_last(super().forward(channels_last(x)))
-
-    def _forward_dilated(self, x: Tensor) -> Tensor:
-        """The same sums without dilation: a dilated convolution is d x d plain ones, each on every
-        d-th row and column. No library has a quick backward pass for dilated depthwise kernels.
-        """
-        d, n = self.dilation[0], self.reach
-        B, C, H, W = x.shape
-        if self.periodic:
-            x = wrap(x, n)
-        # Pad to multiples of d, then move the d x d phases into the batch: (d d B, C, H/d, W/d).
-        side = 0 if self.periodic else n
-        x = F.pad(x, (side, side + -W % d, n, n + -H % d))
-        h, w = (H + 2 * n + -H % d) // d, (W + 2 * n + -W % d) // d
-        x = x.reshape(B, C, h, d, w, d).permute(3, 5, 0, 1, 2, 4).reshape(d * d * B, C, h, w)
-        x = channels_last(
-            F.conv2d(channels_last(x), self.weight, self.bias, groups=self.groups)
-        )
-        h, w = x.shape[2:]
-        x = x.reshape(d, d, B, C, h, w).permute(2, 3, 4, 0, 5, 1).reshape(B, C, h * d, w * d)
-        return x[..., :H, :W]
-
-
-def wrap(x: Tensor, n: int) -> Tensor:
-    """Extend the last axis of `x` by `n` columns from its other end, on both sides."""
-    W = x.shape[-1]
-    if n > W:  # a kernel that reaches more than once round a small grid
-        return x[..., torch.arange(-n, W + n, device=x.device) % W]
-    return torch.cat([x[..., W - n :], x, x[..., :n]], dim=-1)
-
-
-class ConvBlock(nn.Module):
-    """Convolution, GroupNorm, SiLU; optionally halving (stride 2) or doubling (PixelShuffle)."""
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        kernel: int,
-        *,
-        down: bool = False,
-        up: bool = False,
-        periodic: bool = False,
-    ) -> None:
-        super().__init__()
-        self.conv = Conv2d(
-            c_in, 4 * c_out if up else c_out, kernel, stride=2 if down else 1, periodic=periodic
-        )
-        self.up = up
-        self.norm = nn.GroupNorm(2, c_out)
-        nn.init.trunc_normal_(self.conv.weight, std=0.02)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return F.silu(self.norm(F.pixel_shuffle(x, 2) if self.up else x))
-
-
 class GatedAttention(nn.Module):
     """Gated spatiotemporal attention, eq. 6-8: a 21 x 21 kernel in three steps, then a gate.
 
@@ -340,8 +370,10 @@ class GatedAttention(nn.Module):
         self.dilated = Conv2d(dim, dim, 7, groups=dim, dilation=3, periodic=periodic)
         self.gate = nn.Conv2d(dim, 2 * dim, 1)
         self.project_out = nn.Conv2d(dim, dim, 1)
+        self.reach = self.local.reach + self.dilated.reach
 
     def forward(self, u: Tensor) -> Tensor:
+        """(B, dim, h, w) -> the same."""
         z = F.gelu(self.project_in(u))
         features, gate = self.gate(self.dilated(self.local(z))).chunk(2, dim=1)
         return self.project_out(torch.sigmoid(gate) * features) + u
@@ -357,18 +389,17 @@ class FeedForward(nn.Module):
         self.depthwise = Conv2d(hidden, hidden, 3, groups=hidden, periodic=periodic)
         self.contract = nn.Conv2d(hidden, dim, 1)
         self.dropout = dropout
+        self.reach = self.depthwise.reach
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, h, w) -> the same."""
         x = F.gelu(self.depthwise(self.expand(x)))
         x = self.contract(F.dropout(x, self.dropout, self.training))
         return F.dropout(x, self.dropout, self.training)
 
 
-class GSTABlock(nn.Module):
-    """x + DropPath(s1 * Attention(BN(x))), then x + DropPath(s2 * FeedForward(BN(x))).
-
-    `out` gives the width behind the block: a 1 x 1 convolution where it differs from `dim`.
-    """
+class GSTABlock(MetaBlock):
+    """x + DropPath(s1 * GatedAttention(BN(x))), then x + DropPath(s2 * FeedForward(BN(x)))."""
 
     def __init__(
         self,
@@ -380,53 +411,43 @@ class GSTABlock(nn.Module):
         dropout: float,
         periodic: bool,
     ) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(dim)
-        self.attention = GatedAttention(dim, periodic=periodic)
-        self.scale1 = nn.Parameter(torch.full((dim,), 0.01))
-        self.norm2 = nn.BatchNorm2d(dim)
-        self.feed_forward = FeedForward(dim, mlp_ratio, dropout, periodic=periodic)
-        self.scale2 = nn.Parameter(torch.full((dim,), 0.01))
-        self.drop_path = drop_path
-        for module in self.modules():  # N(0, 2 / fan_out), fan_out per group
-            if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        self.resize = nn.Conv2d(dim, out, 1) if out != dim else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self._branch(self.scale1, self.attention(self.norm1(x)))
-        x = x + self._branch(self.scale2, self.feed_forward(self.norm2(x)))
-        return self.resize(x)
-
-    def _branch(self, scale: Tensor, y: Tensor) -> Tensor:
-        if self.training and self.drop_path:  # stochastic depth: a sample keeps the branch or not
-            keep = 1 - self.drop_path
-            y = y * y.new_empty(len(y), 1, 1, 1).bernoulli_(keep).div_(keep)
-        return scale[:, None, None] * y
+        attention = GatedAttention(dim, periodic=periodic)
+        feed_forward = FeedForward(dim, mlp_ratio, dropout, periodic=periodic)
+        fan_out_normal_(attention)
+        fan_out_normal_(feed_forward)
+        super().__init__(
+            dim,
+            out,
+            nn.BatchNorm2d(dim),
+            attention,
+            nn.BatchNorm2d(dim),
+            feed_forward,
+            scale=0.01,
+            drop_path=drop_path,
+        )
 
 
-def gsta_stack(
+def _translator(
+    name: str,
     outer: int,
     inner: int,
     layers: int,
     *,
-    mlp_ratio: float,
-    drop_path: float,
-    dropout: float,
-    periodic: bool,
-) -> list[GSTABlock]:
-    """The translator's blocks: the first at `outer` (T*S) channels, the others at `inner` (K)."""
-    rates = torch.linspace(0.01, drop_path, layers).tolist()
-    return [
-        GSTABlock(
-            outer if i == 0 else inner,
-            outer if i == layers - 1 else inner,
-            mlp_ratio=mlp_ratio,
-            drop_path=rates[i],
-            dropout=dropout,
-            periodic=periodic,
-        )
-        for i in range(layers)
-    ]
+    grid: tuple[int, int],
+    drop_path: float | None,
+    **options: Any,
+) -> nn.Module:
+    """`layers` blocks: the first at `outer` (T*S) channels, the others at `inner` (K)."""
+    if name == "incepu":
+        return IncepU(outer, inner, layers, periodic=options["periodic"])
+    rates = [0.0] * layers
+    if drop_path is not None:  # on the CPU, so that a network can be laid out on the meta device
+        rates = torch.linspace(0.01, drop_path, layers, device="cpu").tolist()
+    blocks: list[nn.Module] = []
+    for i, rate in enumerate(rates):
+        widths = outer if i == 0 else inner, outer if i == layers - 1 else inner
+        if name == "gsta":
+            blocks.append(GSTABlock(*widths, drop_path=rate, **options))
+        else:
+            blocks.append(translator_block(name, i, *widths, grid=grid, drop_path=rate, **options))
+    return nn.Sequential(*blocks)

@@ -1,0 +1,186 @@
+"""What the networks share: convolutions that keep the grid, the coders' layer, the MetaFormer's."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _ChannelsLast(torch.autograd.Function):
+    """Channels-last memory for a tensor and for its gradient.
+
+    Where the two differ, CPU convolutions fall back to reference kernels, up to 100 times slower.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous(memory_format=torch.channels_last)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return `x` in channels-last memory; its gradient comes back so too."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return _ChannelsLast.apply(x)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def wrap(x: Tensor, n: int) -> Tensor:
+    """Extend the last axis of `x` by `n` columns from its other end, on both sides."""
+    W = x.shape[-1]
+    if n > W:  # a kernel that reaches more than once round a small grid
+        return x[..., torch.arange(-n, W + n, device=x.device) % W]
+    return torch.cat([x[..., W - n :], x, x[..., :n]], dim=-1)
+
+
+class Conv2d(nn.Conv2d):
+    """A 2-D convolution that pads to keep the grid, with longitude wrapped round if `periodic`."""
+
+    #: False where the authors write padding="same": fvcore, which counts FLOPs for them, overlooks
+    #: such a convolution, so the figures in print lack it.
+    in_paper_flops = True
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, *, periodic: bool, **kwargs: Any):
+        self.reach = (kernel - 1) * kwargs.get("dilation", 1) // 2
+        self.periodic = periodic
+        super().__init__(
+            c_in, c_out, kernel, padding=(self.reach, 0 if periodic else self.reach), **kwargs
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H, W), or half of H and W with stride 2."""
+        if self.dilation != (1, 1):
+            return self._forward_dilated(x)
+        if self.periodic and self.reach:
+            x = wrap(x, self.reach)
+        return channels_last(super().forward(channels_last(x)))
+
+    def _forward_dilated(self, x: Tensor) -> Tensor:
+        """The same sums without dilation: a dilated convolution is d x d plain ones, each on every
+        d-th row and column. No library has a quick backward pass for dilated depthwise kernels.
+        """
+        d, n = self.dilation[0], self.reach
+        B, C, H, W = x.shape
+        if self.periodic:
+            x = wrap(x, n)
+        # Pad to multiples of d, then move the d x d phases into the batch: (d d B, C, H/d, W/d).
+        side = 0 if self.periodic else n
+        x = F.pad(x, (side, side + -W % d, n, n + -H % d))
+        h, w = (H + 2 * n + -H % d) // d, (W + 2 * n + -W % d) // d
+        x = x.reshape(B, C, h, d, w, d).permute(3, 5, 0, 1, 2, 4).reshape(d * d * B, C, h, w)
+        x = channels_last(F.conv2d(channels_last(x), self.weight, self.bias, groups=self.groups))
+        h, w = x.shape[2:]
+        x = x.reshape(d, d, B, C, h, w).permute(2, 3, 4, 0, 5, 1).reshape(B, C, h * d, w * d)
+        return x[..., :H, :W]
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Switch autocast off for the device of `x`."""
+    if torch.amp.is_autocast_available(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()  # the meta device
+
+
+def fan_out_normal_(module: nn.Module) -> None:
+    """Start every convolution in `module` at N(0, 2 / fan_out), fan_out per group, and bias 0."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            fan_out = math.prod(conv.kernel_size) * conv.out_channels // conv.groups
+            nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+
+class ConvBlock(nn.Module):
+    """Convolution, GroupNorm, SiLU; optionally halving (stride 2) or doubling (PixelShuffle)."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        *,
+        down: bool = False,
+        up: bool = False,
+        periodic: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = Conv2d(
+            c_in, 4 * c_out if up else c_out, kernel, stride=2 if down else 1, periodic=periodic
+        )
+        self.up = up
+        self.norm = nn.GroupNorm(2, c_out)
+        nn.init.trunc_normal_(self.conv.weight, std=0.02)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def seen(self, n: int) -> int:
+        """How many neighbouring input pixels `n` neighbouring output pixels depend on, at most."""
+        n = n // 2 + 1 if self.up else n
+        return (n - 1) * self.conv.stride[0] + self.conv.kernel_size[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H', W'), where H' is H, H/2 or 2 H."""
+        x = self.conv(x)
+        x = F.pixel_shuffle(x, 2) if self.up else x
+        # Under autocast one rounding, behind the activation, instead of two (CUDA does so anyway).
+        return F.silu(self.norm(x.to(self.conv.weight.dtype)))
+
+
+class MetaBlock(nn.Module):
+    """x + DropPath(s1 * Mix(Norm(x))), then x + DropPath(s2 * FeedForward(Norm(x))).
+
+    The MetaFormer block of Yu et al. (2022), arXiv:2111.11418: a translator is named after what
+    mixes the positions. All parts map (B, dim, h, w) to the same shape.
+
+    Parameters
+    ----------
+    dim, out : int
+        Width of the block, and width behind it: a 1 x 1 convolution follows where they differ.
+    norm1, norm2, attention, feed_forward : nn.Module
+        `attention` mixes positions; its ``reach`` and that of `feed_forward` say how far.
+    scale : float, optional
+        Initial layer scale s1 and s2 of each channel; no layer scale unless given.
+    drop_path : float
+        Probability that a sample skips a branch in training (stochastic depth).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        norm1: nn.Module,
+        attention: nn.Module,
+        norm2: nn.Module,
+        feed_forward: nn.Module,
+        *,
+        scale: float | None,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.norm1, self.attention = norm1, attention
+        self.scale1 = None if scale is None else nn.Parameter(torch.full((dim,), scale))
+        self.norm2, self.feed_forward = norm2, feed_forward
+        self.scale2 = None if scale is None else nn.Parameter(torch.full((dim,), scale))
+        self.drop_path = drop_path
+        self.resize = nn.Conv2d(dim, out, 1) if out != dim else nn.Identity()
+        #: How many latent cells away a cell of the output sees.
+        self.reach: float = attention.reach + feed_forward.reach  # type: ignore[assignment,operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, h, w) -> (B, out, h, w)."""
+        x = x + self._branch(self.scale1, self.attention(self.norm1(x)))
+        x = x + self._branch(self.scale2, self.feed_forward(self.norm2(x)))
+        return self.resize(x)
+
+    def _branch(self, scale: Tensor | None, y: Tensor) -> Tensor:
+        if self.training and self.drop_path:  # stochastic depth: a sample keeps the branch or not
+            keep = 1 - self.drop_path
+            y = y * y.new_empty(len(y), 1, 1, 1).bernoulli_(keep).div_(keep)
+        return y if scale is None else scale[:, None, None] * y
