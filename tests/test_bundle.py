@@ -63,7 +63,6 @@ def test_what_it_says_of_itself(caplog, sample):
         {"west_negative": True},
         {"order": ["longitude", "time", "latitude"]},
         {"units": "degC"},
-        {"packed": True},
         {"names": {"2m_temperature": "t2m", "latitude": "lat", "longitude": "lon"}},
     ],
     ids=str,
@@ -77,8 +76,18 @@ def test_no_layout_changes_the_forecast(sample, reference, layout):
     back = array.rename({v: k for k, v in names.items() if v in array.dims})
     back = back.assign_coords(longitude=back["longitude"] % 360).sortby(["latitude", "longitude"])
     values = back.transpose(*reference.dims).values + (273.15 if layout.get("units") else 0)
-    tolerance = 0.02 if layout.get("packed") else 1e-4
-    np.testing.assert_allclose(values, reference.values, atol=tolerance, rtol=0)
+    np.testing.assert_allclose(values, reference.values, atol=1e-4, rtol=0)
+
+
+def test_packing_as_int16_changes_nothing(sample, reference, tmp_path):
+    """On disk in steps of 0.02 K, which is what the sample's values are multiples of."""
+    packing = {"dtype": "int16", "scale_factor": 0.02, "add_offset": 270.0, "_FillValue": -32768}
+    few = sample.isel(time=slice(-12, None)).drop_encoding()
+    few.to_netcdf(tmp_path / "packed.nc", encoding={"2m_temperature": packing})
+    for decoded in (True, False):  # also as it lies on disk, with its scale in the attributes
+        with xr.open_dataset(tmp_path / "packed.nc", mask_and_scale=decoded) as ds:
+            forecast = predict(ds)["2m_temperature"]
+            np.testing.assert_allclose(forecast, reference, atol=1e-4, rtol=0)
 
 
 def test_dask_and_rolled_longitude(sample, reference):
