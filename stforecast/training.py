@@ -325,10 +325,7 @@ def _resident(
 
 def _statistics(data: Tensor, starts: np.ndarray, task: Task) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and deviation (C,) of the data, and the typical change (T', C') up to each lead time."""
-    mean = torch.stack([c.double().mean() for c in data.unbind(1)])
-    std = torch.stack(
-        [(c.double() - m).square().mean().sqrt() for c, m in zip(data.unbind(1), mean, strict=True)]
-    )
+    mean, std = (torch.stack(m) for m in zip(*map(_moments, data.unbind(1)), strict=True))
     some = torch.as_tensor(starts[:: max(len(starts) // 512, 1)], device=data.device)
     last = data[some + task.input_steps - 1][:, _outputs(task)].double()
     change = torch.stack(
@@ -341,6 +338,14 @@ def _statistics(data: Tensor, starts: np.ndarray, task: Task) -> tuple[Tensor, T
         ]
     )
     return mean.float().cpu(), std.float().cpu(), change.float().cpu()
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation in float64, a block at a time: the data may fill most of the memory."""
+    n, blocks = values.numel(), values.split(4096)
+    mean = torch.stack([b.double().sum() for b in blocks]).sum() / n
+    square = torch.stack([(b.double() - mean).square().sum() for b in blocks]).sum() / n
+    return mean, square.sqrt()
 
 
 def _loss_weights(config: TrainConfig, task: Task, ds: xr.Dataset, change: Tensor) -> Tensor:
