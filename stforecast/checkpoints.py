@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .conventions import InputError
 from .files import replacing
-from .forecaster import Forecaster
+from .forecaster import Forecaster, plain_tensors
 
 if TYPE_CHECKING:
     from .training import TrainConfig
@@ -108,10 +108,7 @@ class Run:
         state |= {"seconds": self._seconds, "identity": self._identity}
         with replacing(directory / f"checkpoint-{self.step:08d}") as new:
             new.mkdir()
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-                new / "state.safetensors",
-            )
+            save_file(plain_tensors(tensors), new / "state.safetensors")
             (new / "state.json").write_text(json.dumps(state))
         for old in sorted(directory.glob("checkpoint-*"))[:-2]:  # the last, and the one before it
             shutil.rmtree(old)

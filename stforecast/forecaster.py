@@ -252,7 +252,7 @@ class Forecaster:
         with replacing(path) as directory:
             directory.mkdir()
             weights = directory / "model.safetensors"
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, weights)
+            save_file(plain_tensors(tensors), weights)
             description = {
                 "format": BUNDLE_FORMAT,
                 "version": BUNDLE_VERSION,
@@ -356,6 +356,14 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
 def default_bundle() -> Path:
     """Where the bundle that ships in the package is."""
     return Path(__file__).parent / "bundles" / "t2m_5.625deg_12h"
+
+
+def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to the CPU, row by row and each in memory of its own, as safetensors wants."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import xarray as xr
 
-from stforecast import Persistence, Task, TrainConfig, evaluate, fit, metrics
+from stforecast import Persistence, Task, TrainConfig, evaluate, fit, load, metrics
 from stforecast.conventions import InputError
 from stforecast.feeds import ResidentFeed
 from stforecast.models import SimVPv2
@@ -285,6 +285,26 @@ def test_bad_training_data(weather, spoil, words):
         spoiled[name].attrs["units"] = "K"
     with pytest.raises(InputError, match=words):
         fit(spoiled, TASK, model=tiny, config=CONFIG)
+
+
+def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Conv2d(1, 1, 3, padding=1)
+            self.second = self.first
+
+        def forward(self, x):
+            y = self.second(torch.tanh(self.first(x[:, -1])))
+            return x[:, -3:] + y[:, None]
+
+    options = {"config": CONFIG, "run_dir": tmp_path / "run"}
+    forecaster = fit(weather, TASK, model=Tied, **options)
+    again = load(forecaster.save(tmp_path / "model"), network=Tied())
+    for name, tensor in forecaster.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name])
+    resumed = fit(weather, TASK, model=Tied, **options)
+    assert torch.equal(resumed.network.first.weight, forecaster.network.first.weight)
 
 
 @pytest.mark.parametrize(
