@@ -60,11 +60,17 @@ class Run:
                 }
             )
         )
+        if resume not in ("auto", "never"):
+            raise InputError(f"resume must be 'auto' or 'never', found {resume!r}")
         if self.directory is not None:
+            if resume == "auto":
+                self._resume()  # refuses another run's directory before anything is written there
             with replacing(self.directory / "run.json") as path:  # also: may we write here?
                 path.write_text(json.dumps(self._identity, indent=1) + "\n")
-            if resume == "auto":
-                self._resume()
+            if resume == "never":  # or its later steps would outlive, and outrank, the new ones
+                for old in self.directory.glob("checkpoint-*"):
+                    shutil.rmtree(old)
+                (self.directory / "history.jsonl").unlink(missing_ok=True)
 
     def record(self, event: Mapping[str, Any]) -> None:
         """Note a validation; keep the best weights; write history and a checkpoint."""

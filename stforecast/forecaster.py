@@ -69,13 +69,13 @@ class Normalizer(nn.Module):
                 f"deviation {std}; a variable that never changes cannot be an input"
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (..., C, H, W)."""
-        return (x - self.mean[:, None, None]) / self.std[:, None, None]
+    def forward(self, x: Tensor, channels: Any = slice(None)) -> Tensor:
+        """Normalise (..., C, H, W), where `channels` (a slice or a list) says which ones C are."""
+        return (x - self.mean[channels, None, None]) / self.std[channels, None, None]
 
-    def inverse(self, x: Tensor) -> Tensor:
-        """Back to physical units."""
-        return x * self.std[:, None, None] + self.mean[:, None, None]
+    def inverse(self, x: Tensor, channels: Any = slice(None)) -> Tensor:
+        """Bring back to physical units."""
+        return x * self.std[channels, None, None] + self.mean[channels, None, None]
 
 
 class Forecaster:
@@ -160,10 +160,8 @@ class Forecaster:
 
     def apply(self, x: Tensor) -> Tensor:
         """Normalise, run the network, de-normalise: (B, T, C, H, W) -> (B, T', C', H, W)."""
-        task, norm = self.task, self.normalizer
-        C = len(task.variables)
-        x = (x - norm.mean[:C, None, None]) / norm.std[:C, None, None]
-        y = self.network(x)
+        task = self.task
+        y = self.network(self.normalizer(x, slice(len(task.variables))))
         out = [task.channels.index(v) for v in task.outputs]
         expected = (x.shape[0], task.target_steps, len(out), *x.shape[-2:])
         if tuple(y.shape) != expected:
@@ -171,7 +169,7 @@ class Forecaster:
                 f"the network gives {tuple(y.shape)} for input {tuple(x.shape)}; the task "
                 f"({task}) asks for {expected}"
             )
-        return y * norm.std[out, None, None] + norm.mean[out, None, None]
+        return self.normalizer.inverse(y, out)
 
     def forecast(
         self,

@@ -232,8 +232,7 @@ def fit(
             network.train()
             for step in range(run.step, steps):
                 x, y = feed.batch(step)
-                x = (x - norm.mean[: x.shape[2], None, None]) / norm.std[: x.shape[2], None, None]
-                y = (y - norm.mean[out, None, None]) / norm.std[out, None, None]
+                x, y = norm(x, slice(x.shape[2])), norm(y, out)
 
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
                     prediction = network(x)

@@ -170,6 +170,8 @@ def test_normalizer():
     norm = Normalizer([1, 3], [2, 4])
     torch.testing.assert_close(norm(x)[0, 0, :, 0, 0], torch.tensor([3.0, 1.0]))
     torch.testing.assert_close(norm.inverse(norm(x)), x)
+    torch.testing.assert_close(norm(x[:, :, 1:], [1]), norm(x)[:, :, 1:])
+    torch.testing.assert_close(norm.inverse(norm(x)[:, :, :1], slice(1)), x[:, :, :1])
     with pytest.raises(InputError, match="never changes"):
         Normalizer([1], [0])
     with pytest.raises(InputError, match="normalisation has 2 channels"):

@@ -248,9 +248,20 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(weather, tmp_path, ca
 def test_another_run_in_the_directory_is_refused(weather, tmp_path):
     fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
     other = replace(CONFIG, learning_rate=0.1)
+    before = (tmp_path / "run.json").read_text()
     with pytest.raises(InputError, match=r"a run with other settings \(config differ\)"):
         fit(weather, TASK, model=tiny, config=other, run_dir=tmp_path)
-    fit(weather, TASK, model=tiny, config=other, run_dir=tmp_path, resume="never")
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_starting_anew_leaves_nothing_of_the_old_run(weather, tmp_path):
+    fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
+    shorter = {"model": tiny, "config": replace(CONFIG, steps=2), "run_dir": tmp_path}
+    fit(weather, TASK, resume="never", **shorter)
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000002"]
+    seen = []
+    fit(weather, TASK, progress=seen.append, **shorter)  # the new run is what is gone on with
+    assert seen == []
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_named_error(weather, tmp_path):
@@ -319,6 +330,13 @@ def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
 def test_bad_settings(options, words):
     with pytest.raises(InputError, match=words):
         TrainConfig(**options)
+
+
+def test_unknown_resume(weather, tmp_path):
+    fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
+    with pytest.raises(InputError, match="resume must be 'auto' or 'never'"):
+        fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path, resume="nope")
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 2
 
 
 def test_unknown_model(weather):
