@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels import depthwise, wrap
+
 
 class _ChannelsLast(torch.autograd.Function):
     """Channels-last memory for a tensor and for its gradient.
@@ -33,14 +35,6 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def wrap(x: Tensor, n: int) -> Tensor:
-    """Extend the last axis of `x` by `n` columns from its other end, on both sides."""
-    W = x.shape[-1]
-    if n > W:  # a kernel that reaches more than once round a small grid
-        return x[..., torch.arange(-n, W + n, device=x.device) % W]
-    return torch.cat([x[..., W - n :], x, x[..., :n]], dim=-1)
-
-
 class Conv2d(nn.Conv2d):
     """A 2-D convolution that pads to keep the grid, with longitude wrapped round if `periodic`."""
 
@@ -57,29 +51,11 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, H, W), or half of H and W with stride 2."""
-        if self.dilation != (1, 1):
-            return self._forward_dilated(x)
+        if self.groups == self.in_channels == self.out_channels and self.bias is not None:
+            return depthwise(x, self.weight, self.bias, self.dilation[0], self.periodic)
         if self.periodic and self.reach:
             x = wrap(x, self.reach)
         return channels_last(super().forward(channels_last(x)))
-
-    def _forward_dilated(self, x: Tensor) -> Tensor:
-        """The same sums without dilation: a dilated convolution is d x d plain ones, each on every
-        d-th row and column. No library has a quick backward pass for dilated depthwise kernels.
-        """
-        d, n = self.dilation[0], self.reach
-        B, C, H, W = x.shape
-        if self.periodic:
-            x = wrap(x, n)
-        # Pad to multiples of d, then move the d x d phases into the batch: (d d B, C, H/d, W/d).
-        side = 0 if self.periodic else n
-        x = F.pad(x, (side, side + -W % d, n, n + -H % d))
-        h, w = (H + 2 * n + -H % d) // d, (W + 2 * n + -W % d) // d
-        x = x.reshape(B, C, h, d, w, d).permute(3, 5, 0, 1, 2, 4).reshape(d * d * B, C, h, w)
-        x = channels_last(F.conv2d(channels_last(x), self.weight, self.bias, groups=self.groups))
-        h, w = x.shape[2:]
-        x = x.reshape(d, d, B, C, h, w).permute(2, 3, 4, 0, 5, 1).reshape(B, C, h * d, w * d)
-        return x[..., :H, :W]
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:

@@ -1,0 +1,289 @@
+"""Times SimVPv2 beside a plain reference: forecasts, training steps, peak memory.
+
+    python benchmarks/model.py                  # all; about half an hour on two cores
+    python benchmarks/model.py --only taxibj --rounds 10
+    python benchmarks/model.py --check          # exit 1 where a figure falls short
+    python benchmarks/model.py --peer DIR       # beside the authors' code in the checkout DIR
+
+Needs torch, numpy and safetensors only. Each row is a ratio, the reference's median time over ours
+(for memory, ours over the reference's), measured in turns in one process. The reference is
+`reference.py`: eager float32 in the default layout, the way the authors' code runs. `of peak` is
+the share of the device's matrix rate, measured at the start with a product of 4096 x 4096, that our
+time makes of the network's multiplications; `limit` is the ratio at which that share would be one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from _table import Table, interleaved, machine  # noqa: E402
+from reference import ReferenceSimVPv2  # noqa: E402
+
+from stforecast.models import SimVPv2, for_inference  # noqa: E402
+from stforecast.training import TrainConfig, schedule  # noqa: E402
+
+BENCHMARKS = ("taxibj", "weatherbench_t2m", "moving_mnist")
+#: Ratios to reach, (float32, bf16) on a CPU and bf16 on a GPU.
+TARGETS: dict[str, dict[str, Any]] = {
+    "cpu": {"train": (1.4, 2.5), 1: (1.4, 2.5), 16: (None, None), 64: (2.0, 5.0), "memory": 0.7},
+    "cuda": {
+        "train": (None, 4.0),
+        1: (None, 8.0),
+        16: (None, None),
+        64: (None, 4.0),
+        "memory": 0.5,
+    },
+}
+REFERENCE_SETTINGS = (
+    *("input_steps", "target_steps", "channels", "hidden_spatial", "hidden_temporal"),
+    *("spatial_layers", "temporal_layers", "mlp_ratio", "drop_path"),
+    *("encoder_kernel", "decoder_kernel"),
+)
+# The authors' names of the same things (OpenSTL's SimVP_Model).
+PEER_SETTINGS = {
+    "hid_S": "hidden_spatial",
+    "hid_T": "hidden_temporal",
+    "N_S": "spatial_layers",
+    "N_T": "temporal_layers",
+    "mlp_ratio": "mlp_ratio",
+    "drop_path": "drop_path",
+}
+#: The network whose loss curves are compared.
+SMALL = {"hidden_spatial": 16, "hidden_temporal": 64, "temporal_layers": 4, "mlp_ratio": 4.0}
+Step = Callable[[], float]
+
+
+def networks(name: str, peer: Path | None) -> tuple[nn.Module, SimVPv2, tuple[int, ...]]:
+    """Make the reference and ours, with the same weights (not the peer), and (T, C, H, W)."""
+    torch.manual_seed(0)
+    ours = SimVPv2.for_benchmark(name)
+    shape = (ours.input_steps, ours.settings["channels"], *ours.settings["grid"])
+    if peer is not None:
+        sys.path.insert(0, str(peer))
+        try:
+            from openstl.models import SimVP_Model  # type: ignore[import-not-found]
+        except ImportError as error:
+            sys.exit(f"{peer} is no working checkout of OpenSTL: {error}")
+        settings = {theirs: ours.settings[k] for theirs, k in PEER_SETTINGS.items()}
+        return SimVP_Model(in_shape=shape, model_type="gSTA", **settings), ours, shape
+    reference = ReferenceSimVPv2(**{k: ours.settings[k] for k in REFERENCE_SETTINGS})
+    reference.load_state_dict(ours.state_dict())
+    return reference, ours, shape
+
+
+def training_step(network: nn.Module, x: Tensor, y: Tensor, *, half: bool, fused: bool) -> Step:
+    """Forward, loss, backward, schedule, optimiser: one step of the paper's training."""
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=1e-3, **({"fused": True} if fused else {})
+    )
+    config, count = TrainConfig(learning_rate=1e-3), 0
+    network.train()
+
+    def step() -> float:
+        nonlocal count
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+            prediction = network(x)
+        loss = ((prediction.float() - y) ** 2).mean()
+        loss.backward()
+        rate, beta = schedule(config, min(count, 999), 1000, 100)
+        for group in optimizer.param_groups:
+            group["lr"], group["betas"] = rate, (beta, 0.999)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        count += 1
+        return float(loss.detach())
+
+    return step
+
+
+def trainers(name: str, peer: Path | None, device: torch.device, batch: int) -> dict[str, Step]:
+    """The three training steps that are compared."""
+    reference, ours, shape = networks(name, peer)
+    ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(batch, *shape, device=device)
+    y = torch.randn(batch, ours.target_steps, *shape[1:], device=device)
+    half = copy.deepcopy(ours)
+    steps = {
+        "reference": training_step(reference.to(device), x, y, half=False, fused=False),
+        "fp32": training_step(ours.to(device), x, y, half=False, fused=True),
+    }
+    half.to(device)
+    quick = torch.compile(half, dynamic=False) if device.type == "cuda" else half
+    return steps | {"bf16": training_step(quick, x, y, half=True, fused=True)}
+
+
+def forecasters(
+    name: str, peer: Path | None, device: torch.device, batch: int
+) -> dict[str, Callable[[], Tensor]]:
+    """The three forecasts that are compared."""
+    reference, ours, shape = networks(name, peer)
+    reference.to(device).eval()
+    ours.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    x = torch.randn(batch, *shape, device=device)
+    quick = {p: for_inference(ours, precision=p, samples=10**6) for p in ("fp32", "bf16")}
+
+    def plain() -> Tensor:
+        with torch.inference_mode():
+            return reference(x)
+
+    return {"reference": plain, **{p: lambda net=net: net(x) for p, net in quick.items()}}  # type: ignore[misc]
+
+
+def peak_memory(name: str, which: str, peer: Path | None, device: torch.device) -> float:
+    """Bytes at the peak of a training step, in a process of its own on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        step = trainers(name, peer, device, 16)[which]
+        step()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    command = [sys.executable, __file__, "--memory-of", which, "--only", name]
+    command += ["--peer", str(peer)] if peer else []
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def own_peak(name: str, which: str, peer: Path | None) -> int:
+    """What the first training step adds to this process's peak memory, in bytes."""
+    step = trainers(name, peer, torch.device("cpu"), 16)[which]
+    trainers("taxibj", None, torch.device("cpu"), 1)[which]()  # libraries set up their own
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, wait: Callable[[], None]) -> float:
+    """Operations a second of a large matrix product."""
+    a = torch.randn(4096, 4096, device=device, dtype=dtype)
+    return 2 * 4096**3 / interleaved({"product": lambda: a @ a}, 5, wait)["product"]
+
+
+def operations(name: str) -> float:
+    """Floating-point operations of a forecast, by torch's counter on the plain formulas."""
+    from stforecast.models import summary
+
+    model = SimVPv2.for_benchmark(name).eval()
+    return summary(
+        model, (1, model.input_steps, model.settings["channels"], *model.settings["grid"])
+    ).torch_flops
+
+
+def same_training(table: Table, device: torch.device, steps: int) -> None:
+    """Losses of the reference and of ours over `steps` steps on the same batches."""
+    curves = {}
+    for which in ("reference", "fp32", "bf16"):
+        torch.manual_seed(1)
+        ours = SimVPv2.for_benchmark("taxibj", drop_path=None, **SMALL)
+        net: nn.Module = ours
+        if which == "reference":
+            net = ReferenceSimVPv2(**{k: ours.settings[k] for k in REFERENCE_SETTINGS})
+            net.load_state_dict(ours.state_dict())
+        net.to(device)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+        generator = torch.Generator().manual_seed(2)
+        weights = torch.randn(4, 4, generator=generator).to(device)
+        losses = []
+        for _ in range(steps):  # forecast a fixed mixture of the inputs
+            x = torch.randn(4, 4, 2, 32, 32, generator=generator).to(device)
+            y = torch.einsum("ts,bschw->btchw", weights, x)
+            with torch.autocast(device.type, torch.bfloat16, enabled=which == "bf16"):
+                prediction = net(x)
+            loss = ((prediction.float() - y) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(float(loss.detach()))
+        curves[which] = torch.tensor(losses)
+    last = steps // 5
+    for which in ("fp32", "bf16"):
+        ratio = float(curves[which][-last:].mean() / curves["reference"][-last:].mean())
+        first = float(curves["reference"][:5].mean())
+        note = f"loss {first:.3g} -> {float(curves['reference'][-last:].mean()):.3g}"
+        table.add(f"loss after {steps} steps, {which} / reference", ratio, 1.05, note, most=True)
+
+
+def main() -> None:
+    """Measure, print, check."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", choices=BENCHMARKS, nargs="*", default=list(BENCHMARKS))
+    parser.add_argument("--what", nargs="*", default=["1", "16", "64", "train", "memory", "loss"])
+    parser.add_argument("--rounds", type=int, default=10, help="timings of each; medians are shown")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--peer", type=Path, help="a checkout of the authors' code")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a figure falls short")
+    parser.add_argument(
+        "--memory-of", choices=("reference", "fp32", "bf16"), help=argparse.SUPPRESS
+    )
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    if options.peer:
+        networks("taxibj", options.peer)  # or stop here
+    if options.memory_of:
+        print(own_peak(options.only[0], options.memory_of, options.peer))
+        return
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    print(machine())
+    rates = {
+        name: matrix_rate(device, dtype, wait)
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+    print(", ".join(f"{k} matrix rate {v / 1e9:.0f} G/s" for k, v in rates.items()), "\n")
+    table, targets = Table(), TARGETS[device.type]
+    for name in options.only:
+        cost = operations(name)
+        for what in options.what:
+            if what in ("memory", "loss"):
+                continue
+            batch = 16 if what == "train" else int(what)
+            make: Any = trainers if what == "train" else forecasters
+            work = make(name, options.peer, device, batch)
+            seconds = interleaved(work, options.rounds, wait)
+            total = cost * batch * (3 if what == "train" else 1)
+            label = "training step, batch 16" if what == "train" else f"forecast, batch {batch}"
+            wanted = targets["train" if what == "train" else batch]
+            for precision, target in zip(("fp32", "bf16"), wanted, strict=True):
+                best = total / rates[precision]
+                table.add(
+                    f"{name}: {label}, {precision}",
+                    seconds["reference"] / seconds[precision],
+                    target,
+                    f"{seconds['reference']:.3f} s -> {seconds[precision]:.3f} s; "
+                    f"{best / seconds[precision]:.0%} of peak, "
+                    f"limit {seconds['reference'] / best:.2f}",
+                )
+        if "memory" in options.what:
+            used = {
+                k: peak_memory(name, k, options.peer, device) for k in ("reference", "fp32", "bf16")
+            }
+            for precision in ("fp32", "bf16"):
+                table.add(
+                    f"{name}: peak memory of a training step, {precision}",
+                    used[precision] / used["reference"],
+                    targets["memory"],
+                    f"{used['reference'] / 2**30:.2f} -> {used[precision] / 2**30:.2f} GiB",
+                    most=True,
+                )
+    if "loss" in options.what:
+        same_training(table, device, 200)
+    table.finish(options.check)
+
+
+if __name__ == "__main__":
+    main()

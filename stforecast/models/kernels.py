@@ -1,0 +1,238 @@
+"""The two operations that take a CPU's time, with gradients written by hand.
+
+PyTorch's own are correct and slow here: the weight gradient of a depthwise convolution takes up to
+thirty times as long as the convolution, and tensors eight times as wide as the features go to
+memory and back at every step. Both functions compute the same sums in another order. They work in
+channels-last memory, follow autocast, and can be differentiated once.
+
+On other devices, in ``torch.compile`` and in ``torch.export`` the plain formulas are used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+#: Bytes of the wide tensors worked on at a time: they stay in a core's share of the cache.
+BLOCK = 4 * 2**20
+
+
+def by_hand(x: Tensor) -> bool:
+    """Whether the hand-written gradients are to be used for `x`."""
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def wrap(x: Tensor, n: int) -> Tensor:
+    """Extend the last axis of `x` by `n` columns from its other end, on both sides."""
+    W = x.shape[-1]
+    if n > W:  # a kernel that reaches more than once round a small grid
+        return x[..., torch.arange(-n, W + n, device=x.device) % W]
+    return torch.cat([x[..., W - n :], x, x[..., :n]], dim=-1)
+
+
+def pad(x: Tensor, n: int, periodic: bool) -> Tensor:
+    """Extend (B, C, H, W) by `n` rows of zeros and `n` columns, of zeros or of the other end."""
+    return F.pad(wrap(x, n), (0, 0, n, n)) if periodic else F.pad(x, (n, n, n, n))
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor, dilation: int, periodic: bool) -> Tensor:
+    """Convolve every channel by itself and keep the grid: (B, C, H, W) -> (B, C, H, W).
+
+    Parameters
+    ----------
+    weight : Tensor of shape (C, 1, k, k)
+    bias : Tensor of shape (C,)
+    dilation : int
+    periodic : bool
+        Whether the last axis goes on at its other end; zeros are beyond the others.
+    """
+    if by_hand(x):
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        return _Depthwise.apply(_last(x.to(dtype)), weight, bias, dilation, periodic)
+    reach = dilation * (weight.shape[-1] - 1) // 2
+    if periodic or (dilation > 1 and x.device.type == "cpu"):  # there ten times faster than its own
+        x, reach = _last(pad(x, reach, periodic)), 0
+    return F.conv2d(_last(x), weight, bias, 1, reach, dilation, groups=len(weight))
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int, periodic: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.form = dilation, periodic
+        reach = dilation * (weight.shape[-1] - 1) // 2
+        with _autocast_off():
+            return F.conv2d(
+                _last(pad(x, reach, periodic)),
+                weight.to(x.dtype),
+                bias.to(x.dtype),
+                dilation=dilation,
+                groups=len(weight),
+            )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dilation, periodic = ctx.form
+        (B, C, H, W), k = x.shape, weight.shape[-1]
+        reach = dilation * (k - 1) // 2
+        gradient = _last(gradient)
+        to_x = None
+        if ctx.needs_input_grad[0]:  # the same convolution with the kernel turned round
+            to_x = F.conv2d(
+                _last(pad(gradient, reach, periodic)),
+                weight.flip(2, 3).to(x.dtype),
+                dilation=dilation,
+                groups=C,
+            )
+        # Weight (c, i, j) meets x[b, c, y + d i, x + d j] gradient[b, c, y, x]: a convolution of
+        # stride d, whose kernels are the gradients, over all B C maps as channels of one image.
+        maps = pad(x, reach, periodic).permute(2, 3, 0, 1).reshape(1, H + 2 * reach, -1, B * C)
+        products = F.conv2d(
+            maps.permute(0, 3, 1, 2),
+            gradient.reshape(B * C, 1, H, W),
+            stride=dilation,
+            groups=B * C,
+        )
+        to_weight = products.view(B, C, k, k).to(weight.dtype).sum(0)[:, None]
+        return to_x, to_weight, gradient.sum((0, 2, 3), dtype=weight.dtype), None, None
+
+
+def feed_forward(
+    x: Tensor, expand: nn.Conv2d, depthwise: nn.Conv2d, contract: nn.Conv2d, *, periodic: bool
+) -> Tensor:
+    """1 x 1 convolution, depthwise k x k, GELU, 1 x 1 convolution: (B, C, H, W) -> (B, C', H, W).
+
+    The weights are those of the three layers. A few samples are worked on at a time; between
+    the passes only the expanded features are kept, a third of what the plain formulas keep.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    weights = (p for layer in (expand, depthwise, contract) for p in (layer.weight, layer.bias))
+    return _FeedForward.apply(_last(x.to(dtype)), *weights, periodic)
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        w3: Tensor,
+        b3: Tensor,
+        periodic: bool,
+    ) -> Tensor:
+        ctx.periodic = periodic
+        B, C, H, W = x.shape
+        wide, out = len(w1), len(w3)
+        v1, c1, v2, c2, v3, c3 = (p.to(x.dtype) for p in (w1, b1, w2, b2, w3, b3))
+        v1, v3 = v1.flatten(1), v3.flatten(1)
+        rows = x.permute(0, 2, 3, 1).view(B, H * W, C)
+        hidden, result = x.new_empty(B, H * W, wide), x.new_empty(B, H * W, out)
+        with _autocast_off():
+            for part in _blocks(x, wide):
+                h = hidden[part].view(-1, wide)
+                torch.addmm(c1, rows[part].reshape(-1, C), v1.t(), out=h)
+                h = _image(h, H, W)
+                h = F.gelu(_filter(h, v2, c2, periodic))
+                torch.addmm(c3, _rows(h), v3.t(), out=result[part].view(-1, out))
+        ctx.save_for_backward(x, hidden, w1, w2, b2, w3)
+        return _image(result, H, W)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, hidden, w1, w2, b2, w3 = ctx.saved_tensors
+        B, C, H, W = x.shape
+        wide, out = len(w1), len(w3)
+        v1, v2, c2, v3 = (p.to(x.dtype) for p in (w1, w2, b2, w3))
+        v1, v3 = v1.flatten(1), v3.flatten(1)
+        rows = x.permute(0, 2, 3, 1).view(B, H * W, C)
+        given = _last(gradient).permute(0, 2, 3, 1).view(B, H * W, out)
+        to_x = x.new_empty(B, H * W, C)
+        # Sums over the blocks are kept in the weights' own precision.
+        to_1, to_b1, to_2, to_b2, to_3 = (
+            p.new_zeros(p.shape) for p in (w1.flatten(1), w1[:, 0, 0, 0], w2, b2, w3.flatten(1))
+        )
+        for part in _blocks(x, wide):
+            r, g = rows[part].reshape(-1, C), given[part].reshape(-1, out)
+            h = _image(hidden[part].view(-1, wide), H, W)
+            z = _filter(h, v2, c2, ctx.periodic)  # computed anew, and the GELU too: both cheap
+            _add_product(to_3, g.t(), _rows(F.gelu(z)))
+            to_z = torch.ops.aten.gelu_backward(_image(g @ v3, H, W), z)
+            to_h, part_2, part_b2 = _filter_backward(to_z, h, v2, ctx.periodic)
+            to_2 += part_2
+            to_b2 += part_b2
+            to_h = _rows(to_h)
+            _add_product(to_1, to_h.t(), r)
+            to_b1 += to_h.sum(0, dtype=to_b1.dtype)
+            torch.mm(to_h, v1, out=to_x[part].view(-1, C))
+        return (
+            _image(to_x, H, W),
+            *(to_1.view_as(w1), to_b1, to_2, to_b2, to_3.view_as(w3)),
+            given.sum((0, 1), dtype=w3.dtype),
+            None,
+        )
+
+
+def _filter(h: Tensor, weight: Tensor, bias: Tensor, periodic: bool) -> Tensor:
+    reach = weight.shape[-1] // 2
+    if periodic:
+        return F.conv2d(_last(pad(h, reach, True)), weight, bias, groups=len(weight))
+    return F.conv2d(h, weight, bias, padding=reach, groups=len(weight))
+
+
+def _filter_backward(
+    gradient: Tensor, h: Tensor, weight: Tensor, periodic: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`_filter` with respect to `h`, the weight and the bias."""
+    C, reach = len(weight), weight.shape[-1] // 2
+    padding, source = (0, _last(pad(h, reach, True))) if periodic else (reach, h)
+    plain = ([C], [1, 1], [padding, padding], [1, 1], False, [0, 0], C)
+    backward = torch.ops.aten.convolution_backward
+    to_h, to_weight, to_bias = backward(
+        gradient, source, weight, *plain, [not periodic, True, True]
+    )
+    if periodic:
+        to_h = F.conv2d(_last(pad(gradient, reach, True)), weight.flip(2, 3), groups=C)
+    return to_h, to_weight, to_bias
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:  # products in half precision, their sum in full
+        total.add_(a @ b)
+
+
+def _blocks(x: Tensor, wide: int) -> list[slice]:
+    B, _, H, W = x.shape
+    n = max(1, BLOCK // (wide * H * W * x.element_size()))
+    return [slice(first, min(first + n, B)) for first in range(0, B, n)]
+
+
+def _image(rows: Tensor, H: int, W: int) -> Tensor:
+    """(..., channels) -> (B, channels, H, W), a channels-last view."""
+    return rows.view(-1, H, W, rows.shape[-1]).permute(0, 3, 1, 2)
+
+
+def _rows(image: Tensor) -> Tensor:
+    """(B, channels, H, W) -> (B H W, channels), a view of channels-last memory."""
+    return _last(image).permute(0, 2, 3, 1).reshape(-1, image.shape[1])
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _autocast_off() -> Any:
+    return torch.autocast("cpu", enabled=False)

@@ -1,0 +1,83 @@
+"""The benchmarks measure what they say: the plain reference is the authors' network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_golden import CASES, load_case, relative
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+GSTA = [name for name in CASES if name.startswith("gsta")]
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.mark.skipif(not GSTA, reason="no golden files in ../shared")
+@pytest.mark.parametrize("name", GSTA)
+def test_reference_is_the_authors_network(name, benchmarks):
+    from model import REFERENCE_SETTINGS
+    from reference import ReferenceSimVPv2
+
+    case, ours, io = load_case(name)
+    reference = ReferenceSimVPv2(**{k: ours.settings[k] for k in REFERENCE_SETTINGS})
+    reference.load_state_dict(ours.state_dict())
+    reference.eval()
+    with torch.no_grad():
+        assert relative(reference(torch.from_numpy(io["x"])).numpy(), io["out"]) < 1e-5
+    if "like" not in name:  # the others cost as much and train the same layers
+        return
+
+    reference.double().train()
+    optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3)
+    x, y = torch.from_numpy(io["x"]).double(), torch.from_numpy(io["y"]).double()
+    losses = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = ((reference(x) - y) ** 2).mean()
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+    assert losses == pytest.approx(case["train_mode_float64"]["losses"], abs=1e-6)
+
+
+def test_training_takes_the_same_course(benchmarks):
+    from _table import Table
+    from model import same_training
+
+    table = Table()
+    same_training(table, torch.device("cpu"), 10)
+    (_, _, fp32, _, _), (_, _, bf16, _, _) = table.rows
+    assert fp32 == pytest.approx(1, abs=1e-4)
+    assert bf16 == pytest.approx(1, abs=0.05)
+
+
+def test_check_exits_with_1_where_a_figure_falls_short(benchmarks, capsys):
+    from _table import Table
+
+    table = Table()
+    table.add("fast", 2.0, 1.4)
+    table.add("small", 0.6, 0.7, most=True)
+    table.finish(check=True)
+    table.add("no target", 0.1, None)
+    table.add("slow", 1.3, 1.4)
+    table.add("large", 0.8, 0.7, most=True)
+    table.finish(check=False)
+    with pytest.raises(SystemExit) as stop:
+        table.finish(check=True)
+    assert stop.value.code == 1
+    assert table.short == ["slow", "large"]
+    assert "SHORT" in capsys.readouterr().out
+
+
+def test_a_directory_that_is_no_checkout_is_named(tmp_path):
+    command = [sys.executable, BENCHMARKS / "model.py", "--peer", tmp_path, "--only", "taxibj"]
+    done = subprocess.run([*command, "--what", "1"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no working checkout of OpenSTL" in done.stderr

@@ -1,0 +1,102 @@
+"""Hand-written gradients are the gradients of the plain formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from stforecast.models import kernels
+
+
+def leaves(*shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes
+    ]
+
+
+def plain_depthwise(x, weight, bias, dilation, periodic):
+    """By the definition: every weight times the shifted map."""
+    k, (H, W) = weight.shape[-1], x.shape[-2:]
+    n = dilation * (k // 2)
+    total = bias[:, None, None].expand_as(x)
+    for i in range(k):
+        for j in range(k):
+            rows, columns = torch.arange(H) + i * dilation - n, torch.arange(W) + j * dilation - n
+            inside = ((rows >= 0) & (rows < H))[:, None]
+            if not periodic:
+                inside = inside & ((columns >= 0) & (columns < W))
+            shifted = x[..., rows.clamp(0, H - 1), :][..., columns.clamp(0, W - 1)]
+            if periodic:
+                shifted = x[..., rows.clamp(0, H - 1), :][..., columns % W]
+            total = total + weight[:, 0, i, j][:, None, None] * shifted * inside
+    return total
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("grid", [(6, 7), (3, 4), (1, 1)])
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (7, 3)])
+def test_depthwise(kernel, dilation, grid, periodic):
+    x, weight, bias, given = leaves((2, 3, *grid), (3, 1, kernel, kernel), (3,), (2, 3, *grid))
+    ours = kernels.depthwise(x, weight, bias, dilation, periodic)
+    plain = plain_depthwise(x, weight, bias, dilation, periodic)
+    torch.testing.assert_close(ours, plain)
+    with torch.no_grad():
+        torch.testing.assert_close(kernels.depthwise(x, weight, bias, dilation, periodic), plain)
+    inputs = (x, weight, bias)
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, given.detach()),
+        torch.autograd.grad(plain, inputs, given.detach()),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def feed_forward_layers(periodic):
+    torch.manual_seed(0)
+    expand, contract = nn.Conv2d(3, 8, 1).double(), nn.Conv2d(8, 5, 1).double()
+    return expand, nn.Conv2d(8, 8, 3, groups=8).double(), contract
+
+
+@pytest.mark.parametrize("block", [1, 2**22])  # a sample at a time, or all
+@pytest.mark.parametrize("periodic", [False, True])
+def test_feed_forward(periodic, block, monkeypatch):
+    monkeypatch.setattr(kernels, "BLOCK", block)
+    expand, depthwise, contract = layers = feed_forward_layers(periodic)
+    x, given = leaves((3, 3, 4, 5), (3, 5, 4, 5))
+    ours = kernels.feed_forward(x, *layers, periodic=periodic)
+    hidden = plain_depthwise(expand(x), depthwise.weight, depthwise.bias, 1, periodic)
+    plain = contract(F.gelu(hidden))
+    torch.testing.assert_close(ours, plain)
+    inputs = (x, *(p for layer in layers for p in layer.parameters()))
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, given.detach()),
+        torch.autograd.grad(plain, inputs, given.detach()),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_half_precision_sums_in_full():
+    """Weights' gradients come in the weights' precision, near the exact ones."""
+    layers = [layer.float() for layer in feed_forward_layers(False)]
+    x = torch.randn(40, 3, 16, 16)
+    exact = torch.autograd.grad(
+        kernels.feed_forward(x, *layers, periodic=False).sum(), layers[0].weight
+    )[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = kernels.feed_forward(x, *layers, periodic=False)
+    assert y.dtype == torch.bfloat16
+    half = torch.autograd.grad(y.sum(), layers[0].weight)[0]
+    assert half.dtype == torch.float32
+    assert float((half - exact).norm() / exact.norm()) < 1e-2
+
+
+def test_second_derivatives_are_refused_not_wrong():
+    x, weight, bias = leaves((1, 2, 4, 4), (2, 1, 3, 3), (2,))
+    y = kernels.depthwise(x, weight, bias, 1, False)
+    gradient = torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
