@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import resource
-import subprocess
 import sys
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -141,28 +139,21 @@ def forecasters(
     return {"reference": plain, **{p: lambda net=net: net(x) for p, net in quick.items()}}  # type: ignore[misc]
 
 
-def peak_memory(name: str, which: str, peer: Path | None, device: torch.device) -> float:
-    """Bytes at the peak of a training step, in a process of its own on a CPU."""
+def peak_memory(step: Step, device: torch.device) -> int:
+    """Bytes that a training step has allocated at its peak, beyond what was there before it."""
+    step()
     if device.type == "cuda":
-        torch.cuda.empty_cache()
-        step = trainers(name, peer, device, 16)[which]
-        step()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    command = [sys.executable, __file__, "--memory-of", which, "--only", name]
-    command += ["--peer", str(peer)] if peer else []
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def own_peak(name: str, which: str, peer: Path | None) -> int:
-    """What the first training step adds to this process's peak memory, in bytes."""
-    step = trainers(name, peer, torch.device("cpu"), 16)[which]
-    trainers("taxibj", None, torch.device("cpu"), 1)[which]()  # libraries set up their own
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(accumulate(size for _, size in changes))
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, wait: Callable[[], None]) -> float:
@@ -231,9 +222,6 @@ def main() -> None:
     device = torch.device(options.device)
     if options.peer:
         networks("taxibj", options.peer)  # or stop here
-    if options.memory_of:
-        print(own_peak(options.only[0], options.memory_of, options.peer))
-        return
 
     def wait() -> None:
         if device.type == "cuda":
@@ -269,9 +257,8 @@ def main() -> None:
                     f"limit {seconds['reference'] / best:.2f}",
                 )
         if "memory" in options.what:
-            used = {
-                k: peak_memory(name, k, options.peer, device) for k in ("reference", "fp32", "bf16")
-            }
+            steps = trainers(name, options.peer, device, 16)
+            used = {which: peak_memory(step, device) for which, step in steps.items()}
             for precision in ("fp32", "bf16"):
                 table.add(
                     f"{name}: peak memory of a training step, {precision}",

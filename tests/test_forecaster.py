@@ -176,3 +176,48 @@ def test_normalizer():
         Normalizer([1], [0])
     with pytest.raises(InputError, match="normalisation has 2 channels"):
         Forecaster(Own(), TASK, mean=[1, 2], std=[1, 1])
+
+
+def tiny_forecaster():
+    torch.manual_seed(0)
+    sizes = {"hidden_spatial": 4, "hidden_temporal": 8, "temporal_layers": 2}
+    network = SimVPv2(3, 3, 1, residual=True, **sizes)
+    return Forecaster(network, Task("t2m", 3, 3), mean=[280.0], std=[10.0])
+
+
+def test_forecasts_follow_the_weights():
+    """The quick form of the network is made anew when a weight changes in place."""
+    forecaster = tiny_forecaster()
+    x = 280 + 10 * torch.randn(2, 3, 1, 8, 16).numpy()
+    before = forecaster.forecast(x)
+    assert (forecaster.forecast(x) == before).all()
+    with torch.no_grad():
+        forecaster.network.readout.bias.add_(1.0)
+    np.testing.assert_allclose(forecaster.forecast(x), before + 10, atol=1e-3)
+    forecaster.network.load_state_dict(tiny_forecaster().network.state_dict())
+    np.testing.assert_allclose(forecaster.forecast(x), before, atol=1e-4)
+
+
+def test_quick_plain_and_half_precision_forecasts_agree():
+    forecaster = tiny_forecaster()
+    x = 280 + 10 * torch.randn(2, 3, 1, 8, 16).numpy()
+    quick = forecaster.forecast(x)
+    plain = forecaster.to(compile="never").forecast(x)
+    np.testing.assert_allclose(quick, plain, atol=1e-4)
+    half = forecaster.to(precision="bf16", compile="auto").forecast(x)
+    change = np.abs(plain - x[:, -1:]).mean()
+    assert 0 < np.abs(half - plain).mean() < 0.02 * change
+    assert half.dtype == np.float32
+
+
+def test_a_forecaster_that_has_forecast_can_be_sent_elsewhere():
+    forecaster = tiny_forecaster()
+    x = 280 + 10 * torch.randn(1, 3, 1, 8, 16).numpy()
+    expected = forecaster.forecast(x)
+    assert (pickle.loads(pickle.dumps(forecaster)).forecast(x) == expected).all()
+
+
+@pytest.mark.parametrize("wrong", [{"precision": "fp16"}, {"compile": True}])
+def test_unknown_settings_are_refused(wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} must be one of"):
+        tiny_forecaster().to(**wrong)

@@ -254,13 +254,10 @@ class _Conv:
 
     def _packed(self, x: Tensor) -> Tensor:
         """The weights in the order that oneDNN wants for input of this size."""
-        size = tuple(x.shape)
+        size = tuple(x.shape[1:])
         if size not in self.packed:
-            self.packed = {
-                size: torch.ops.mkldnn._reorder_convolution_weight(
-                    self.weight, *self._form, list(size)
-                )
-            }
+            pack = torch.ops.mkldnn._reorder_convolution_weight
+            self.packed = {size: pack(self.weight, *self._form, list(x.shape))}
         return self.packed[size]
 
 

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-#: Bytes of the wide tensors worked on at a time: they stay in a core's share of the cache.
-BLOCK = 4 * 2**20
+#: Bytes of the wide tensors worked on at a time: they stay in the cache. Half of it and twice as
+#: much were 10% slower (32 MiB shared by two cores; `benchmarks/RECORDS.md`).
+BLOCK = 8 * 2**20
 
 
 def by_hand(x: Tensor) -> bool:

@@ -376,8 +376,9 @@ class GatedAttention(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """(B, dim, h, w) -> the same."""
         z = F.gelu(self.project_in(u))
-        features, gate = self.gate(self.dilated(self.local(z))).chunk(2, dim=1)
-        return self.project_out(torch.sigmoid(gate) * features) + u
+        z = self.gate(self.dilated(self.local(z)))  # eq. 6: the large kernel; (B, 2 dim, h, w)
+        features, gate = z.chunk(2, dim=1)  # eq. 7: two halves
+        return self.project_out(torch.sigmoid(gate) * features) + u  # eq. 8: the gate
 
 
 class FeedForward(nn.Module):
