@@ -12,6 +12,12 @@ starts below zero; float32; temperatures in K. Numbers are converted in float64 
 float32 once, so the round trip is good to half a float32 step (1.5e-5 K at 288 K); float32 in K and
 int16 packing come back exactly.
 
+On pressure levels there is one variable a level: ``geopotential_500`` (hPa). It is asked for by
+that name, or as ``z500``, where the caller has a variable with a dimension of levels, of which no
+other level is read; a variable on several levels is left out if nobody asks. :func:`restore` gives
+it back under the caller's name with the level, ``z_500``; one that came on a single level, as it
+came.
+
 Data variables that are not asked for, or do not lie on time and a grid, are left out; coordinates
 of at most one dimension come back with :func:`restore`.
 """
@@ -50,19 +56,33 @@ from ._axes import (
     times_like,
     valid_times,
 )
+from ._naming import (
+    VARIABLES,
+    Meant,
+    canonical_name,
+    level_name,
+    levels_of,
+    meant,
+    split_level,
+)
 from ._numbers import Field, arrange
 from .errors import InputError
 
 __all__ = [
+    "VARIABLES",
     "InputError",
     "Labels",
+    "Meant",
     "canonical_name",
     "canonicalize",
     "check",
     "find_axes",
     "grid_of",
     "is_global",
+    "levels_of",
+    "meant",
     "restore",
+    "split_level",
     "time_differences",
     "time_gaps",
     "time_step",
@@ -71,34 +91,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Canonical name (WeatherBench 2, ECMWF): short names in GRIB, CDS, WeatherBench 1, CMIP, WRF.
-VARIABLES = {
-    "2m_temperature": "t2m 2t tas t2",
-    "2m_dewpoint_temperature": "d2m 2d",
-    "sea_surface_temperature": "sst tos",
-    "skin_temperature": "skt ts",
-    "temperature": "t ta",
-    "geopotential": "z",
-    "specific_humidity": "q hus",
-    "relative_humidity": "r hur",
-    "u_component_of_wind": "u ua",
-    "v_component_of_wind": "v va",
-    "vertical_velocity": "w wap",
-    "vorticity": "vo",
-    "potential_vorticity": "pv",
-    "10m_u_component_of_wind": "u10 10u uas",
-    "10m_v_component_of_wind": "v10 10v vas",
-    "mean_sea_level_pressure": "msl psl",
-    "surface_pressure": "sp ps",
-    "total_precipitation": "tp",
-    "total_cloud_cover": "tcc",
-    "total_column_water_vapour": "tcwv",
-    "toa_incident_solar_radiation": "tisr",
-    "land_sea_mask": "lsm",
-    "soil_type": "slt",
-    "orography": "oro orog",
-}
-_ALIASES = {alias: name for name, aliases in VARIABLES.items() for alias in aliases.split()}
 _COORD_ATTRS = {
     TIME: {"standard_name": "time", "long_name": "time"},
     LAT: {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"},
@@ -109,17 +101,6 @@ _FORECAST_ATTRS = {
     LEAD: {"standard_name": "forecast_period", "long_name": "lead time"},
     VALID: {"standard_name": "time", "long_name": "valid time"},
 }
-
-
-def canonical_name(name: str) -> str:
-    """Return WeatherBench 2's name of a variable (``t2m`` is ``2m_temperature``).
-
-    Unknown names stay as they are. Capitals are forgiven in names longer than a letter.
-    """
-    if name in _ALIASES or name in VARIABLES or len(name) < 2:
-        return _ALIASES.get(name, name)
-    lower = name.lower()
-    return _ALIASES.get(lower, lower if lower in VARIABLES else name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +136,9 @@ def canonicalize(
     ds : xarray.Dataset, xarray.DataArray or any object with ``to_xarray()``
         A history (time and two dimensions of space) or a forecast (a lead time as well).
     variables : sequence of str, optional
-        What to take, by the caller's names or the canonical ones. Default: every variable that lies
-        on time and a grid.
+        What to take, by the caller's names or the canonical ones, one level of a variable as
+        ``geopotential_500`` or ``z500``. Default: every variable that lies on time and a grid, but
+        none that lies on several levels.
 
     Returns
     -------
@@ -183,26 +165,29 @@ def canonicalize(
     variables = [variables] if isinstance(variables, str) else variables
     ds = _dataset(ds, variables)
     found = find_axes(ds)
-    chosen = _chosen(ds, variables, {dim: role for dim, (role, _) in found.items()})
-    axes = _axes(ds, chosen, found)
+    ds, chosen = _chosen(ds, variables, {dim: role for dim, (role, _) in found.items()})
+    axes = _axes(ds, list(chosen), found)
     roles = {axis.dim: role for role, axis in axes.items() if axis.dim is not None}
     orders: dict[Hashable, Any] = {role: axis.order for role, axis in axes.items()}
     fields, data = {}, {}
-    for name in chosen:
-        variable, canonical = ds.variables[name].copy(deep=False), canonical_name(str(name))
+    for name, (canonical, levels) in chosen.items():
+        variable, base = ds.variables[name].copy(deep=False), canonical
+        if canonical not in VARIABLES and (on_level := split_level(canonical)):
+            base = on_level[0]
         sample = None
         if LEAD not in axes or not variable.attrs.get("units"):
             # One step only; a forecast that is still to be computed is not computed for this.
             one = variable.isel({d: 0 for d in variable.dims if roles.get(d) in (TIME, LEAD)})
             sample = one.to_numpy
-        temperature = canonical in VARIABLES and canonical.endswith("temperature")
+        temperature = base in VARIABLES and base.endswith("temperature")
         field = Field.of(name, variable, temperature=temperature, sample=sample)
         variable.dims = tuple(roles.get(d, d) for d in variable.dims)
         convert = None if field.as_is and field.dtype == np.float32 else field.decode
         out = arrange(variable, list(axes), orders, convert, np.float32)
         out.attrs = field.unpacked.attrs | ({} if field.unit is None else {"units": "K"})
-        if canonical in VARIABLES:
-            out.attrs.setdefault("long_name", canonical.replace("_", " "))
+        out.attrs |= levels
+        if base in VARIABLES:
+            out.attrs.setdefault("long_name", base.replace("_", " "))
         fields[canonical], data[canonical] = field, out
     attrs = _COORD_ATTRS | (_FORECAST_ATTRS if LEAD in axes else {})
     coords: dict[str, Any] = {
@@ -247,41 +232,52 @@ def _quoted(names: Iterable[Hashable]) -> str:
     return ", ".join(repr(str(n)) for n in names)
 
 
-def _named(ds: xr.Dataset, variables: Sequence[str]) -> list[Hashable]:
-    """Names in `ds` of the variables asked for by their own or their canonical names."""
-    chosen: list[Hashable] = []
-    for wanted in variables:
-        alike = [v for v in ds.data_vars if canonical_name(str(v)) == canonical_name(wanted)]
-        if wanted in ds.data_vars or len(alike) == 1:
-            chosen.append(wanted if wanted in ds.data_vars else alike[0])
-            continue
-        if alike:
-            raise InputError(f"variable '{wanted}' could be any of {_quoted(alike)}: name one")
-        near = difflib.get_close_matches(wanted, [str(v) for v in ds.data_vars], n=3)
+def _named(ds: xr.Dataset, wanted: str) -> Meant:
+    """Find the one variable that is asked for by its own name, its canonical one or an alias."""
+    found = meant(ds, wanted)
+    if len(found) == 1:
+        return found[0]
+    if found:
         raise InputError(
-            f"variable '{wanted}' is not in the Dataset, which has {_quoted(ds.data_vars)}"
-            f"{f' (did you mean {_quoted(near)}?)' if near else ''}: if it goes by another name, "
-            f"use ds.rename({{'...': '{wanted}'}})"
+            f"variable '{wanted}' could be any of {_quoted(m.name for m in found)}: name one"
         )
-    return chosen
+    if on_level := split_level(canonical_name(wanted)):
+        base, level = on_level
+        for name in (v for v in ds.data_vars if canonical_name(str(v)) == base):
+            levels = levels_of(ds, name)
+            there = f"has {levels.text} hPa" if levels else "has no coordinate of pressure levels"
+            hint = "ask for one of these" if levels else f"ask for '{base}' if it lies on that one"
+            raise InputError(f"variable '{wanted}': '{name}' {there}, not {level:g} hPa: {hint}")
+    near = difflib.get_close_matches(wanted, [str(v) for v in ds.data_vars], n=3)
+    raise InputError(
+        f"variable '{wanted}' is not in the Dataset, which has {_quoted(ds.data_vars)}"
+        f"{f' (did you mean {_quoted(near)}?)' if near else ''}: if it goes by another name, "
+        f"use ds.rename({{'...': '{wanted}'}})"
+    )
 
 
 def _chosen(
     ds: xr.Dataset, variables: Sequence[str] | None, roles: Mapping[Hashable, str]
-) -> list[Hashable]:
-    """Names of the variables to take: those asked for, or all that can be used."""
-    names = list(ds.data_vars) if variables is None else _named(ds, variables)
-    reasons = {name: reason for name in names if (reason := _unfit(ds, name, roles))}
-    chosen = [name for name in names if name not in reasons]
+) -> tuple[xr.Dataset, dict[Hashable, tuple[str, dict[str, Any]]]]:
+    """Take the variables asked for, or all that can be used.
+
+    Returns the Dataset, with a variable for every level that is taken of several, and for each
+    variable its canonical name and what its level adds to its attributes.
+    """
+    picked = meant(ds) if variables is None else [_named(ds, wanted) for wanted in variables]
+    ds = ds.assign({m.label: m.of(ds) for m in picked if m.position is not None})
+    reasons = {m.label: reason for m in picked if (reason := _unfit(ds, m.label, roles))}
+    chosen = [m for m in picked if m.label not in reasons]
     if reasons and (variables is not None or not chosen):
         raise InputError("; ".join(list(reasons.values())[:3]))
     if reasons:
         logger.info("left out: %s", "; ".join(reasons.values()))
-    if len({canonical_name(str(name)) for name in chosen}) < len(chosen):
+    if len({m.canonical for m in chosen}) < len(chosen):
         raise InputError(
-            f"several of {_quoted(chosen)} are one variable: ask for it by variables=[...]"
+            f"several of {_quoted(m.label for m in chosen)} are one variable: ask for it by "
+            "variables=[...]"
         )
-    return chosen
+    return ds, {m.label: (m.canonical, m.attrs) for m in chosen}
 
 
 def _unfit(ds: xr.Dataset, name: Hashable, roles: Mapping[Hashable, str]) -> str | None:
@@ -314,9 +310,13 @@ def _unfit(ds: xr.Dataset, name: Hashable, roles: Mapping[Hashable, str]) -> str
         extra = dim not in roles or (geographic and roles[dim] in (Y, X))
         if extra and ds.sizes[dim] != 1:
             first = f"sel({dim}={ds[dim].values[0]})" if dim in ds.coords else f"isel({dim}=0)"
+            levels, asked = levels_of(ds, name), ""
+            if levels is not None and levels.dim == dim:
+                one = level_name(canonical_name(str(name)), float(levels.values[0]))
+                asked = f", or ask for a level by its name, as '{one}' (it has {levels.text} hPa)"
             return (
                 f"'{name}' has an extra dimension '{dim}' of size {ds.sizes[dim]}: select one "
-                f"with ds.{first}"
+                f"with ds.{first}{asked}"
             )
     return None
 
@@ -550,7 +550,7 @@ def check(
     InputError
         At the first thing that is wrong.
     """
-    names = list(ds.data_vars) if variables is None else _named(ds, variables)
+    names = list(ds.data_vars) if variables is None else [_named(ds, v).name for v in variables]
     for name in names:
         array = ds[name]
         expected = tuple(d for d in DIMS if d in array.dims)

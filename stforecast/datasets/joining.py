@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..conventions import (
@@ -22,16 +21,22 @@ from ..conventions import (
     TIME,
     VARIABLES,
     InputError,
+    Meant,
     canonical_name,
     canonicalize,
     find_axes,
+    levels_of,
+    meant,
+    split_level,
 )
+from ._lazy import _Joined, _Repeated
 from .periods import when
-from .sources import READ_ERRORS, open_lazy
+from .sources import open_parts
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 16 * 2**20  # of float32: small enough for a few at once, large enough for dask
+_PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue")
 
 
 def open_joined(
@@ -40,14 +45,22 @@ def open_joined(
     wanted: Sequence[str] | None,
     chunks: Any,
     storage_options: Mapping[str, Any] | None,
+    *,
+    adapt: Callable[[xr.Dataset, object], xr.Dataset] | None = None,
+    every: bool = False,
 ) -> xr.Dataset:
-    """Open sources, join them and bring them through the gate."""
+    """Open sources, join them and bring them through the gate.
+
+    `adapt` makes plain what is peculiar to a source, given its Dataset and its name. Without
+    `wanted`, all known variables are taken, or with `every` all that lie on time and a grid.
+    """
     with ExitStack() as stack:
         opened = []
         for source in sources:
-            ds = open_lazy(source, storage_options)
-            stack.callback(ds.close)
-            opened.append(_part(source, ds, wanted))
+            for ds in open_parts(source, storage_options):
+                stack.callback(ds.close)
+                ds = ds if adapt is None else adapt(ds, source)
+                opened.append(_part(source, ds, wanted, every))
         raw, dims, spans = _combine(opened, label, wanted)
         if chunks is not None:
             from dask.base import tokenize
@@ -56,11 +69,15 @@ def open_joined(
             token = tokenize(stamps, raw[dims[TIME]].variable)  # a file that changed is another
             raw = raw.chunk(_chunks(raw, dims, spans, chunks), token=token)
         try:
-            result, _ = canonicalize(raw, [str(v) for v in raw.data_vars])
+            result, labels = canonicalize(raw, [str(v) for v in raw.data_vars])
         except InputError as error:
             named = str(label) in str(error)  # by what could not be read
             raise InputError(str(error) if named else f"{label}: {error}") from error
         stack.pop_all()
+    for name, field in labels.fields.items():
+        packing = {k: field.encoding[k] for k in _PACKING if k in field.encoding}
+        if field.unit in (None, "K") and np.dtype(packing.get("dtype", "f4")).kind in "iu":
+            result[name].encoding = packing  # so that it can be written as it came
     result.set_close(partial(_close, [part.ds for part in opened]))
     return result
 
@@ -92,16 +109,17 @@ class _Part:
     ds: xr.Dataset
     dims: dict[str, Hashable]
     coords: dict[str, Hashable | None]
-    picked: dict[str, Hashable]
+    labels: dict[str, Hashable]  # the file's names of variables
+    variables: dict[str, xr.Variable]
     times: np.ndarray
 
     def roles(self, name: str) -> set[str]:
         """Canonical dimensions of a variable."""
-        return {role for role, dim in self.dims.items() if dim in self.ds[self.picked[name]].dims}
+        return {role for role, dim in self.dims.items() if dim in self.variables[name].dims}
 
     def stored(self, name: str) -> int:
         """Time steps in a stored chunk of a variable."""
-        chunks = self.ds[self.picked[name]].encoding.get("preferred_chunks") or {}
+        chunks = self.variables[name].encoding.get("preferred_chunks") or {}
         return int(chunks.get(self.dims[TIME], 1))
 
     @property
@@ -109,94 +127,26 @@ class _Part:
         return f"{when(self.times.min())} to {when(self.times.max())}"
 
 
-class _Joined(BackendArray):
-    """A variable in several files, joined along one dimension and read when used.
-
-    Errors while reading name the file.
-    """
-
-    def __init__(self, name: Hashable, pieces: Sequence[tuple[str, xr.Variable]], axis: int | None):
-        first = pieces[0][1]
-        self.name, self.pieces, self.axis = name, list(pieces), axis
-        self.dtype = np.result_type(*(v.dtype for _, v in pieces))
-        self.shape = first.shape
-        if axis is not None:
-            self.ends = np.cumsum([v.shape[axis] for _, v in pieces])
-            self.shape = (*first.shape[:axis], int(self.ends[-1]), *first.shape[axis + 1 :])
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        if self.axis is None:
-            return self._piece(0, key)
-        axis, along = self.axis, key[self.axis]
-        wanted = np.atleast_1d(np.arange(self.shape[axis])[along])
-        owner = np.searchsorted(self.ends, wanted, side="right")
-        read = []
-        for run in np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(owner)) + 1):
-            piece = int(owner[run[0]]) if len(run) else 0
-            local = wanted[run] - (self.ends[piece - 1] if piece else 0)
-            read.append(self._piece(piece, (*key[:axis], _as_slice(local), *key[axis + 1 :])))
-        # Integers before `axis` have dropped their dimensions.
-        here = axis - sum(isinstance(k, (int, np.integer)) for k in key[:axis])
-        out = read[0] if len(read) == 1 else np.concatenate(read, axis=here)
-        return out.take(0, axis=here) if isinstance(along, (int, np.integer)) else out
-
-    def _piece(self, number: int, key: tuple[Any, ...]) -> np.ndarray:
-        source, variable = self.pieces[number]
-        try:
-            return variable[key].to_numpy().astype(self.dtype, copy=False)
-        except InputError:
-            raise
-        except READ_ERRORS as error:
-            raise InputError(
-                f"{source}: '{self.name}' cannot be read at {_where(variable, key)} "
-                f"({type(error).__name__}: {error}): the file is damaged. Copy or download it again"
-            ) from error
-
-
-def _as_slice(index: np.ndarray) -> slice | np.ndarray:
-    """Write neighbours as a slice, which files read faster than a list."""
-    if len(index) and (np.diff(index) == 1).all():
-        return slice(int(index[0]), int(index[-1]) + 1)
-    return index
-
-
-def _where(variable: xr.Variable, key: tuple[Any, ...]) -> str:
-    places = (np.atleast_1d(np.arange(n)[k]) for n, k in zip(variable.shape, key, strict=True))
-    spans = (f"{d} {p[0]}..{p[-1]}" for d, p in zip(variable.dims, places, strict=True) if len(p))
-    return ", ".join(spans)
-
-
-def _part(source: str | Path, ds: xr.Dataset, wanted: Sequence[str] | None) -> _Part:
+def _part(source: str | Path, ds: xr.Dataset, wanted: Sequence[str] | None, every: bool) -> _Part:
     """Look at an opened file: its axes, its times, and the variables to take from it."""
     found = find_axes(ds)
     roles = {dim: role for dim, (role, _) in found.items()}
-
-    def here(name: Hashable) -> set[str]:
-        return {roles[d] for d in ds[name].dims if d in roles}
-
-    fits = {
-        name: canonical_name(str(name))
-        for name in ds.data_vars
-        if TIME in here(name) and ({LAT, LON} <= here(name) or {"y", "x"} <= here(name))
+    labels: dict[str, Hashable] = {}
+    variables: dict[str, xr.Variable] = {}
+    sought = _worth_taking(ds, roles, every) if wanted is None else None
+    for m in sought or (m for w in wanted or () for m in meant(ds, w)):
+        on_level = split_level(m.canonical) if m.levels else None
+        # With its level: another file may have the same variable on another one.
+        label = f"{m.name}_{on_level[1]:g}" if on_level else m.name
+        if labels.setdefault(m.canonical, label) != label:
+            raise InputError(
+                f"{source}: '{labels[m.canonical]}' and '{label}' are the same variable: name one"
+            )
+        variables[m.canonical] = m.of(ds)
+        variables[m.canonical].attrs = variables[m.canonical].attrs | m.attrs
+    dims = {
+        role: dim for dim, role in roles.items() if any(dim in v.dims for v in variables.values())
     }
-    if wanted is not None:
-        names = {canonical_name(w) for w in wanted}
-        chosen = [n for n in ds.data_vars if n in wanted or canonical_name(str(n)) in names]
-    else:
-        extra = {n for n in fits if any(d not in roles and ds.sizes[d] > 1 for d in ds[n].dims)}
-        chosen = [n for n in fits if fits[n] in VARIABLES and n not in extra]
-        if not chosen and len(fits) == 1:
-            chosen = list(fits)
-    picked: dict[str, Hashable] = {}
-    for name in chosen:
-        before = picked.setdefault(canonical_name(str(name)), name)
-        if before != name:
-            raise InputError(f"{source}: '{before}' and '{name}' are the same variable: name one")
-    dims = {role: dim for dim, role in roles.items() if any(dim in ds[n].dims for n in chosen)}
     coords = {role: found[dim][1] for role, dim in dims.items()}
     times = np.empty(0)
     if TIME in dims:
@@ -209,7 +159,38 @@ def _part(source: str | Path, ds: xr.Dataset, wanted: Sequence[str] | None) -> _
             raise InputError(f"{source}: it has no times, dimension '{dims[TIME]}' has size 0")
         if twice := len(times) - len(np.unique(times)):
             raise InputError(f"{source}: {twice} of its {len(times)} times are duplicates")
-    return _Part(source, ds, dims, coords, picked, times)
+    return _Part(source, ds, dims, coords, labels, variables, times)
+
+
+def _worth_taking(ds: xr.Dataset, roles: Mapping[Hashable, str], every: bool) -> list[Meant]:
+    """Variables on time and a grid: all of them, or those that are known, or else the only one."""
+    fits, plain = [], []
+    for m in meant(ds):
+        dims = ds.variables[m.name].dims
+        here = {roles[d] for d in dims if d in roles}
+        on_grid = {LAT, LON} <= here or {"y", "x"} <= here
+        if TIME in here and on_grid and not _has_levels(ds, m.name):
+            fits.append(m)
+            if not any(d not in roles and ds.sizes[d] > 1 for d in dims):
+                plain.append(m)
+    if not every:
+        plain = [m for m in plain if _is_known(m.canonical)]
+    return plain if plain or len(fits) != 1 else fits
+
+
+def _is_known(canonical: str) -> bool:
+    on_level = split_level(canonical)
+    return canonical in VARIABLES or (on_level is not None and on_level[0] in VARIABLES)
+
+
+def _with_levels(ds: xr.Dataset, name: Hashable) -> str:
+    levels = levels_of(ds, name)
+    return f"{name} (on {levels.text} hPa)" if levels and levels.dim else str(name)
+
+
+def _has_levels(ds: xr.Dataset, name: Hashable) -> bool:
+    levels = levels_of(ds, name)
+    return levels is not None and levels.dim is not None and len(levels.values) > 1
 
 
 def _same_grid(a: _Part, b: _Part) -> None:
@@ -247,7 +228,7 @@ def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
     pieces: list[tuple[str, xr.Variable]] = []
     forms: dict[tuple[Any, str], _Part] = {}
     for part in parts:
-        variable = part.ds.variables[part.picked[name]]
+        variable = part.variables[name]
         rename = {dim: first.dims[role] for role, dim in part.dims.items() if role in first.dims}
         piece = xr.Variable([rename.get(d, d) for d in variable.dims], variable._data)
         piece.attrs, piece.encoding = variable.attrs, variable.encoding
@@ -261,8 +242,11 @@ def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
         )
     head = pieces[0][1]
     axis = head.dims.index(first.dims[TIME]) if TIME in parts[0].roles(name) else None
-    array = indexing.LazilyIndexedArray(_Joined(parts[0].picked[name], pieces, axis))
-    return xr.Variable(head.dims, array, head.attrs, head.encoding)
+    array = indexing.LazilyIndexedArray(_Joined(parts[0].labels[name], pieces, axis))
+    packings = [str({k: piece.encoding.get(k) for k in _PACKING}) for _, piece in pieces]
+    alike = len(set(packings)) == 1
+    encoding = {k: v for k, v in head.encoding.items() if alike or k not in _PACKING}
+    return xr.Variable(head.dims, array, head.attrs, encoding)
 
 
 def _combine(
@@ -275,17 +259,19 @@ def _combine(
     """
     parts: dict[str, list[_Part]] = {}
     for part in opened:
-        for name in part.picked:
+        for name in part.variables:
             parts.setdefault(name, []).append(part)
     missing = [w for w in wanted or () if canonical_name(w) not in parts]
     if missing or not parts:
-        there = sorted({str(v) for p in opened for v in p.ds.data_vars})
+        there = sorted({_with_levels(p.ds, v) for p in opened for v in p.ds.data_vars})
         sought = (
             f"variable {', '.join(map(repr, missing))}"
             if missing
             else "known variable on time and a grid"
         )
         hint = "" if missing or not there else ". Name what you want with variables=[...]"
+        if any("hPa" in v for v in there):
+            hint += ", a level as in 'geopotential_500'" if hint else ""
         raise InputError(f"{label}: no {sought} in it; found {some(there) or 'no variables'}{hint}")
     timed = {n: [p for p in ps if TIME in p.roles(n)] for n, ps in parts.items()}
     moving = {n: _in_order(ps) for n, ps in timed.items() if ps}
@@ -320,13 +306,15 @@ def _combine(
             data[name] = data[name].isel({along: order[np.searchsorted(own[order], every)]})
     for name, ps in fixed.items():
         still = _join(name, ps, first)
-        values = np.broadcast_to(still.to_numpy(), (len(every), *still.shape))
-        data[name] = xr.Variable((along, *still.dims), values, still.attrs)
+        array = indexing.LazilyIndexedArray(_Repeated(still, len(every)))
+        data[name] = xr.Variable((along, *still.dims), array, still.attrs)
 
     time = first.ds.variables[first.coords[TIME]]
-    coords = {c: v.variable for c, v in first.ds.coords.items() if along not in v.dims}
+    here = {d for v in data.values() for d in v.dims} - {along}
+    coords = {c: v.variable for c, v in first.ds.coords.items() if here.issuperset(v.dims)}
     coords[first.coords[TIME]] = xr.Variable((along,), every, time.attrs)
-    names = {parts[n][0].picked[n]: v for n, v in data.items()}
+    asked = [canonical_name(w) for w in wanted or data]
+    names = {parts[n][0].labels[n]: data[n] for n in asked}
     return xr.Dataset(names, coords, first.ds.attrs), first.dims, spans
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 import xarray as xr
 
 from ..conventions import InputError
+from . import _grib
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,21 @@ def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = No
     for warning in caught:
         logger.info("%s: %s", source, warning.message)
     return ds
+
+
+def open_parts(
+    source: str | Path, storage_options: Mapping[str, Any] | None = None
+) -> list[xr.Dataset]:
+    """Open a source as :func:`open_lazy` does; a GRIB file gives a Dataset a grid."""
+    if not is_remote(source) and _grib.is_grib(Path(source)):
+        return _grib.open_grib(Path(source))
+    return [open_lazy(source, storage_options)]
+
+
+def is_read_error(error: Exception) -> bool:
+    """Whether an error came from data that a library cannot read, GRIB's among them."""
+    foreign = type(error).__module__.partition(".")[0] in ("gribapi", "eccodes", "cfgrib")
+    return isinstance(error, READ_ERRORS) or foreign
 
 
 def _reason(error: BaseException) -> str:

@@ -1,0 +1,269 @@
+"""The names of variables, and the pressure levels that are part of a name.
+
+``geopotential_500`` is the variable ``geopotential`` on 500 hPa, whatever the caller calls its
+variable and its levels, and however these are written (``level``, ``plev`` in Pa, ...). Public
+names of this module are to be had from :mod:`stforecast.conventions`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+# Canonical name (WeatherBench 2, ECMWF): short names in GRIB, CDS, WeatherBench 1, CMIP, WRF.
+VARIABLES = {
+    "2m_temperature": "t2m 2t tas t2",
+    "2m_dewpoint_temperature": "d2m 2d",
+    "sea_surface_temperature": "sst tos",
+    "skin_temperature": "skt ts",
+    "temperature": "t ta",
+    "geopotential": "z",
+    "geopotential_height": "gh zg hgt",
+    "specific_humidity": "q hus",
+    "relative_humidity": "r hur",
+    "u_component_of_wind": "u ua",
+    "v_component_of_wind": "v va",
+    "vertical_velocity": "w wap",
+    "vorticity": "vo",
+    "divergence": "",
+    "potential_vorticity": "pv",
+    "ozone_mass_mixing_ratio": "o3",
+    "specific_cloud_ice_water_content": "ciwc",
+    "specific_cloud_liquid_water_content": "clwc",
+    "wind_speed": "",
+    "10m_u_component_of_wind": "u10 10u uas",
+    "10m_v_component_of_wind": "v10 10v vas",
+    "100m_u_component_of_wind": "u100 100u",
+    "100m_v_component_of_wind": "v100 100v",
+    "10m_wind_speed": "si10 10si",
+    "mean_sea_level_pressure": "msl psl slp",
+    "surface_pressure": "sp ps",
+    "total_precipitation": "tp",
+    "total_precipitation_6hr": "",
+    "total_precipitation_24hr": "",
+    "total_cloud_cover": "tcc",
+    "total_column_water_vapour": "tcwv",
+    "total_column_water": "tcw",
+    "boundary_layer_height": "blh",
+    "convective_available_potential_energy": "cape",
+    "sea_ice_cover": "siconc",
+    "snow_depth": "",
+    "surface_solar_radiation_downwards": "ssrd",
+    "surface_thermal_radiation_downwards": "strd",
+    "toa_incident_solar_radiation": "tisr",
+    "land_sea_mask": "lsm",
+    "soil_type": "slt",
+    "orography": "oro orog",
+    "geopotential_at_surface": "",
+}
+_UPPER_AIR = {
+    "temperature",
+    "geopotential",
+    "geopotential_height",
+    "specific_humidity",
+    "relative_humidity",
+    "u_component_of_wind",
+    "v_component_of_wind",
+    "vertical_velocity",
+    "vorticity",
+    "divergence",
+    "potential_vorticity",
+    "ozone_mass_mixing_ratio",
+    "specific_cloud_ice_water_content",
+    "specific_cloud_liquid_water_content",
+    "wind_speed",
+}
+# `t1` and `v2` are too often other things: levels of one digit want an underscore.
+_ON_LEVEL = re.compile(r"(?:(.+)_(\d+(?:\.\d+)?)|(.*[a-z])(\d\d+))(?:_?hpa)?")
+_ALIASES = {alias: name for name, aliases in VARIABLES.items() for alias in aliases.split()}
+_LEVEL_NAMES = (
+    *("level", "levels", "lev", "plev", "plevel", "pressure_level", "pressure", "air_pressure"),
+    *("isobaricinhpa", "isobaricinpa", "isobaric", "isobaric1"),
+)
+_HECTOPASCALS = {
+    **dict.fromkeys(("hpa", "hectopascal", "hectopascals"), 1.0),
+    **dict.fromkeys(("millibar", "millibars", "mbar", "mb"), 1.0),
+    **dict.fromkeys(("pa", "pascal", "pascals"), 0.01),
+    "kpa": 10.0,
+}
+_IN_PASCALS = ("plev", "isobaricinpa")  # without units
+_OTHER_LEVELS = ("model", "hybrid", "sigma", "soil", "depth")
+_LEVELLED = re.compile(r"(.+)_(\d+(?:\.\d+)?)")
+
+
+class Levels(NamedTuple):
+    """The pressure levels of a variable."""
+
+    coord: Hashable
+    dim: Hashable | None  # None: a scalar coordinate
+    values: np.ndarray  # hPa
+
+    def find(self, level: float) -> int | None:
+        """Position of a level, or None."""
+        near = np.flatnonzero(np.abs(self.values - level) <= 1e-4 * level)
+        return int(near[0]) if len(near) else None
+
+    @property
+    def text(self) -> str:
+        return ", ".join(f"{v:g}" for v in self.values)
+
+
+def level_name(base: str, level: float) -> str:
+    """Name of a variable on a level (hPa): ``geopotential_500``."""
+    return f"{base}_{level:g}"
+
+
+def split_level(name: str) -> tuple[str, float] | None:
+    """Read ``geopotential_500``: the variable and the level; None if there is no level in it."""
+    match = _LEVELLED.fullmatch(name)
+    return (match[1], float(match[2])) if match and float(match[2]) > 0 else None
+
+
+def level_attrs(level: float) -> dict[str, Any]:
+    """Attributes of a variable on one level."""
+    return {"level": float(level), "level_units": "hPa"}
+
+
+def levels_of(ds: xr.Dataset, name: Hashable) -> Levels | None:
+    """Find the pressure levels that a variable lies on; only coordinates are read."""
+    for coord, dim in _candidates(ds, name):
+        values = _hectopascals(coord, ds.variables[coord], along=dim is not None)
+        if values is not None:
+            return Levels(coord, dim, values)
+    return None
+
+
+def _candidates(ds: xr.Dataset, name: Hashable) -> Iterator[tuple[Hashable, Hashable | None]]:
+    dims = ds.variables[name].dims
+    for coord, array in ds.coords.items():
+        if array.ndim == 1 and array.dims[0] in dims:
+            yield coord, array.dims[0]
+    for coord, array in ds.coords.items():
+        if array.ndim == 0:
+            yield coord, None
+
+
+def _hectopascals(name: Hashable, variable: xr.Variable, *, along: bool) -> np.ndarray | None:
+    """Values of a coordinate in hPa, or None if it is no pressure level."""
+    if variable.dtype.kind not in "fiu":
+        return None
+    attrs, lower = variable.attrs, str(name).lower()
+    units = str(attrs.get("units", "")).strip().lower()
+    factor = _HECTOPASCALS.get(units)
+    about = f"{attrs.get('long_name', '')} {attrs.get('standard_name', '')}".lower()
+    named = lower in _LEVEL_NAMES or "air_pressure" in about
+    if not (named or (along and factor)) or (units not in ("", "1") and factor is None):
+        return None
+    if factor is None and any(word in about for word in _OTHER_LEVELS):
+        return None
+    values = np.atleast_1d(variable.to_numpy()).astype(np.float64)
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        return None
+    if factor is None:  # no level lies below 1100 hPa, and hardly a file ends above 11 hPa
+        factor = 0.01 if lower in _IN_PASCALS or values.max() > 1100 else 1.0
+    return np.round(values * factor, 6)
+
+
+# --- what is meant by a name ---------------------------------------------------------------------
+
+
+def canonical_name(name: str) -> str:
+    """Return WeatherBench 2's name of a variable (``t2m`` is ``2m_temperature``).
+
+    A pressure level (hPa) is part of the name: ``z500`` and ``z_500`` are ``geopotential_500``.
+    Unknown names stay as they are. Capitals are forgiven in names longer than a letter.
+    """
+    if name in _ALIASES or name in VARIABLES or len(name) < 2:
+        return _ALIASES.get(name, name)
+    lower = name.lower()
+    if lower in _ALIASES or lower in VARIABLES:
+        return _ALIASES.get(lower, lower)
+    if match := _ON_LEVEL.fullmatch(lower):
+        base, level = match[1] or match[3], float(match[2] or match[4])
+        if level > 0 and _ALIASES.get(base, base) in _UPPER_AIR:
+            return level_name(_ALIASES.get(base, base), level)
+    return name
+
+
+class Meant(NamedTuple):
+    """A variable that is meant by a name: where it is, and on which level."""
+
+    name: Hashable  # of the variable in the caller's Dataset
+    canonical: str
+    levels: Levels | None = None
+    position: int | None = None  # of the level, where the variable has several
+
+    @property
+    def label(self) -> Hashable:
+        """The caller's name, with the level where the variable has several."""
+        if self.position is None:
+            return self.name
+        assert self.levels is not None
+        return level_name(str(self.name), float(self.levels.values[self.position]))
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What the level adds to the attributes."""
+        if self.levels is None:
+            return {}
+        return level_attrs(float(self.levels.values[self.position or 0]))
+
+    def of(self, ds: xr.Dataset) -> xr.Variable:
+        """Take the variable out of a Dataset, lazily; its level is in the attributes."""
+        variable = ds.variables[self.name].copy(deep=False)
+        if self.position is not None:
+            assert self.levels is not None
+            variable = variable.isel({self.levels.dim: self.position})
+            variable.attrs = variable.attrs | self.attrs
+        return variable
+
+
+def meant(ds: xr.Dataset, wanted: str | None = None) -> list[Meant]:
+    """Find what is meant by a name, or without one all variables by their canonical names.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Any. Only coordinates are read.
+    wanted : str, optional
+        The caller's name, a canonical one or an alias, with or without a level: ``t2m``, ``z500``.
+
+    Returns
+    -------
+    list of Meant
+        Empty if nothing fits; several if the name is ambiguous.
+    """
+    if wanted is None:
+        return [_by_itself(ds, name) for name in ds.data_vars]
+    canonical = canonical_name(wanted)
+    if wanted in ds.data_vars:
+        return [Meant(wanted, canonical)]
+    alike = [Meant(v, canonical) for v in ds.data_vars if canonical_name(str(v)) == canonical]
+    if alike or (on_level := split_level(canonical)) is None:
+        return alike
+    base, level = on_level
+    for name in ds.data_vars:
+        if canonical_name(str(name)) != base or (levels := levels_of(ds, name)) is None:
+            continue
+        position = levels.find(level)
+        if position is not None:
+            several = levels.dim is not None and len(levels.values) > 1
+            alike.append(Meant(name, canonical, levels, position if several else None))
+    return alike
+
+
+def _by_itself(ds: xr.Dataset, name: Hashable) -> Meant:
+    """Name a variable that nobody asked for: with its level, if it is known to lie on one."""
+    canonical = canonical_name(str(name))
+    if (canonical in VARIABLES and canonical not in _UPPER_AIR) or split_level(canonical):
+        return Meant(name, canonical)
+    levels = levels_of(ds, name)
+    # A scalar level comes with every variable of a Dataset, whether it lies on it or not.
+    known = levels is not None and (levels.dim is not None or canonical in _UPPER_AIR)
+    if levels is None or not known or len(levels.values) != 1:
+        return Meant(name, canonical)
+    return Meant(name, level_name(canonical, float(levels.values[0])), levels)
