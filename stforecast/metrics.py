@@ -7,6 +7,10 @@ A metric is computed in three steps, so that scores of any amount of data can be
    any order, so blocks may come in any order or from several machines;
 3. the *metric*, a function of the mean (:data:`METRICS`). The root of RMSE is taken here, last.
 
+Measures of whole frames (SSIM, PSNR) have no value at a point: their statistic is one number for
+each frame and variable (:data:`FRAME_STATISTICS`), the mean over variables makes it the frame's,
+the metric is a function of that, and what is reported is the plain mean of the frames' metrics.
+
 **NaN policy.** A NaN at a point with a weight makes every mean it enters NaN: missing data must
 not look like a good score. A point leaves the score only where its weight is zero.
 """
@@ -21,16 +25,22 @@ from typing import Any
 
 import numpy as np
 
+from . import images
 from .conventions import InputError
+from .images import psnr, ssim
 
 __all__ = [
+    "FRAME_STATISTICS",
     "METRICS",
     "STATISTICS",
     "Metric",
     "WeightedMean",
     "anomaly_correlation",
     "area_weights",
+    "cell_bounds",
     "grid_weights",
+    "psnr",
+    "ssim",
 ]
 
 log = logging.getLogger(__name__)
@@ -66,6 +76,32 @@ def area_weights(latitude: Any, *, bounds: Any = None) -> np.ndarray:
         If latitudes are not one-dimensional, strictly monotonic and within ±90 degrees, or the
         bounds do not enclose them.
     """
+    if np.size(latitude) == 1 and bounds is None:
+        cell_bounds(latitude)  # refuses what is no latitude; one row weighs what it weighs
+        return np.ones(1)
+    low, high = np.deg2rad(cell_bounds(latitude, bounds=bounds).T)
+    area = np.sin(high) - np.sin(low)
+    return area / area.mean()
+
+
+def cell_bounds(latitude: Any, *, bounds: Any = None) -> np.ndarray:
+    """Southern and northern bound of the cells of latitude rows, as :func:`area_weights` has them.
+
+    Parameters
+    ----------
+    latitude, bounds : array-like
+        As for :func:`area_weights`.
+
+    Returns
+    -------
+    numpy.ndarray of shape (N, 2), float64
+        Degrees north. The cell of a single row has no height: both bounds are its latitude.
+
+    Raises
+    ------
+    InputError
+        As :func:`area_weights`.
+    """
     lat = np.asarray(latitude, dtype=np.float64)
     if lat.ndim != 1 or lat.size == 0:
         raise InputError(
@@ -91,14 +127,12 @@ def area_weights(latitude: Any, *, bounds: Any = None) -> np.ndarray:
         if np.any(low > lat + 1e-6) or np.any(high < lat - 1e-6):
             raise InputError("each latitude must lie within the bounds given for it")
     elif lat.size == 1:
-        return np.ones(1)
+        low = high = lat
     else:
         mid = (lat[:-1] + lat[1:]) / 2
         edge = np.concatenate([[_outer(lat[0], -steps[0])], mid, [_outer(lat[-1], steps[-1])]])
         low, high = np.minimum(edge[:-1], edge[1:]), np.maximum(edge[:-1], edge[1:])
-    low, high = (np.deg2rad(np.clip(e, -90, 90)) for e in (low, high))
-    area = np.sin(high) - np.sin(low)
-    return area / area.mean()
+    return np.clip(np.stack([low, high], axis=1), -90, 90)
 
 
 def _outer(point: float, outward: float) -> float:
@@ -153,6 +187,20 @@ STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
+# Frame statistics: (forecast, truth, data_range) of (..., H, W) -> (...), a mean over pixels.
+FRAME_STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "similarity": lambda f, t, span: images.ssim(f, t, data_range=span),
+    "relative_squared_error": lambda f, t, span: images.relative_squared_error(
+        f, t, data_range=span
+    ),
+    "paper_similarity": lambda f, t, _: images.paper_ssim(f, t),
+    "wrapped_error": lambda f, t, _: images.wrapped_error(f, t),
+}
+
+
+PERCEPTUAL = "perceptual_distance"  # of frames too, but of all channels at once: LPIPS
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric: the statistic it is the mean of, and what is done to that mean.
@@ -160,20 +208,34 @@ class Metric:
     Parameters
     ----------
     statistic : str
-        Key of :data:`STATISTICS`, or ``"anomaly_correlation"``, which is not a per-point
-        statistic and is computed by :func:`anomaly_correlation`.
+        Key of :data:`STATISTICS` or :data:`FRAME_STATISTICS`; or ``"anomaly_correlation"``, which
+        is not a per-point statistic and is computed by :func:`anomaly_correlation`; or
+        ``"perceptual_distance"``, by :func:`stforecast.lpips.load_lpips`.
     finish : callable
-        From the mean of the statistic to the metric.
+        From the mean of the statistic to the metric; of each frame for frame statistics.
     units : callable
         From the unit of the variable to that of the metric.
     long_name : str
         The metric in words.
+    summed : bool
+        Whether it is the sum over a frame's points (and variables) in place of the mean.
     """
 
     statistic: str
     finish: Callable[[np.ndarray], np.ndarray]
     units: Callable[[str], str]
     long_name: str
+    summed: bool = False
+
+    @property
+    def of_frames(self) -> bool:
+        """Whether it is one of whole frames, all points alike: no part of a frame has a value."""
+        return self.summed or self.frame_by_frame
+
+    @property
+    def frame_by_frame(self) -> bool:
+        """Whether each frame has a metric, and the score is their mean."""
+        return self.statistic in FRAME_STATISTICS or self.statistic == PERCEPTUAL
 
 
 def _same(value: Any) -> Any:
@@ -181,7 +243,17 @@ def _same(value: Any) -> Any:
 
 
 def _squared(unit: str) -> str:
+    if unit == "1":
+        return "1"
     return f"{unit}**2" if unit.isalpha() else f"({unit})**2"
+
+
+def _none(_: str) -> str:
+    return "1"
+
+
+def _decibel(_: str) -> str:
+    return "dB"
 
 
 METRICS: dict[str, Metric] = {
@@ -189,7 +261,26 @@ METRICS: dict[str, Metric] = {
     "mse": Metric("squared_error", _same, _squared, "mean squared error"),
     "mae": Metric("absolute_error", _same, _same, "mean absolute error"),
     "bias": Metric("error", _same, _same, "mean error, forecast minus truth"),
-    "acc": Metric("anomaly_correlation", _same, lambda _: "1", "anomaly correlation coefficient"),
+    "acc": Metric("anomaly_correlation", _same, _none, "anomaly correlation coefficient"),
+    "mse_sum": Metric("squared_error", _same, _squared, "squared error summed over a frame", True),
+    "mae_sum": Metric("absolute_error", _same, _same, "absolute error summed over a frame", True),
+    "ssim": Metric("similarity", _same, _none, "structural similarity"),
+    "psnr": Metric(
+        "relative_squared_error", images.decibels, _decibel, "peak signal-to-noise ratio"
+    ),
+    "ssim_paper": Metric(
+        "paper_similarity",
+        _same,
+        _none,
+        "structural similarity, as the SimVP papers print it (clipped, data range 2)",
+    ),
+    "psnr_paper": Metric(
+        "wrapped_error",
+        images.decibels,
+        _decibel,
+        "peak signal-to-noise ratio, as the SimVP papers print it (clipped, 8-bit wrap-around)",
+    ),
+    "lpips": Metric(PERCEPTUAL, _same, _none, "perceptual distance (LPIPS 0.1, AlexNet)"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stforecast import __version__
-from stforecast.baselines import Climatology
+from stforecast.baselines import Climatology, time_blocks
 from stforecast.conventions import InputError
 from stforecast.evaluation import evaluate, save_scores, scorecard, to_table
 from stforecast.metrics import area_weights
@@ -313,7 +314,8 @@ def test_blocks_give_what_the_whole_gives(chunks, lead_chunk, truth_chunk, block
     rest = (17 - sum(chunks),) if sum(chunks) < 17 else ()
     lazy = forecast.chunk({"time": (*chunks, *rest), LEAD: lead_chunk})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stforecast.evaluation._BLOCK", block * 4 * 54 * 4)
+        patch.setattr("stforecast._streaming._BLOCK", block * 4 * 54 * 4)
+        patch.setattr("stforecast._streaming.time_blocks", partial(time_blocks, max_bytes=1))
         result = evaluate(lazy, truth.chunk(time=truth_chunk), by=by)
     xr.testing.assert_allclose(result, whole, rtol=1e-12)
     assert result.attrs == whole.attrs

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from stforecast.conventions import InputError
 from stforecast.metrics import (
+    FRAME_STATISTICS,
     METRICS,
     STATISTICS,
     WeightedMean,
     anomaly_correlation,
     area_weights,
+    cell_bounds,
     grid_weights,
 )
 
@@ -225,8 +227,36 @@ def test_float32_sums_are_made_in_float64():
 
 def test_units():
     units = {m: METRICS[m].units("K") for m in METRICS}
-    assert units == {"rmse": "K", "mse": "K**2", "mae": "K", "bias": "K", "acc": "1"}
+    assert units == {
+        "rmse": "K",
+        "mse": "K**2",
+        "mae": "K",
+        "bias": "K",
+        "acc": "1",
+        "mse_sum": "K**2",
+        "mae_sum": "K",
+        "ssim": "1",
+        "psnr": "dB",
+        "ssim_paper": "1",
+        "psnr_paper": "dB",
+        "lpips": "1",
+    }
     assert METRICS["mse"].units("m s**-1") == "(m s**-1)**2"
+    assert METRICS["mse"].units("1") == "1"
+
+
+def test_which_metrics_are_of_whole_frames():
+    whole = [name for name, metric in METRICS.items() if metric.of_frames]
+    assert whole == ["mse_sum", "mae_sum", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips"]
+    # Each statistic of frames has one metric: it is finished frame by frame.
+    used = [m.statistic for m in METRICS.values() if m.statistic in FRAME_STATISTICS]
+    assert sorted(used) == sorted(FRAME_STATISTICS)
+
+
+def test_bounds_of_cells():
+    np.testing.assert_array_equal(cell_bounds([0, 20, 40]), [[-10, 10], [10, 30], [30, 50]])
+    np.testing.assert_array_equal(cell_bounds([85, 75]), [[80, 90], [70, 80]])
+    np.testing.assert_array_equal(cell_bounds([48.0]), [[48, 48]])
 
 
 def test_anomaly_correlation_of_known_patterns():

@@ -1,0 +1,254 @@
+"""The scores of several models in one table: scorecards, for people and for files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .conventions import InputError
+
+__all__ = ["save_scores", "scorecard", "to_table"]
+
+_LEAD = "prediction_timedelta"
+# Attributes that tell the sample: scores that differ in one do not compare.
+_SAMPLE = (
+    *("weights", "grid", "lead_hours", "nan", "data_range"),
+    *("initialisations", "first_initialisation", "last_initialisation"),
+)
+_SKILL = ("rmse", "mse", "mse_sum")  # what skill can be made of
+
+
+def scorecard(
+    scores: Mapping[str, xr.Dataset], references: Sequence[str] | None = None
+) -> xr.Dataset:
+    """Put the scores of several models in one Dataset, with skill against the baselines.
+
+    Parameters
+    ----------
+    scores : mapping of str to xarray.Dataset
+        Results of :func:`evaluate` by name of model. All must be of the same variables, metrics,
+        weights, grid, lead times and initialisations: other samples do not compare.
+    references : sequence of str, optional
+        Models to measure skill against; by default those named "Persistence" and "Climatology".
+        Skill needs "rmse", "mse" or "mse_sum" among the metrics.
+
+    Returns
+    -------
+    xarray.Dataset
+        As from :func:`evaluate` with a leading dim ``model``; and for each variable V,
+        ``V_skill`` with dims (model, reference, *by) and ``V_skill_overall`` (model, reference):
+        1 - RMSE / RMSE of the reference; 1 is perfect, 0 no better than the reference.
+
+    Raises
+    ------
+    InputError
+        If scores do not compare, or a reference is not among them.
+    """
+    if not scores:
+        raise InputError("a scorecard needs the scores of at least one model")
+    first_name, first = next(iter(scores.items()))
+    for name, other in scores.items():
+        for what, a, b in [
+            ("variables", list(first.data_vars), list(other.data_vars)),
+            ("metrics", first["metric"].values.tolist(), other["metric"].values.tolist()),
+            *((key, first.attrs.get(key), other.attrs.get(key)) for key in _SAMPLE),
+            *((v, first[v].dims, other[v].dims) for v in first.data_vars if v in other),
+            *((d, first[d].values, other[d].values) for d in first.dims if d in other.coords),
+        ]:
+            if not np.array_equal(a, b):
+                raise InputError(
+                    f"scores of {first_name!r} and {name!r} do not compare: {what} {a} and {b}"
+                )
+    metric = next((m for m in _SKILL if m in first["metric"].values), None)
+    if references is None:
+        usual = ("Persistence", "Climatology") if metric is not None else ()
+        references = [name for name in usual if name in scores]
+    missing = [name for name in references if name not in scores]
+    if missing:
+        raise InputError(f"references {missing} are not among the models {list(scores)}")
+
+    models = xr.DataArray(list(scores), dims="model", name="model")
+    # override: the check above has found all coordinates equal
+    card = xr.concat(list(scores.values()), models, join="override", combine_attrs="override")
+    if references:
+        if metric is None:
+            raise InputError(f"skill needs one of {_SKILL} among the metrics, or references=()")
+        for v in list(first.data_vars):
+            error = card[v].sel(metric=metric, drop=True)  # ratios are the same for all three
+            error = error if metric == "rmse" else error**0.5
+            base = error.sel(model=list(references)).rename(model="reference")
+            with np.errstate(divide="ignore", invalid="ignore"):  # a reference without error
+                skill = 1 - error / base
+            name = f"{str(v).removesuffix('_overall')}_skill"
+            name += "_overall" if str(v).endswith("_overall") else ""
+            order = ("model", "reference", *error.dims[1:])
+            card[name] = skill.transpose(*order).assign_attrs(
+                units="1", long_name=f"1 - RMSE / RMSE of the reference, {v}"
+            )
+    return card
+
+
+def variables_of(card: xr.Dataset) -> list[str]:
+    """Return the variables of a scorecard: the names that have an overall score too."""
+    names = [str(v) for v in card.data_vars]
+    return [v for v in names if f"{v}_overall" in names and "metric" in card[v].dims]
+
+
+def _model_card(card: xr.Dataset) -> None:
+    if "model" not in card.dims:
+        raise InputError('expected a scorecard; make one with scorecard({"name": scores})')
+
+
+def hours_of(lead: np.ndarray) -> list[str]:
+    """Write lead times as numbers of hours."""
+    return [f"{value:g}" for value in lead / np.timedelta64(1, "h")]
+
+
+def _lead_labels(lead: np.ndarray) -> list[str]:
+    """Write lead times for people: in hours, or of clips in seconds or milliseconds."""
+    seconds = lead / np.timedelta64(1, "s")
+    shortest = np.abs(seconds).min()
+    unit, size = ("h", 3600) if shortest >= 60 else ("s", 1) if shortest >= 1 else ("ms", 1e-3)
+    return [f"{value:g} {unit}" for value in seconds / size]
+
+
+def to_table(
+    card: xr.Dataset,
+    *,
+    variable: str | None = None,
+    metric: str = "rmse",
+    weights: str | None = None,
+    region: str | None = None,
+    digits: int = 3,
+) -> pd.DataFrame:
+    """Lay a scorecard out for people: models down, lead times across.
+
+    Parameters
+    ----------
+    card : xarray.Dataset
+        From :func:`scorecard`.
+    variable : str, optional
+        Default: the first.
+    metric : str
+        Which metric to show.
+    weights, region : str, optional
+        Which to show where the scores have several. Default: the first; the columns' name says it.
+    digits : int
+        Decimals.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each model; for squared errors also one for the skill of each model that is no
+        reference against each reference. Columns: lead times (``"6 h"``), where scores are by
+        lead time only, and ``"overall"``. The columns' name says variable, unit and weights.
+    """
+    _model_card(card)
+    known = variables_of(card)
+    v = known[0] if variable is None else variable
+    if v not in known or metric not in card["metric"].values:
+        raise InputError(
+            f"the scorecard has the variables {known} and metrics "
+            f"{card['metric'].values.tolist()}, found {v!r}, {metric!r}"
+        )
+    policy, place = card.attrs.get("weights", "?"), ""
+    for dim, wanted in (("weights", weights), ("region", region)):
+        if dim not in card.dims:
+            if wanted is not None and (dim, wanted) != ("weights", policy):
+                raise InputError(f"the scores have no several {dim}; found {dim}={wanted!r}")
+            continue
+        labels = card[dim].values.tolist()
+        chosen = labels[0] if wanted is None else wanted
+        if chosen not in labels:
+            raise InputError(f"the scores have the {dim} {labels}, found {chosen!r}")
+        card = card.sel({dim: chosen}, drop=True)
+        policy, place = (chosen, place) if dim == "weights" else (policy, f", {chosen}")
+    leads = card[v].dims == ("model", "metric", _LEAD)
+    columns = _lead_labels(card[_LEAD].values) if leads else []
+
+    def row(name: str, **labels: str) -> list[float]:
+        by_lead = card[name].sel(labels).values.tolist() if leads else []
+        return [*by_lead, float(card[f"{name}_overall"].sel(labels))]
+
+    models = [str(m) for m in card["model"].values]
+    rows = {m: row(v, model=m, metric=metric) for m in models}
+    if f"{v}_skill" in card and metric in _SKILL:
+        references = [str(r) for r in card["reference"].values]
+        for m in (m for m in models if m not in references):
+            for r in references:
+                rows[f"{m}: skill vs {r}"] = row(f"{v}_skill", model=m, reference=r)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*columns, "overall"])
+    unit = card[v].attrs.get(f"units_{metric}", "unknown")
+    table.columns.name = f"{v} {metric} [{unit}], {policy} weights{place}"
+    return table.round(digits)
+
+
+def _to_csv_table(card: xr.Dataset) -> pd.DataFrame:
+    """Every score of a scorecard in tidy rows."""
+    parts = []
+    for v in variables_of(card):
+        for name in (v, f"{v}_overall"):
+            part = card[name].to_series().rename("value").reset_index()
+            part["units"] = [card[name].attrs.get(f"units_{m}", "") for m in part["metric"]]
+            parts.append(part.assign(variable=v))
+        for name in (f"{v}_skill", f"{v}_skill_overall"):
+            if name in card:
+                part = card[name].to_series().rename("value").reset_index()
+                part["metric"] = "skill_vs_" + part["reference"].astype(str)
+                parts.append(part.drop(columns="reference").assign(variable=v, units="1"))
+    for part in parts:
+        part["lead_hours"] = hours_of(part.pop(_LEAD).to_numpy()) if _LEAD in part else "overall"
+    table = pd.concat(parts, ignore_index=True)
+    if "weights" not in table:
+        table["weights"] = card.attrs.get("weights", "")
+    front = ["model", "variable", "metric", "lead_hours"]
+    back = ["value", "units", "weights"]
+    others = [c for c in table.columns if c not in (*front, *back)]  # other dims of `by`
+    return table[[*front, *others, *back]]
+
+
+def save_scores(card: xr.Dataset, directory: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Write a scorecard as ``scores.nc`` and ``scores.csv``; neither is ever half-written.
+
+    Parameters
+    ----------
+    card : xarray.Dataset
+        From :func:`scorecard`.
+    directory : path
+        Made if it is not there. Files of these names in it are replaced.
+
+    Returns
+    -------
+    tuple of pathlib.Path
+        The two files. The CSV is tidy: model, variable, metric, lead_hours (a number, or
+        "overall"), other dims of the scores, value, units, weights.
+
+    Raises
+    ------
+    InputError
+        If the directory cannot be written to.
+    """
+    _model_card(card)
+    directory = Path(directory)
+    nc, csv = directory / "scores.nc", directory / "scores.csv"
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (nc, csv)}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        encoding = {_LEAD: {"units": "hours", "dtype": "float64"}} if _LEAD in card.coords else {}
+        card.drop_encoding().to_netcdf(temporary[nc], engine="netcdf4", encoding=encoding)
+        _to_csv_table(card).to_csv(temporary[csv], index=False)
+        for path, part in temporary.items():
+            part.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write the scores to {directory}: {error}") from error
+    finally:
+        for part in temporary.values():
+            with suppress(OSError):  # the error that matters is the one under way
+                part.unlink()
+    return nc, csv
