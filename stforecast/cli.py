@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import xarray as xr
 
 from .errors import DivergenceError, InputError
 from .files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from .forecaster import Forecaster
+    from .prediction import WindowForecaster
+    from .training import TrainConfig
+    from .windows import Task
 
 Options = TypeVar("Options")
 
@@ -116,3 +126,101 @@ def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
         forecast.drop_encoding().to_zarr(store, mode="w", consolidated=True)
     return path
+
+
+def clip_to_unit(ds: xr.Dataset) -> xr.Dataset:
+    """Clip to [0, 1], as the published scores of video do before anything else."""
+    return ds.clip(0, 1, keep_attrs=True)
+
+
+def train_and_score(
+    benchmark: str,
+    parts: Mapping[str, xr.Dataset],
+    task: Task,
+    network: Callable[[], nn.Module],
+    config: TrainConfig,
+    output: Path,
+    *,
+    metrics: Sequence[str] = ("mse_sum", "mae_sum", "ssim", "psnr"),
+    scored: Callable[[xr.Dataset], xr.Dataset] = clip_to_unit,
+    train_times: Any = None,
+    init_time: Any = None,
+    steps: int | None = None,
+    stride: int = 1,
+    rivals: Callable[[Forecaster], Mapping[str, WindowForecaster]] | None = None,
+) -> pd.DataFrame:
+    """Train, score beside Copying on the test part, and put the published rows beside both.
+
+    Writes ``run/`` (a stopped run goes on from there), ``model/`` (a bundle), ``forecast.zarr``,
+    ``scores.nc`` and ``scores.csv``.
+
+    Parameters
+    ----------
+    benchmark : str
+        Which published table, by its name in :func:`stforecast.evaluation.benchmark_table`.
+    parts : mapping
+        Canonical data sets: ``"train"``, ``"valid"`` (chooses the best weights), ``"test"`` (scored
+        once, at the end).
+    task : Task
+    network : callable
+        Makes the network.
+    config : TrainConfig
+    output : Path
+    metrics : sequence of str
+        Those of :func:`stforecast.evaluate`; where the published figures are computed otherwise,
+        their way is added under its own name.
+    scored : callable
+        What is done to forecast and truth before they are scored: they must lie in [0, 1] then.
+    train_times : array of times, optional
+        Train on the windows of these initialisations only. Default: all there are.
+    init_time : array of times, optional
+        Initialisations of the test part to score. Default: all that can be.
+    steps : int, optional
+        Target steps to forecast and score, where the model rolls out past the trained ones.
+    stride : int
+        Score every `stride`-th of these initialisations.
+    rivals : callable, optional
+        Gives models to score as well, by name, for the trained forecaster; "this run" stands in
+        its place.
+
+    Returns
+    -------
+    pandas.DataFrame
+        "this run" and its rivals among the published rows.
+    """
+    from dataclasses import replace
+
+    from . import Persistence, evaluate, fit, predict
+    from .evaluation import benchmark_table, save_scores, scorecard
+    from .windows import initialisations
+
+    about = {"command": shlex.join(["python", *sys.argv])}
+    forecaster = fit(
+        parts["train"],
+        task,
+        model=network,
+        config=config,
+        valid=parts["valid"],
+        init_time=train_times,
+        run_dir=output / "run",
+        about=about,
+    )
+    forecaster.save(output / "model")
+
+    test, steps = parts["test"], steps or task.target_steps
+    if init_time is None:
+        init_time = initialisations(test, replace(task, target_steps=steps))
+    init_time = init_time[::stride]
+    models: dict[str, WindowForecaster] = {"this run": forecaster, "Copying": Persistence(task)}
+    models |= rivals(forecaster) if rivals else {}
+    forecasts = {n: predict(test, m, init_time=init_time, steps=steps) for n, m in models.items()}
+    store = write_forecast(forecasts["this run"], output / "forecast.zarr")
+    names = list(forecasts["this run"].data_vars)  # zarr sorts them
+    forecasts["this run"] = xr.open_zarr(store)[names]
+    truth = scored(test)
+    scores = {
+        name: evaluate(scored(f), truth, metrics=metrics, data_range=1.0, protocol="paper")
+        for name, f in forecasts.items()
+    }
+    save_scores(scorecard(scores), output)
+    return benchmark_table(benchmark, scores)

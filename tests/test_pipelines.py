@@ -304,11 +304,11 @@ def test_unknown_option(monkeypatch, capsys):
 def test_ctrl_c_keeps_a_checkpoint(tmp_path, monkeypatch, capsys):
     import signal
 
-    from stforecast import training
+    from stforecast import feeds
 
     data = write_year(weather(), tmp_path / "data")
     out = tmp_path / "out"
-    order, pressed = training.ResidentFeed.batch, []
+    order, pressed = feeds.ResidentFeed.batch, []
 
     def interrupting(self, step):
         if step == 2 and not pressed:
@@ -316,7 +316,7 @@ def test_ctrl_c_keeps_a_checkpoint(tmp_path, monkeypatch, capsys):
             signal.raise_signal(signal.SIGINT)
         return order(self, step)
 
-    monkeypatch.setattr(training.ResidentFeed, "batch", interrupting)
+    monkeypatch.setattr(feeds.ResidentFeed, "batch", interrupting)
     arguments = ["--data", data, "--steps", 6, "--batch-size", 2, "--output", out, *PERIODS]
     assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 130
     assert "stopped after step 3 of 6; the same call goes on" in capsys.readouterr().err

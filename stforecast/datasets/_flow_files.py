@@ -1,0 +1,177 @@
+"""Files of traffic flow: their arrays, times and labels, without reading the flows."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from ..conventions import InputError
+from ._lazy import _Joined
+from .joining import _chunks, some
+from .numpy_files import NpzMember
+from .sources import READ_ERRORS
+
+CHANNELS = ("inflow", "outflow")
+STEP = np.timedelta64(30, "m")
+
+
+@dataclass(frozen=True)
+class Part:
+    """An array (time, 2, y, x) in a file: its shape, and what opens it to be read."""
+
+    path: Path
+    shape: tuple[int, ...]
+    open: Callable[[], AbstractContextManager[Any]]
+
+    @classmethod
+    def of_npz(cls, path: Path, key: str) -> Part:
+        """Part of an array (time, y, x, 2)."""
+        member = NpzMember(path, key)
+        if len(member.shape) != 4:
+            raise InputError(f"{path}: '{key}' is {member.shape}, expected (time, y, x, 2)")
+        steps, rows, columns, channels = member.shape
+        return cls(path, (steps, channels, rows, columns), partial(_channels_second, member))
+
+
+@contextmanager
+def _channels_second(member: NpzMember) -> Iterator[np.ndarray]:
+    yield np.moveaxis(member.array, -1, 1)
+
+
+@contextmanager
+def _h5_data(path: Path) -> Iterator[Any]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        yield file["data"]
+
+
+def open_taxibj_file(path: Path) -> tuple[Part, np.ndarray]:
+    """One of the owners' files, and its times; nothing of the flows is read."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [k for k in ("data", "date") if not isinstance(file.get(k), h5py.Dataset)]
+            if missing:
+                raise InputError(
+                    f"{path}: no '{missing[0]}' in it, expected 'data' (N, 2, 32, 32) and 'date' "
+                    f"(N); found {some(file) or 'nothing'}"
+                )
+            shape, dates = file["data"].shape, np.asarray(file["date"])
+            kind = file["data"].dtype.kind
+    except InputError:
+        raise
+    except (*READ_ERRORS, KeyError) as error:
+        raise InputError(
+            f"{path}: cannot be opened ({error}): truncated, damaged or no HDF5. "
+            "Copy or download it again"
+        ) from error
+    if len(shape) != 4 or shape[1] != 2 or kind not in "fiu" or 0 in shape:
+        raise InputError(f"{path}: 'data' is {shape}, expected numbers (N, 2, rows, columns)")
+    if dates.shape != shape[:1]:
+        raise InputError(f"{path}: {shape[0]} steps of 'data' and {dates.shape} of 'date'")
+    return Part(path, shape, partial(_h5_data, path)), _times(dates, path)
+
+
+def _times(dates: np.ndarray, path: Path) -> np.ndarray:
+    """Read dates YYYYMMDDSS, where SS is the half hour of the day from 01 to 48."""
+    text = [
+        d.decode("ascii", "replace") if isinstance(d, bytes) else str(d) for d in dates.tolist()
+    ]
+    digits = pd.Series(text, dtype=str).str
+    days = pd.to_datetime(digits[:8], format="%Y%m%d", errors="coerce")
+    slots = pd.to_numeric(digits[8:], errors="coerce")
+    bad = (days.isna() | ~slots.between(1, 48) | ~digits.fullmatch(r"\d{10}")).to_numpy()
+    if bad.any():
+        raise InputError(
+            f"{path}: {bad.sum()} of {len(text)} dates are not of the form YYYYMMDDSS with a half "
+            f"hour SS from 01 to 48, the first is {text[bad.argmax()]!r}"
+        )
+    times = days.to_numpy("datetime64[ns]") + (slots.to_numpy(np.int64) - 1) * STEP
+    step = np.diff(times)
+    if (step <= np.timedelta64(0)).any():
+        at = int((step <= np.timedelta64(0)).argmax()) + 1
+        what = "occurs twice" if times[at] in times[:at] else "is out of order"
+        raise InputError(
+            f"{path}: date {text[at]!r} (step {at}) {what}, expected dates in ascending order"
+        )
+    return times
+
+
+def read_dates(path: Path) -> tuple[np.datetime64, int]:
+    """First date and number of dates in ``external_knowledge.csv`` (day-month-year, every day)."""
+    try:
+        with open(path, newline="") as file:
+            rows = [row[0] for row in csv.reader(file) if row]
+        days = [datetime.strptime(text, "%d-%m-%Y").date() for text in rows[1:]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: expected a table of dates day-month-year ({error})") from error
+    found = np.array(days, dtype="datetime64[D]")
+    if not len(found) or (np.diff(found) != np.timedelta64(1, "D")).any():
+        raise InputError(f"{path}: its {len(found)} dates are not one day after the other")
+    return found[0], len(found)
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+class _Channel(BackendArray):
+    """One flow of a :class:`Part`, float32 (time, y, x), read when indexed."""
+
+    def __init__(self, part: Part, channel: int) -> None:
+        self.part, self.channel = part, channel
+        self.shape = (part.shape[0], *part.shape[2:])
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.BASIC
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        with self.part.open() as array:
+            return np.asarray(array[key[0], self.channel, key[1], key[2]], dtype=np.float32)
+
+
+def label_flows(
+    parts: Sequence[Part], times: np.ndarray, chunks: Any, attrs: Mapping[str, Any], noun: str
+) -> xr.Dataset:
+    """Label parts that follow each other in time."""
+    dims, shape = ("time", "y", "x"), parts[0].shape
+    for part in parts:
+        if part.shape[1:] != shape[1:]:
+            raise InputError(
+                f"{part.path}: a grid of {part.shape[2:]}, that of {parts[0].path} is {shape[2:]}"
+            )
+    data = {}
+    for channel, (name, verb) in enumerate(zip(CHANNELS, ("entering", "leaving"), strict=True)):
+        pieces = [
+            (str(p.path), xr.Variable(dims, indexing.LazilyIndexedArray(_Channel(p, channel))))
+            for p in parts
+        ]
+        array = indexing.LazilyIndexedArray(_Joined(name, pieces, 0))
+        names = {"units": "1", "long_name": f"{noun} {verb} the cell per half hour"}
+        data[name] = xr.Variable(dims, array, names)
+    coords = {"time": ("time", times, {"standard_name": "time", "long_name": "local time"})}
+    ds = xr.Dataset(data, coords, dict(attrs))
+    if chunks is None:
+        return ds
+    from dask.base import tokenize
+
+    stamps = [(str(p.path), p.path.stat().st_mtime_ns, p.path.stat().st_size) for p in parts]
+    sizes = _chunks(
+        ds, dict(zip(dims, dims, strict=True)), [(p.shape[0], 1) for p in parts], chunks
+    )
+    return ds.chunk(sizes, token=tokenize(stamps, times))

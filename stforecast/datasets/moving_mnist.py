@@ -1,0 +1,245 @@
+"""Moving MNIST: sequences of bouncing digits, drawn when they are read, or from the test file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from ..conventions import TIME, InputError, X, Y
+from ._lazy import _as_slice
+from .bouncing import SPLITS, Split, digits_of, find_digits, generate, idx_shape, read_idx
+from .clips import clip_times
+from .joining import some
+from .numpy_files import npy_header
+
+PathLike = str | os.PathLike[str]
+TEST_FILE = "mnist_test_seq.npy"
+
+_SCALE = 1 / 255
+_CHUNK_BYTES = 16 * 2**20
+_TOGETHER = 32  # sequences held as bytes at once
+_ATTRS = {
+    "Conventions": "CF-1.11",
+    "title": "Moving MNIST: handwritten digits that bounce in a square",
+    "license": "CC BY-SA 3.0 (MNIST: Y. LeCun, C. Cortes, C. Burges)",
+    "references": "Srivastava, Mansimov, Salakhutdinov 2015 (ICML), arXiv:1502.04681",
+}
+
+
+def open_moving_mnist(
+    path: PathLike,
+    split: Split | None = None,
+    *,
+    sequences: int = 10_000,
+    digits: int = 2,
+    steps: int = 20,
+    size: int = 64,
+    seed: int = 0,
+    chunks: Any = "auto",
+) -> xr.Dataset:
+    """Open Moving MNIST as clips: from the MNIST files, or the published test sequences.
+
+    Parameters
+    ----------
+    path : path
+        The directory with the four MNIST files (``train-images-idx3-ubyte.gz`` and so on, also
+        unzipped), from which sequences are drawn when they are read; or ``mnist_test_seq.npy``
+        (20, N, 64, 64), which is mapped.
+    split : {"train", "valid", "test"}, optional
+        Whose digits: "train" (unless given) has the training file's first 55,000, "valid" its last
+        5,000, "test" those of the test file. ``mnist_test_seq.npy`` is "test".
+    sequences : int
+        How many; of ``mnist_test_seq.npy`` the first of them. The paper trains on 10,000 new ones
+        an epoch: ask for 10,000 times the epochs, and train for one.
+    digits, steps, size, seed
+        As in :func:`stforecast.datasets.bouncing.generate`. ``mnist_test_seq.npy`` has its own.
+    chunks : {"auto"}, None or mapping
+        As in :func:`stforecast.datasets.open_weatherbench`; ``"auto"`` cuts between sequences.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy: ``intensity`` (time, y, x) in [0, 1], sequences one behind the other on one time axis
+        (see :mod:`stforecast.datasets.clips`), a second a step. Sequence i is a pure function of
+        (seed, split, i).
+
+    Raises
+    ------
+    InputError
+        If a file is missing or its header wrong; on reading, if it is truncated or damaged.
+    """
+    path = Path(path).expanduser()
+    if split not in (None, *SPLITS):
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, found {split!r}")
+    if sequences < 1:
+        raise InputError(f"sequences must be at least 1, found {sequences}")
+    read: Callable[[np.ndarray], np.ndarray]
+    if path.suffix == ".npy":
+        if split not in (None, "test"):
+            raise InputError(
+                f"{path}: these are test sequences, not for '{split}'; give the directory with the "
+                "MNIST files"
+            )
+        steps, there, size = _test_file_shape(path)
+        sequences, read = min(sequences, there), _Mapped(path).read
+        source, file, what = f"{path.name}, {sequences} of {there} sequences", path, ""
+    else:
+        split = split or "train"
+        file = find_digits(path, split)
+        _, *patch = idx_shape(file)
+        if size < max(patch) or digits < 1 or steps < 1:
+            raise InputError(
+                f"cannot draw {digits} digits of {patch[0]} x {patch[1]} in {steps} frames of "
+                f"{size} x {size}: give a larger size, and at least one digit and step"
+            )
+        options = {"seed": seed, "split": split, "digits": digits, "steps": steps, "size": size}
+        read = partial(_Digits(file, digits_of(split)).draw, options)
+        source = f"drawn from the {split} digits of {file.name}"
+        what = ", ".join(f"{k}={v}" for k, v in options.items())
+    times, clip, step = clip_times(np.full(sequences, steps), "1s")  # type: ignore[arg-type]
+    lazy = indexing.LazilyIndexedArray(_Sequences(read, sequences, steps, size))
+    variable = xr.Variable((TIME, Y, X), lazy, {"units": "1", "long_name": "intensity, 1 is ink"})
+    variable.encoding = {"dtype": "uint8", "scale_factor": _SCALE}
+    coords = {
+        TIME: (TIME, times, {"standard_name": "time", "long_name": "time since the first frame"}),
+        Y: (Y, np.arange(size), {"units": "1", "long_name": "pixel row, from the top"}),
+        X: (X, np.arange(size), {"units": "1", "long_name": "pixel column, from the left"}),
+    }
+    attrs = _ATTRS | {"source": source} | ({"comment": what} if what else {})
+    ds = xr.Dataset({"intensity": variable}, coords, attrs)
+    if chunks is not None:
+        from dask.base import tokenize
+
+        stat = file.stat()
+        token = tokenize(str(file), stat.st_mtime_ns, stat.st_size, what, sequences)
+        ds = ds.chunk(_chunks(chunks, steps, size), token=token)
+    return ds.assign_coords(  # not in chunks: they are there already
+        clip=(TIME, clip, {"long_name": "number of the sequence"}),
+        step=(TIME, step, {"long_name": "number of the frame in its sequence"}),
+    )
+
+
+def _chunks(chunks: Any, steps: int, size: int) -> dict[Any, Any]:
+    if isinstance(chunks, Mapping):
+        if unknown := [d for d in chunks if d not in (TIME, Y, X)]:
+            raise InputError(f"chunks: no dimension {some(map(repr, unknown))}: it has time, y, x")
+        return dict(chunks)
+    if chunks != "auto":
+        raise InputError(f"chunks must be 'auto', None or a mapping by dimension, found {chunks!r}")
+    return {TIME: steps * max(1, _CHUNK_BYTES // (4 * steps * size**2)), Y: -1, X: -1}
+
+
+def recognise(path: Path) -> str | None:
+    """Say in a line that :func:`open_moving_mnist` reads a path; None where it does not."""
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            steps, count, size = _test_file_shape(path)
+            return f"open_moving_mnist: {count} test sequences of {steps} frames, {size} x {size}"
+        if path.is_dir():
+            count = idx_shape(find_digits(path, "train"))[0]
+            return f"open_moving_mnist: MNIST, {count} digits in the training file"
+    except (InputError, OSError):
+        pass
+    return None
+
+
+class _Digits:
+    """The digits of a split, read once when the first sequence is drawn."""
+
+    def __init__(self, file: Path, part: slice) -> None:
+        self.file, self.part = file, part
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        images = read_idx(self.file)[self.part]
+        if not len(images):
+            raise InputError(f"{self.file}: it holds no digit for this split")
+        return images
+
+    def draw(self, options: Mapping[str, Any], numbers: np.ndarray) -> np.ndarray:
+        return generate(self.images, numbers, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"file": self.file, "part": self.part}
+
+
+class _Mapped:
+    """The sequences of ``mnist_test_seq.npy``."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        return np.load(self.file, mmap_mode="r", allow_pickle=False)
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        return self.frames[:, numbers].swapaxes(0, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"file": self.file}
+
+
+def _test_file_shape(path: Path) -> tuple[int, int, int]:
+    """Steps, sequences and size of a frame, by the header; the file must be as long as it says."""
+    try:
+        with open(path, "rb") as file:
+            shape, dtype, fortran, head = npy_header(file, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror})") from error
+    if len(shape) != 4 or shape[2] != shape[3] or dtype != np.uint8 or fortran or 0 in shape:
+        raise InputError(
+            f"{path}: {dtype} {shape}, expected uint8 (20, N, 64, 64): steps, sequences, rows, "
+            "columns"
+        )
+    actual, expected = path.stat().st_size, head + math.prod(shape)
+    if actual != expected:
+        raise InputError(
+            f"{path}: {actual} bytes, its header says {expected}: truncated or damaged. "
+            "Copy or download it again"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+class _Sequences(BackendArray):
+    """Sequences of one length one behind the other: (time, y, x) float32 in [0, 1]."""
+
+    def __init__(
+        self, read: Callable[[np.ndarray], np.ndarray], sequences: int, steps: int, size: int
+    ) -> None:
+        self.read, self.steps = read, steps
+        self.shape = (sequences * steps, size, size)
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.OUTER
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        along, rows, columns = key
+        if isinstance(along, slice):  # an index of all frames would be large
+            along = np.arange(*along.indices(self.shape[0]))
+        wanted = np.atleast_1d(np.asarray(along)) % self.shape[0]
+        numbers, which = np.unique(wanted // self.steps, return_inverse=True)
+        out = np.empty((len(wanted), *self.shape[1:]), np.float32)[:, rows][..., columns]
+        for start in range(0, len(numbers), _TOGETHER):
+            frames = self.read(numbers[start : start + _TOGETHER])
+            here = _as_slice(np.flatnonzero((which >= start) & (which < start + _TOGETHER)))
+            chosen = _as_slice((which[here] - start) * self.steps + wanted[here] % self.steps)
+            bytes_ = frames.reshape(-1, *frames.shape[2:])[chosen][:, rows][..., columns]
+            target = out[here]  # a view, where frames are asked for in order
+            # In float64, rounded once: so the bytes can be had back from the product.
+            np.multiply(bytes_, np.float64(_SCALE), out=target, casting="unsafe")
+            if not isinstance(here, slice):
+                out[here] = target
+        return out[0] if np.ndim(along) == 0 else out

@@ -1,0 +1,211 @@
+"""Pictures and videos as arrays: decoded by FFmpeg through PyAV, resized and cropped."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+_MAGIC = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG\r\n\x1a\n": "png"}
+
+
+def decode_image(data: bytes, *, name: str, grey: bool = False) -> np.ndarray:
+    """Decode a JPEG or PNG.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    name : str
+        What errors call it.
+    grey : bool
+        One channel, the luma of ITU-R BT.601 (0.299 red + 0.587 green + 0.114 blue).
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W, 3) RGB, or (H, W, 1); uint8.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or damaged (never filled up with grey), or PyAV is not installed.
+    """
+    av = _av(name)
+    codec = next((c for magic, c in _MAGIC.items() if data.startswith(magic)), None)
+    if codec is None:
+        raise InputError(f"{name}: neither a JPEG nor a PNG: it starts with {bytes(data[:8])!r}")
+    try:
+        context = av.CodecContext.create(codec, "r")
+        context.options = {"err_detect": "explode"}
+        frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    except av.error.FFmpegError as error:
+        raise InputError(
+            f"{name}: a damaged or truncated {'JPEG' if codec == 'mjpeg' else 'PNG'} "
+            f"({len(data)} bytes). Copy or download it again"
+        ) from error
+    if not frames:
+        raise InputError(f"{name}: an image file without an image")
+    return _pixels(frames[0], grey)
+
+
+def decode_images(
+    encoded: Iterable[tuple[str, bytes]],
+    fit: Callable[[np.ndarray], np.ndarray],
+    *,
+    grey: bool = False,
+) -> np.ndarray:
+    """Decode images of one size and bring them to another.
+
+    Parameters
+    ----------
+    encoded : iterable of (str, bytes)
+        Names, for errors, and files.
+    fit : callable
+        Takes an image (H, W, C) and gives one.
+    grey : bool
+        As in :func:`decode_image`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, height, width, C) uint8.
+
+    Raises
+    ------
+    InputError
+        If an image is damaged, or of another size than the first: it is named.
+    """
+    out: list[np.ndarray] = []
+    shape: tuple[int, ...] | None = None
+    for name, data in encoded:
+        image = decode_image(data, name=name, grey=grey)
+        if image.shape != (shape := shape or image.shape):
+            raise InputError(
+                f"{name}: {image.shape[0]} x {image.shape[1]} pixels, those before it have "
+                f"{shape[0]} x {shape[1]}"
+            )
+        out.append(fit(image))
+    return np.stack(out)
+
+
+def decode_video(
+    source: bytes | Path, start: int, stop: int, *, name: str, grey: bool = False
+) -> np.ndarray:
+    """Decode frames of a video.
+
+    Parameters
+    ----------
+    source : bytes or Path
+        The file, in any container that FFmpeg knows.
+    start, stop : int
+        Frames, counted from 0 in the order in which they are shown.
+    name, grey
+        As in :func:`decode_image`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, H, W, 3) RGB or (n, H, W, 1), uint8. Where the video ends before `stop`, n is less than
+        ``stop - start``.
+
+    Raises
+    ------
+    InputError
+        If it is no video, or damaged, or PyAV is not installed.
+    """
+    av = _av(name)
+    frames = []
+    try:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+            if not container.streams.video:
+                raise InputError(f"{name}: no video in it")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1  # reading is parallel over clips already
+            stream.codec_context.options = {"err_detect": "explode"}
+            # From the first frame on: containers' seek tables are not exact to the frame.
+            for frame in itertools.islice(container.decode(stream), start, stop):
+                frames.append(_pixels(frame, grey))
+    except av.error.FFmpegError as error:
+        raise InputError(
+            f"{name}: cannot be decoded after frame {start + len(frames)} ({error.strerror}): it is"
+            " truncated, damaged or no video. Copy or download it again"
+        ) from error
+    return np.stack(frames) if frames else np.empty((0, 0, 0, 1 if grey else 3), np.uint8)
+
+
+def _av(name: str) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(
+            f"{name}: reading pictures and videos needs PyAV: pip install 'stforecast[video]'"
+        ) from error
+    return av
+
+
+def _pixels(frame: Any, grey: bool) -> np.ndarray:
+    if not grey:
+        return frame.to_ndarray(format="rgb24")
+    # JPEG's own luma, or BT.601 of RGB; the limited range of videos is stretched to 0..255.
+    return frame.to_ndarray(format="gray")[..., None]
+
+
+def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize pictures.
+
+    A pixel is the mean of the area that it covers where an axis shrinks (exactly, fractions of
+    pixels included); where it grows, values are interpolated linearly between pixels' centres.
+
+    Parameters
+    ----------
+    frames : numpy.ndarray
+        (..., H, W, C), uint8 or float32.
+    size : tuple of int
+        New height and width.
+
+    Returns
+    -------
+    numpy.ndarray
+        (..., height, width, C) of the same dtype, rounded to the nearest if uint8.
+    """
+    height, width = frames.shape[-3:-1]
+    if (height, width) == tuple(size):
+        return frames
+    rows, columns = _weights(height, size[0]), _weights(width, size[1])
+    out = np.empty((*frames.shape[:-3], *size, frames.shape[-1]), frames.dtype)
+    for at in np.ndindex(frames.shape[:-3]):
+        planes = np.moveaxis(frames[at], -1, 0).astype(np.float32)
+        planes = np.moveaxis(rows @ planes @ columns.T, 0, -1)
+        out[at] = np.rint(planes) if frames.dtype == np.uint8 else planes
+    return out
+
+
+@lru_cache(maxsize=32)
+def _weights(old: int, new: int) -> np.ndarray:
+    """Weights (new, old) of old pixels in new ones; rows add up to 1."""
+    edges = np.linspace(0, old, new + 1)
+    if new > old:
+        centres = np.clip((edges[:-1] + edges[1:]) / 2 - 0.5, 0, old - 1)
+        weights = np.clip(1 - np.abs(centres[:, None] - np.arange(old)), 0, None)
+    else:
+        pixels = np.arange(old)
+        weights = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+        weights = np.clip(weights, 0, None)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def centre_crop(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut the middle out of pictures (..., H, W, C); an odd rest goes to the bottom and right."""
+    height, width = frames.shape[-3:-1]
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    if top < 0 or left < 0:
+        raise InputError(f"pictures of {height} x {width} are too small to cut {size} out of")
+    return frames[..., top : top + size[0], left : left + size[1], :]

@@ -1,0 +1,458 @@
+"""Robot video: RoboNet's trajectory files and BridgeData's image trees, as clips of 120 x 160 RGB.
+
+Both are split by trajectory, by a hash of the trajectory's name: the lists of the published figures
+cannot be had in a form that names files, and a hash gives every copy and every part of the data the
+same split. 85% train, 5% validate, 10% test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from ..conventions import InputError
+from ._hdf5 import open_hdf5
+from ._pickled import Array, scan_npy
+from .clips import Clip, check_split, clip_dataset
+from .joining import some
+from .pictures import decode_images, decode_video, resize
+
+logger = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
+Split = Literal["train", "valid", "test"]
+#: Called with what resizes frames, start and stop; gives (stop - start, H, W, 3) uint8.
+Reader = Callable[[Callable[[np.ndarray], np.ndarray], int, int], np.ndarray]
+_CHANNELS = ("red", "green", "blue")
+_TRAJECTORY = re.compile(r"traj\d+")
+_IMAGE = re.compile(r"im_(\d+)\.jpg")
+
+_ROBONET = {
+    "title": "RoboNet: robot arms pushing objects, seen by fixed cameras",
+    "source": "RoboNet trajectory files (HDF5)",
+    "license": "CC-BY-4.0",
+    "references": "Dasari et al. 2019, arXiv:1910.11215; https://www.robonet.wiki",
+}
+_BRIDGE = {
+    "title": "BridgeData V2: a WidowX arm manipulating objects in toy kitchens and on tables",
+    "source": "BridgeData V2",
+    "license": "CC-BY-4.0",
+    "references": "Walke et al. 2023, arXiv:2308.12952; https://rail-berkeley.github.io/bridgedata",
+}
+
+
+@dataclass(frozen=True)
+class _Trajectory:
+    """A trajectory before anything of it is read."""
+
+    name: str
+    path: Path
+    part: str  # of the split
+    #: Reads what says how long it is. None where the camera asked for did not film it.
+    look: Callable[[], tuple[int, Reader] | None]
+
+
+def part_of(name: str) -> str:
+    """Part of the split that a trajectory of this name belongs to: train, valid or test.
+
+    Parameters
+    ----------
+    name : str
+        RoboNet: the file's name. BridgeData: the last four parts of the trajectory's path, such as
+        ``2022-01-01_00-00-00/raw/traj_group0/traj0``.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> part_of("berkeley_sawyer_traj0.hdf5")
+    'valid'
+    """
+    share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return "test" if share < 0.10 else "valid" if share < 0.15 else "train"
+
+
+def open_robonet(
+    path: PathLike,
+    split: Split | None = "train",
+    *,
+    camera: int = 0,
+    steps: int | None = 12,
+    size: tuple[int, int] = (120, 160),
+    test_files: Sequence[str] | None = None,
+    chunks: Any = "auto",
+) -> xr.Dataset:
+    """Open RoboNet's trajectory files (``.hdf5``) as clips.
+
+    Parameters
+    ----------
+    path : path-like
+        A directory with the files in it or below, or one file.
+    split : {"train", "valid", "test"} or None
+        Part of the trajectories, by a hash of the file's name: see :func:`part_of`. None: all.
+    camera : int
+        Whose video. Robots have different numbers of cameras; trajectories without this one are
+        left out, and their number is logged.
+    steps : int or None
+        The first so many frames of each trajectory; shorter ones are left out. None: all frames.
+    size : (int, int)
+        Height and width of the frames; the genuine ones (240 x 320 mostly) are averaged down.
+    test_files : sequence of str, optional
+        Names of the test files, where you have a published list: it takes the place of the hash,
+        and validation stays a part of the others.
+    chunks : {"auto"}, None or mapping
+        As in :func:`open_weatherbench`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``red``, ``green``, ``blue`` (time, y, x) in [0, 1], with ``clip`` and ``step`` along time.
+        Opening reads the headers of the files; frames are decoded when used. The files hold no
+        times: the step of 1 s is nominal.
+
+    Raises
+    ------
+    InputError
+        If there is no trajectory to open, or a file is truncated or damaged.
+    """
+    root = _existing(path, ".hdf5")
+    files = sorted(root.rglob("*.hdf5")) if root.is_dir() else [root]
+    if not files:
+        raise InputError(f"{root}: no trajectory (*.hdf5) in it or below. Unpack the archive first")
+    parts = _listed_parts(root, files, test_files)
+    trajectories = [
+        _Trajectory(str(f), f, parts(f.name), partial(_look_robonet, f, camera)) for f in files
+    ]
+    return _open(
+        root, trajectories, split, camera, steps, size, timestep="1s", attrs=_ROBONET, chunks=chunks
+    )
+
+
+def open_bridgedata(
+    path: PathLike,
+    split: Split | None = "train",
+    *,
+    camera: int = 0,
+    steps: int | None = 12,
+    size: tuple[int, int] = (120, 160),
+    chunks: Any = "auto",
+) -> xr.Dataset:
+    """Open BridgeData (V1 or V2), the raw tree or its numpy form, as clips.
+
+    Parameters
+    ----------
+    path : path-like
+        A directory with trajectories anywhere below: ``.../traj0/images0/im_0.jpg`` (raw), or
+        ``.../train/out.npy`` and ``.../val/out.npy`` (as the owners' conversion writes them).
+    split : {"train", "valid", "test"} or None
+        Part of the trajectories. Raw: by a hash of the path, see :func:`part_of`. Numpy form: what
+        the conversion put in ``val`` is test, and the hash takes validation from ``train``.
+    camera : int
+        Which ``images`` directory. Trajectories without it are left out, and their number logged.
+    steps : int or None
+        The first so many frames of each trajectory; shorter ones are left out. None: all frames.
+    size : (int, int)
+        Height and width of the frames. The raw ones are 480 x 640; the numpy form has squashed them
+        to 128 x 128, and is stretched back.
+    chunks : {"auto"}, None or mapping
+        As in :func:`open_weatherbench`.
+
+    Returns
+    -------
+    xarray.Dataset
+        As from :func:`open_robonet`, frames 0.2 s apart (the robot is controlled at 5 Hz).
+
+    Raises
+    ------
+    InputError
+        If there is no trajectory to open; if a frame is missing in the middle, is damaged or of
+        another size; if an ``out.npy`` is truncated or holds anything else than plain data.
+
+    Notes
+    -----
+    ``out.npy`` is a pickle. It is scanned, never unpickled, so nothing in it can run; and its
+    images stay on disk until they are used.
+    """
+    root = _existing(path, ".npy")
+    found = [root] if root.is_file() else list(_walk(root))
+    raw = [p for p in found if _TRAJECTORY.fullmatch(p.name)]
+    arrays = [p for p in found if p.name == "out.npy"]
+    if raw and arrays:
+        raise InputError(
+            f"{root}: holds raw images ({raw[0]}) and the numpy form ({arrays[0]}): give the "
+            "directory of one of them"
+        )
+    if not raw and not arrays:
+        raise InputError(
+            f"{root}: no trajectory (traj0/images0/im_0.jpg, or train/out.npy) in it or below"
+        )
+    trajectories = [
+        _Trajectory(
+            str(t), t, part_of("/".join(t.absolute().parts[-4:])), partial(_look_raw, t, camera)
+        )
+        for t in raw
+    ]
+    wanted = [f for f in arrays if split is None or (split == "test") == (_npy_part(f) == "val")]
+    trajectories += [t for file in wanted for t in _npy_trajectories(file, camera)]
+    return _open(
+        root,
+        trajectories,
+        split,
+        camera,
+        steps,
+        size,
+        timestep="200ms",
+        attrs=_BRIDGE,
+        chunks=chunks,
+    )
+
+
+def recognise(path: Path) -> str | None:
+    """Say in a line what `path` is, if it is robot video.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    str or None
+    """
+    if path.is_dir():
+        for found in islice(_walk(path), 1000):  # of a great tree, the beginning says enough
+            if (line := recognise(found)) is not None:
+                return line
+            if _TRAJECTORY.fullmatch(found.name) and list(found.glob("images*")):
+                return "open_bridgedata: BridgeData, trajectories of JPEG images"
+    elif path.name == "out.npy" and path.parent.name in ("train", "val"):
+        return "open_bridgedata: BridgeData, numpy form"
+    elif path.suffix == ".hdf5" and path.is_file():
+        with suppress(InputError), open_hdf5(path) as file:
+            if "env" in file and "policy" in file:
+                return "open_robonet: RoboNet, trajectories in HDF5"
+    return None
+
+
+# --- what the two share ---------------------------------------------------------------------------
+
+
+def _existing(path: PathLike, suffix: str) -> Path:
+    """The path, if it is a directory or a file of this kind."""
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise InputError(f"{root}: no such file or directory")
+    if root.is_file() and root.suffix != suffix:
+        raise InputError(
+            f"{root}: expected a directory or a file of the kind *{suffix}. Unpack an archive first"
+        )
+    return root
+
+
+def _open(
+    root: Path,
+    trajectories: Sequence[_Trajectory],
+    split: str | None,
+    camera: int,
+    steps: int | None,
+    size: tuple[int, int],
+    **options: Any,
+) -> xr.Dataset:
+    """Choose the trajectories, look how long they are, and make clips of them."""
+    check_split(split)
+    if steps is not None and steps < 1:
+        raise InputError(f"steps must be at least 1, found {steps}")
+    chosen = [t for t in trajectories if split in (None, t.part)]
+    if not chosen:
+        raise InputError(
+            f"{root}: none of its {len(trajectories)} trajectories falls into '{split}' (they are "
+            "split by a hash of their names): give more of them, or split=None for all"
+        )
+    clips, blind, short = [], 0, 0
+    for trajectory in chosen:
+        found = trajectory.look()
+        if found is None:
+            blind += 1
+        elif steps is not None and found[0] < steps:
+            short += 1
+        else:
+            about = trajectory.path.stat()
+            read = partial(found[1], partial(resize, size=size))
+            stamp = (about.st_mtime_ns, about.st_size)
+            clips.append(Clip(trajectory.name, steps or found[0], read, stamp))
+    if blind or short:
+        left = f"{blind} have no camera {camera}, {short} have fewer than {steps} frames"
+        if not clips:
+            raise InputError(f"{root}: none of its {len(chosen)} trajectories will do: {left}")
+        logger.info("%s: of %d trajectories are left out: %s", root, len(chosen), left)
+    return clip_dataset(clips, _CHANNELS, size, **options)
+
+
+# --- RoboNet --------------------------------------------------------------------------------------
+
+
+def _listed_parts(
+    root: Path, files: Sequence[Path], test_files: Sequence[str] | None
+) -> Callable[[str], str]:
+    """What gives a file's part of the split, with the user's own list of test files if any."""
+    if test_files is None:
+        return part_of
+    listed = {Path(name).name for name in test_files}
+    missing = sorted(listed - {f.name for f in files})
+    if missing:
+        raise InputError(
+            f"{root}: {len(missing)} of {len(listed)} test files are not here: {some(missing)}"
+        )
+    return lambda name: "test" if name in listed else part_of(name).replace("test", "train")
+
+
+def _look_robonet(path: Path, camera: int) -> tuple[int, Reader] | None:
+    """Read how many frames a trajectory has, and how they are encoded."""
+    with open_hdf5(path) as file:
+        if "env" not in file or not (cameras := _cameras(file["env"])):
+            raise InputError(f"{path}: no env/cam0_video in it: no trajectory of RoboNet")
+        announced = int(file["env"].attrs.get("n_cams", len(cameras)))
+        if camera not in cameras:
+            if camera < announced:
+                raise InputError(
+                    f"{path}: env/cam{camera}_video is missing; the file says it has {announced} "
+                    "cameras. Get it again"
+                )
+            return None
+        group = file[f"env/cam{camera}_video"]
+        if "frames" in group:  # one mp4, as published
+            attrs = group["frames"].attrs
+            if "T" not in attrs:
+                raise InputError(f"{path}: env/cam{camera}_video/frames lacks its attribute T")
+            # cv2 gave BGR to some; the published files say RGB.
+            order = -1 if attrs.get("image_format", "RGB") == "BGR" else 1
+            return int(attrs["T"]), partial(_robonet_video, path, camera, int(attrs["T"]), order)
+        numbers = sorted(int(n[5:]) for n in group if re.fullmatch(r"frame\d+", n))
+        _refuse_gaps(f"{path}: env/cam{camera}_video", "frame{}", numbers)
+        # Whatever image_format says here: cv2.imencode wrote proper JPEG, and it decodes to RGB.
+        return len(numbers), partial(_robonet_images, path, camera)
+
+
+def _robonet_video(
+    path: Path, camera: int, total: int, order: int, fit: Callable, start: int, stop: int
+) -> np.ndarray:
+    with open_hdf5(path) as file:
+        encoded = file[f"env/cam{camera}_video/frames"][()].tobytes()
+    frames = decode_video(encoded, start, stop, name=f"{path}: camera {camera}")
+    if len(frames) < stop - start:
+        raise InputError(
+            f"{path}: camera {camera} has {start + len(frames)} frames, expected {total}"
+        )
+    return fit(frames[..., ::order])
+
+
+def _robonet_images(path: Path, camera: int, fit: Callable, start: int, stop: int) -> np.ndarray:
+    with open_hdf5(path) as file:
+        group = file[f"env/cam{camera}_video"]
+        encoded = [
+            (f"{path}: frame{t}", group[f"frame{t}"][()].tobytes()) for t in range(start, stop)
+        ]
+    return decode_images(encoded, fit)
+
+
+def _cameras(env: Any) -> set[int]:
+    return {int(m[1]) for name in env if (m := re.fullmatch(r"cam(\d+)_video", name))}
+
+
+# --- BridgeData -----------------------------------------------------------------------------------
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Trajectory directories and files below `root`, in order; nothing within trajectories."""
+    for directory, below, files in os.walk(root):
+        below.sort()
+        for name in [n for n in below if _TRAJECTORY.fullmatch(n)]:
+            below.remove(name)
+            yield Path(directory, name)
+        yield from (Path(directory, name) for name in sorted(files))
+
+
+def _look_raw(path: Path, camera: int) -> tuple[int, Reader] | None:
+    """List the images of a trajectory."""
+    directory = path / f"images{camera}"
+    if not directory.is_dir():
+        return None
+    numbers = sorted(int(m[1]) for n in os.listdir(directory) if (m := _IMAGE.fullmatch(n)))
+    _refuse_gaps(str(directory), "im_{}.jpg", numbers)
+    return len(numbers), partial(_raw_images, directory)
+
+
+def _raw_images(directory: Path, fit: Callable, start: int, stop: int) -> np.ndarray:
+    files = [directory / f"im_{t}.jpg" for t in range(start, stop)]
+    return decode_images(((str(file), file.read_bytes()) for file in files), fit)
+
+
+def _npy_part(path: Path) -> str:
+    """What the owners' conversion calls the part that an ``out.npy`` belongs to."""
+    if path.parent.name not in ("train", "val"):
+        raise InputError(f"{path}: expected in a directory train or val, as the conversion writes")
+    return path.parent.name
+
+
+def _npy_trajectories(path: Path, camera: int) -> Iterator[_Trajectory]:
+    """Trajectories of one ``out.npy``."""
+    held_out = _npy_part(path) == "val"
+    for i, entry in enumerate(scan_npy(path).items):
+        name = f"{path}: trajectory {i}"
+        key = "/".join((*path.absolute().parts[-5:-2], str(i)))
+        part = "test" if held_out else part_of(key).replace("test", "train")
+        yield _Trajectory(name, path, part, partial(_look_npy, path, name, entry, camera))
+
+
+def _look_npy(path: Path, name: str, entry: Any, camera: int) -> tuple[int, Reader] | None:
+    """Find the images of a trajectory: every observation's, and the last next one's."""
+    key = f"images{camera}"
+    try:
+        steps = [*entry["observations"], *entry["next_observations"][-1:]]
+        if not any(key in step for step in steps):
+            return None
+        images = [step[key] for step in steps]
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{name} is no dict of observations and next_observations with images in each"
+        ) from error
+    if len({getattr(image, "shape", None) for image in images}) > 1:
+        raise InputError(f"{name}: its images differ in size")
+    if images[0].dtype != np.uint8 or len(images[0].shape) != 3 or images[0].shape[2] != 3:
+        raise InputError(
+            f"{name}: its images are {images[0].dtype} {images[0].shape}, expected uint8 (height, "
+            "width, 3)"
+        )
+    return len(images), partial(_npy_images, path, images)
+
+
+def _npy_images(
+    path: Path, images: Sequence[Array], fit: Callable, start: int, stop: int
+) -> np.ndarray:
+    with path.open("rb") as file:
+        return np.stack([fit(image.read(file)) for image in images[start:stop]])
+
+
+def _refuse_gaps(place: str, form: str, numbers: Sequence[int]) -> None:
+    """Refuse frames that are not numbered 0, 1, 2 and so on."""
+    if not numbers:
+        raise InputError(f"{place} holds no frame ({form.format(0)} and so on)")
+    missing = sorted(set(range(numbers[-1])) - set(numbers))
+    if missing:
+        raise InputError(
+            f"{place}: {some([form.format(n) for n in missing])} missing; the last is "
+            f"{form.format(numbers[-1])}. Get the trajectory again, or move it away"
+        )
