@@ -13,12 +13,10 @@ from typing import Any, Literal
 
 from stforecast import Forecaster, Task, TrainConfig
 from stforecast.cli import run, train_and_score
-from stforecast.datasets import FlowScale, open_nyc_flow, open_taxibj, split
-from stforecast.datasets.flow import recognise
+from stforecast.datasets.flow import open_scaled
 from stforecast.models import SimVPv2
 from stforecast.weekly import WeeklyClimatology
 
-PARTS: tuple[Literal["train", "valid", "test"], ...] = ("train", "valid", "test")
 TASK = Task(("inflow", "outflow"), input_steps=4, target_steps=4, timestep="30min")
 
 
@@ -38,8 +36,6 @@ class Options:
     """Optimiser steps (fast: 1000 unless given; paper: 50 epochs)."""
     batch_size: int = 16
     """Windows in a step."""
-    learning_rate: float | None = None
-    """Peak learning rate (fast: 2e-3; paper: 5e-4)."""
     seed: int = 0
     """Initial weights, order of the windows."""
     device: str | None = None
@@ -49,7 +45,7 @@ class Options:
 def main(options: Options) -> None:
     """Run the pipeline."""
     paper = options.preset == "paper"
-    parts, scale = flows(options.data)
+    parts, scale = open_scaled(options.data)
     # The usual week, of the training weeks alone; the windows of dataset.npz have no weekdays.
     dated = "valid_period" in parts["train"].attrs
     usual = WeeklyClimatology.fit(parts["train"], TASK) if dated else None
@@ -58,8 +54,7 @@ def main(options: Options) -> None:
         if usual is None:
             return {}
         usual.save(options.output / "usual_week.nc")
-        own = {} if paper else {"this run": usual.around(forecaster)}
-        return own | {"usual week": usual}
+        return {"usual week": usual} | ({} if paper else {"this run": usual.around(forecaster)})
 
     network = partial(SimVPv2.for_benchmark, "taxibj")
     if not paper:
@@ -72,7 +67,7 @@ def main(options: Options) -> None:
         epochs=50,
         steps=options.steps or (None if paper else 1000),
         batch_size=options.batch_size,
-        learning_rate=options.learning_rate or (5e-4 if paper else 2e-3),
+        learning_rate=5e-4 if paper else 2e-3,
         schedule="cosine" if paper else "onecycle",
         warmup_epochs=5 if paper else 0,
         validate_every=None if paper else 100,
@@ -83,7 +78,6 @@ def main(options: Options) -> None:
     train = partial(train_and_score, "taxibj", parts, TASK, network, config, options.output)
     table = train(metrics=("mse_sum", "mae_sum", "ssim"), scored=lambda ds: ds, rivals=rivals)
     print(table.to_string())
-
     print(f"\nFlows from {scale.low:g} to {scale.high:g} are 0 to 1 above. In vehicles:")
     cells = 2 * parts["test"].sizes["y"] * parts["test"].sizes["x"]
     for model, row in table[table["protocol"].str.contains("initialisations")].iterrows():
@@ -91,19 +85,6 @@ def main(options: Options) -> None:
         mae = row["mae_sum"] / cells * (scale.high - scale.low)
         print(f"  {model!s:12} RMSE {rmse:7.3f}  MAE {mae:7.3f}")
     print(f"\nResults are in {options.output.resolve()}: model/, forecast.zarr, scores.csv")
-
-
-def flows(path: Path) -> tuple[dict[str, Any], FlowScale]:
-    """Training, validation and test flows on [0, 1], and what brings them back."""
-    opened = open_nyc_flow if (recognise(path) or "").startswith("open_nyc_flow") else open_taxibj
-    ds = opened(path, chunks=None)
-    if "valid_period" not in ds.attrs:  # windows without dates
-        parts: dict[Any, Any] = {k: open_taxibj(path, k) for k in PARTS}
-        scale = FlowScale(-1.0, 1.0)
-    else:
-        parts = dict(split(ds, **{k: ds.attrs[f"{k}_period"] for k in PARTS}))
-        scale = FlowScale.of(parts["train"])
-    return {k: scale.scale(p.load()) for k, p in parts.items()}, scale
 
 
 if __name__ == "__main__":
