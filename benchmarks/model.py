@@ -112,14 +112,14 @@ def trainers(name: str, peer: Path | None, device: torch.device, batch: int) -> 
     ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.randn(batch, *shape, device=device)
     y = torch.randn(batch, ours.target_steps, *shape[1:], device=device)
-    half = copy.deepcopy(ours)
+    half, fused = copy.deepcopy(ours), device.type == "cuda"  # as in fit()
     steps = {
         "reference": training_step(reference.to(device), x, y, half=False, fused=False),
-        "fp32": training_step(ours.to(device), x, y, half=False, fused=True),
+        "fp32": training_step(ours.to(device), x, y, half=False, fused=fused),
     }
     half.to(device)
     quick = torch.compile(half, dynamic=False) if device.type == "cuda" else half
-    return steps | {"bf16": training_step(quick, x, y, half=True, fused=True)}
+    return steps | {"bf16": training_step(quick, x, y, half=True, fused=fused)}
 
 
 def forecasters(

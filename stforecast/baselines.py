@@ -143,7 +143,8 @@ class Climatology:
         InputError
             If a bin has no data in its whole window, times do not keep to the time step, or data
             are not finite. Points that are NaN at *all* times (land, in data of the sea surface)
-            stay NaN.
+            stay NaN. With ``Task(nan="mask")`` others may be NaN at times: their means are over
+            the rest, NaN where there is none in the whole window.
         """
         if window_days % 2 == 0 or not 3 <= window_days <= 365:
             raise InputError(f"window_days must be odd, from 3 to 365, found {window_days}")
@@ -167,7 +168,9 @@ class Climatology:
         variables = {}
         for name in task.outputs:
             array = canonical[name]
-            mean, count = _daily_means(array, year, day, slot, len(hours), lengths)
+            mean, count = _daily_means(
+                array, year, day, slot, len(hours), lengths, masked=task.nan == "mask"
+            )
             smooth = _smooth(mean[:, :cycle], count[:, :cycle], window_days, hours)
             tail = np.repeat(smooth[:, -1:], 366 - cycle, axis=1)
             variables[name] = (
@@ -410,35 +413,44 @@ def _daily_means(
     slot: np.ndarray,
     slots: int,
     lengths: dict[int, int],
+    *,
+    masked: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means over years (slots, 366, H, W) in float64, and how many values each has (slots, 366)."""
+    """Means over years (slots, 366, H, W) in float64, and how many values each has.
+
+    The numbers are (slots, 366, 1, 1), or if `masked`, with NaN left out, those of every point.
+    """
     total = np.zeros((slots * 366, *array.shape[1:]))
-    count = np.zeros(slots * 366, dtype=np.int64)
-    masked: np.ndarray | None = None
+    count = np.zeros((slots * 366, *(array.shape[1:] if masked else (1, 1))), dtype=np.int32)
+    never: np.ndarray | None = None  # where all values are NaN
     for block in time_blocks(array):
         values = array.isel(time=block).values
         bad = ~np.isfinite(values)
-        if masked is None:
-            masked = np.isnan(values).all(axis=0)
-        if np.any(bad != masked):
-            step, *_ = np.argwhere(bad != masked)[0]
+        if never is None:
+            never = np.isnan(values).all(axis=0)
+        wrong = np.isinf(values) if masked else bad != never
+        if np.any(wrong):
+            step, *_ = np.argwhere(wrong)[0]
             raise InputError(
                 f"{array.name} is NaN or infinite at some times only: first at "
-                f"{array['time'].values[block][step]}, {np.count_nonzero(bad != masked)} values "
-                "there and near; fill or drop them (points that are NaN at all times may stay)"
+                f"{array['time'].values[block][step]}, {np.count_nonzero(wrong)} values "
+                "there and near; fill or drop them (points that are NaN at all times may stay), or "
+                "say that NaN are missing: Task(..., nan='mask')"
             )
+        present = ~bad if masked else np.ones((len(values), 1, 1), dtype=bool)
+        values = np.where(bad, 0, values) if masked else values
         # In one year a bin occurs once, so plain indexed addition is right, and fast.
         for y in np.unique(year[block]):
             at = np.flatnonzero(year[block] == y)
             index = slot[block][at] * 366 + day[block][at] - 1
             total[index] += values[at]
-            count[index] += 1
+            count[index] += present[at]
             if lengths[int(y)] < 366:  # day 365 stands in for the missing 366
                 last = day[block][at] == 365
                 total[index[last] + 1] += values[at[last]]
-                count[index[last] + 1] += 1
-    total /= np.maximum(count, 1).reshape(-1, *[1] * (array.ndim - 1))
-    return total.reshape(slots, 366, *array.shape[1:]), count.reshape(slots, 366)
+                count[index[last] + 1] += present[at[last]]
+    total /= np.maximum(count, 1)
+    return total.reshape(slots, 366, *array.shape[1:]), count.reshape(slots, 366, *count.shape[1:])
 
 
 def _smooth(mean: np.ndarray, count: np.ndarray, window_days: int, hours: np.ndarray) -> np.ndarray:
@@ -450,7 +462,7 @@ def _smooth(mean: np.ndarray, count: np.ndarray, window_days: int, hours: np.nda
     here = np.arange(days)
     for offset, weight in zip(range(-half, half + 1), window, strict=True):
         matrix[here, (here + offset) % days] += weight
-    norm = (count > 0) @ matrix.T
+    norm = (count > 0).any(axis=(2, 3)) @ matrix.T
     if np.any(norm == 0):
         slot, day = np.argwhere(norm == 0)[0]
         raise InputError(
@@ -461,6 +473,8 @@ def _smooth(mean: np.ndarray, count: np.ndarray, window_days: int, hours: np.nda
         )
     out = np.empty(mean.shape, dtype=np.float32)
     for slot in range(mean.shape[0]):  # by hour, so that no second array of that size is needed
-        flat = matrix @ mean[slot].reshape(days, -1) / norm[slot][:, None]
+        seen = matrix @ (count[slot] > 0).reshape(days, -1)
+        with np.errstate(invalid="ignore"):  # 0 / 0: a point that is masked through the window
+            flat = matrix @ mean[slot].reshape(days, -1) / seen
         out[slot] = flat.reshape(mean.shape[1:])
     return out

@@ -17,7 +17,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; move what was written there to `path` at the end.
 
     The file or directory appears under its name whole or not at all: if the block raises, whatever
-    was at `path` stays as it was. File contents are on disk (fsync) before the renaming.
+    was at `path` stays as it was. Files and directories are on disk (fsync) before the renaming,
+    and the new name is at the end.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     try:
         yield temporary
-        _sync(temporary)
+        _sync_all(temporary)
         if target.is_dir() and not target.is_symlink():
             old = target.with_name(f".{target.name}.{mark}.old")
             target.rename(old)
@@ -59,7 +60,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             temporary.replace(target)
-        _sync_directory(target.parent)
+        _sync(target.parent)
     except BaseException:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -68,15 +69,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def _sync_all(path: Path) -> None:
+    """Force a file, or a directory with all that is in it, to disk."""
+    for part in [*path.rglob("*"), path] if path.is_dir() else [path]:
+        if not part.is_symlink():  # what it points to is not ours
+            _sync(part)
+
+
 def _sync(path: Path) -> None:
-    """Force a file, or every file of a directory, to disk."""
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    for file in files:
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-
-
-def _sync_directory(path: Path) -> None:
+    """Force a file to disk, or the names in a directory."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -13,7 +13,7 @@ import xarray as xr
 
 from . import conventions, regridding
 from .conventions import InputError
-from .windows import Task, window_starts
+from .windows import Task, refuse_months, window_starts
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,8 @@ def predict(
     ------
     InputError
         If `ds` lacks a variable, has another time step or grid, too short a history, or NaN in
-        the input of a forecast; the message says what was found and what to do.
+        the input of a forecast (unless the model's task masks them: then the forecast is NaN
+        where the last input step is); the message says what was found and what to do.
 
     Examples
     --------
@@ -162,6 +163,7 @@ def _check_step(ds: xr.Dataset, model: WindowForecaster) -> None:
     task = model.task
     if ds.sizes["time"] < 2:
         return  # the window check says it better
+    refuse_months(ds["time"].values)
     found = conventions.time_step(ds["time"].values)
     if found != task.step:
         step = found / np.timedelta64(1, "h")
@@ -252,14 +254,22 @@ def _forecast_block(
     """Forecast from the rows of one block: (B, steps, C', H, W)."""
     stacked = np.stack([np.asarray(a, dtype=np.float32) for a in arrays], axis=1)  # (rows, C, H, W)
     windows = stacked[local[:, None] + np.arange(1 - task.input_steps, 1)]  # (B, T, C, H, W)
-    if not np.isfinite(stacked).all():
-        b, _, c = np.argwhere(~np.isfinite(windows).all(axis=(3, 4)))[0]
+    masked = task.nan == "mask"
+    if np.isinf(stacked).any() if masked else not np.isfinite(stacked).all():
+        bad = np.isinf(windows) if masked else ~np.isfinite(windows)
+        b, _, c = np.argwhere(bad.any(axis=(3, 4)))[0]
         raise InputError(
             f"the input of the forecast from {times[ends[b]]} holds NaN or infinite values in "
             f"{task.variables[c]}; fill them, or choose other initialisations"
         )
-    result = model.forecast(windows, times[ends], steps, **coordinates)
-    return np.asarray(result, dtype=np.float32)
+    result = np.asarray(model.forecast(windows, times[ends], steps, **coordinates), np.float32)
+    if masked:  # nothing is known of these points: not a forecast, whatever the model
+        gone = np.zeros((len(windows), 1, *result.shape[2:]), dtype=bool)
+        for channel, name in enumerate(task.outputs):
+            if name in task.variables:
+                gone[:, 0, channel] = np.isnan(windows[:, -1, task.variables.index(name)])
+        result = np.where(gone, np.float32(np.nan), result)
+    return result
 
 
 def _delayed_block(

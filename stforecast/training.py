@@ -19,18 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from . import conventions, metrics
+from ._reading import Source
 from .checkpoints import Run
 from .conventions import InputError
 from .errors import DivergenceError
-from .feeds import ResidentFeed
+from .feeds import BUFFER, Feed, open_feed
 from .forecaster import Forecaster
 from .models import SimVPv2
-from .windows import Task, window_starts
+from .windows import Task
 
 if TYPE_CHECKING:
     import xarray as xr
 
 logger = logging.getLogger(__name__)
+
+#: Steps on a GPU from which ``torch.compile`` pays.
+_WORTH_COMPILING = 2000
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,16 @@ class TrainConfig:
     schedule : {"onecycle", "cosine"}
         ``"onecycle"`` is PyTorch's, by step, with ``final_div_factor`` 1e4; ``"cosine"`` falls by
         epoch to 1e-6. Both as in the paper's code.
+    warmup_epochs : int
+        Of ``"cosine"``: epochs in which the rate rises linearly from 1e-5 to the peak, in place of
+        the fall's first ones.
     precision : {"auto", "fp32", "bf16"}
         Arithmetic of the network (the weights stay float32). ``"auto"``: bf16 where the device
         has instructions for it.
+    compile : {"auto", "always", "never"}
+        Whether ``torch.compile`` makes the network's forward and backward pass. ``"auto"``: on a
+        GPU, in runs of at least 2,000 steps, which pay for the minute or two that it takes. On a
+        CPU hand-written gradients are faster (see ``benchmarks/RECORDS.md``).
     area_weighted : bool
         Weight the squared error by the cell's area. Beyond the paper.
     balance_leads : bool
@@ -60,8 +71,16 @@ class TrainConfig:
         first hours count for more than their small errors would. Beyond the paper.
     validate_every : int, optional
         Steps between validations (and checkpoints); once an epoch unless given.
+    checkpoint_every : int, optional
+        Steps between checkpoints that are written beside those, within long epochs. What a killed
+        run loses; its result is the same to the bit whatever this is.
     valid_windows : int
         Windows of the validation period to score, evenly spread over it.
+    feed : {"auto", "resident", "stream"}
+        All training data on the device, or streamed from where they are stored; ``"auto"`` goes by
+        their size and the memory that is free, and logs what it chose.
+    buffer : int
+        Bytes of the shuffle buffer of a streaming feed.
     seed : int
         Initial weights, order of the windows, stochastic depth.
     device : str, optional
@@ -73,19 +92,29 @@ class TrainConfig:
     batch_size: int = 16
     learning_rate: float = 1e-3
     schedule: Literal["onecycle", "cosine"] = "onecycle"
+    warmup_epochs: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
     area_weighted: bool = False
     balance_leads: bool = False
     validate_every: int | None = None
+    checkpoint_every: int | None = None
     valid_windows: int = 256
+    feed: Literal["auto", "resident", "stream"] = "auto"
+    buffer: int = BUFFER
     seed: int = 0
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "valid_windows", "steps", "validate_every"):
+        counts = ("epochs", "batch_size", "valid_windows", "buffer")
+        for name in (*counts, "steps", "validate_every", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"TrainConfig.{name} must be at least 1, found {value}")
+        if self.warmup_epochs < 0:
+            raise InputError(
+                f"TrainConfig.warmup_epochs must be at least 0, found {self.warmup_epochs}"
+            )
         if not self.learning_rate > 0:
             raise InputError(
                 f"TrainConfig.learning_rate must be positive, found {self.learning_rate}"
@@ -93,6 +122,8 @@ class TrainConfig:
         for name, allowed in (
             ("schedule", ("onecycle", "cosine")),
             ("precision", ("auto", "fp32", "bf16")),
+            ("compile", ("auto", "always", "never")),
+            ("feed", ("auto", "resident", "stream")),
         ):
             if getattr(self, name) not in allowed:
                 raise InputError(
@@ -127,6 +158,9 @@ def schedule(
     peak = config.learning_rate
     if config.schedule == "cosine":
         epoch, epochs = step // steps_per_epoch, max(steps / steps_per_epoch, 1)
+        if epoch < config.warmup_epochs:
+            start = min(1e-5, peak)
+            return start + (peak - start) * epoch / config.warmup_epochs, 0.9
         return 1e-6 + (peak - 1e-6) * (1 + math.cos(math.pi * min(epoch / epochs, 1))) / 2, 0.9
 
     def between(start: float, end: float, part: float) -> float:
@@ -148,6 +182,7 @@ def fit(
     model: str | nn.Module | Callable[[], nn.Module] = "simvpv2",
     config: TrainConfig | None = None,
     valid: xr.Dataset | None = None,
+    init_time: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: Literal["auto", "never"] = "auto",
     progress: bool | Callable[[dict[str, Any]], None] | None = None,
@@ -170,8 +205,11 @@ def fit(
     valid : xarray.Dataset, optional
         The validation period: the weights with the smallest error on it are the ones returned.
         Without it the last ones are. The test period has no business here.
+    init_time : array of times, optional
+        Train on the windows whose last input step is at one of these, in place of all there are.
     run_dir : path-like, optional
-        Where to keep checkpoints and ``history.jsonl``; without it nothing is written.
+        Where to keep checkpoints and ``history.jsonl`` (see :mod:`stforecast.checkpoints`); without
+        it nothing is written.
     resume : {"auto", "never"}
         ``"auto"`` goes on from the last checkpoint in `run_dir`; ``"never"`` starts anew.
     progress : bool or callable, optional
@@ -188,9 +226,10 @@ def fit(
     Raises
     ------
     InputError
-        If the data do not fit the task, or `run_dir` holds a different run.
+        If the data do not fit the task; or `run_dir` holds a different run, or one that goes on in
+        another process, or no checkpoint that is whole, or cannot be written.
     DivergenceError
-        If the loss is no longer finite.
+        If the loss, or a weight, is no longer finite.
     KeyboardInterrupt
         After Ctrl-C, once the step is done and a checkpoint is written; a second one stops at once.
     """
@@ -198,16 +237,15 @@ def fit(
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     half = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
 
-    # Data: canonical, on the device, and its statistics.
-    ds, _ = conventions.canonicalize(ds, task.channels)
-    data, starts, grid = _resident(ds, task, "training", device)
-    feed = ResidentFeed(data, starts, task, config.batch_size, seed=config.seed)
+    # Data: batches on the device, and their statistics.
+    source = Source(ds, task)
+    ds, feed = source.ds, _feed(source, config, device, init_time=init_time)
     steps = config.steps or config.epochs * feed.steps_per_epoch
     every = config.validate_every or feed.steps_per_epoch
-    mean, std, change = _statistics(data, starts, task)
+    mean, std, change = _statistics(feed)
     weights = _loss_weights(config, task, ds, change).to(device)
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with feed, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         network = _network(model, task, change / std[_outputs(task)])
         forecaster = Forecaster(
@@ -215,28 +253,35 @@ def fit(
             task,
             mean=mean,
             std=std,
-            grid=grid,
+            grid=conventions.grid_of(ds),
             variables={v: _units(ds[v].attrs) for v in task.channels},
             training=_provenance(ds, task, config, steps, about),
         ).to(device)
-        if device.type == "cpu":
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
         checker = None if valid is None else _Validation(valid, forecaster, config, device)
-        optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-        run = Run(run_dir, forecaster, optimizer, config, steps, resume)
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=config.learning_rate, fused=device.type == "cuda"
+        )
+        call: Callable[[Tensor], Tensor] = network
+        if config.compile == "always" or (
+            config.compile == "auto" and device.type == "cuda" and steps >= _WORTH_COMPILING
+        ):
+            call = torch.compile(network, dynamic=False)
+        run = Run(run_dir, forecaster, optimizer, config, feed, steps, resume)
         norm = forecaster.normalizer
         out = _outputs(task)
 
-        with _reporting(progress) as report, _interruptible() as interrupted:
-            loss_sum, losses = torch.zeros((), device=device), 0
+        # From its last checkpoint, if it has one: the step says all about the feed and the rate.
+        with run, _reporting(progress) as report, _interruptible() as interrupted:
+            loss_sum, losses = run.loss_sum, run.losses
             network.train()
             for step in range(run.step, steps):
                 x, y = feed.batch(step)
-                x, y = norm(x, slice(x.shape[2])), norm(y, out)
+                x, y = forecaster.encode(x), norm(y, out)
 
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    prediction = network(x)
-                loss = (weights * (prediction.float() - y) ** 2).mean()
+                    prediction = call(x)
+                loss = _loss(prediction.float(), y, weights, masked=task.nan == "mask")
                 loss.backward()
 
                 rate, beta = schedule(config, step, steps, feed.steps_per_epoch)
@@ -247,8 +292,9 @@ def fit(
 
                 loss_sum, losses = loss_sum + loss.detach(), losses + 1
                 event: dict[str, Any] = {"step": step + 1, "steps": steps, "samples": len(x)}
-                last, stop = step + 1 == steps, interrupted()
-                if (step + 1) % every == 0 or last or stop or losses == 50:
+                stop, last = interrupted(), step + 1 == steps
+                due = (step + 1) % every == 0 or last
+                if due or losses == 50:
                     average = float(loss_sum) / losses
                     if not math.isfinite(average):
                         raise DivergenceError(
@@ -258,12 +304,14 @@ def fit(
                         )
                     event["loss"] = average
                     loss_sum, losses = torch.zeros_like(loss_sum), 0
-                if (step + 1) % every == 0 or last or stop:
+                if due:
                     event["learning_rate"] = rate
                     if checker is not None:
                         event |= checker()
                     run.record(event)
                     network.train()
+                if due or stop or (step + 1) % (config.checkpoint_every or every) == 0:
+                    run.checkpoint(step + 1, loss_sum, losses)
                 report(event)
                 if stop and not last:
                     where = f"; the same call goes on from {run.directory}" if run.directory else ""
@@ -296,55 +344,57 @@ def _units(attrs: Mapping[str, Any]) -> dict[str, str]:
     return {k: str(attrs[k]) for k in ("units", "long_name", "standard_name") if k in attrs}
 
 
-def _resident(
-    ds: xr.Dataset, task: Task, what: str, device: torch.device
-) -> tuple[Tensor, np.ndarray, dict[str, list[float]]]:
-    """Load all channels as one tensor (N, C, H, W), with the starts of its windows and its grid."""
-    conventions.check(ds, task.channels, timestep=task.step, nan=False)
-    time = ds.indexes["time"]
-    starts = window_starts(time, task.step, task.window)
-    if len(starts) == 0:
-        raise InputError(
-            f"the {what} data have no window of {task.window} steps ({task}) without a gap: "
-            f"found {len(time)} times from {time[0]} to {time[-1]}; give a longer period or a "
-            f"shorter Task"
-        )
-    data = torch.empty(len(time), len(task.channels), *ds[task.channels[0]].shape[1:])
-    for channel, name in enumerate(task.channels):
-        data[:, channel] = torch.from_numpy(np.ascontiguousarray(ds[name].values))
-        bad = ~torch.isfinite(data[:, channel]).all(dim=(1, 2))
-        if bool(bad.any()):
-            first = int(bad.nonzero()[0])
-            raise InputError(
-                f"the {what} data hold NaN or infinite values: {name} at {int(bad.sum())} of "
-                f"{len(time)} times, first at {time[first]}; fill or drop them before training"
-            )
-    return data.to(device), starts, conventions.grid_of(ds)
-
-
-def _statistics(data: Tensor, starts: np.ndarray, task: Task) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and deviation (C,) of the data, and the typical change (T', C') up to each lead time."""
-    mean, std = (torch.stack(m) for m in zip(*map(_moments, data.unbind(1)), strict=True))
-    some = torch.as_tensor(starts[:: max(len(starts) // 512, 1)], device=data.device)
-    last = data[some + task.input_steps - 1][:, _outputs(task)].double()
-    change = torch.stack(
-        [
-            (data[some + task.input_steps + lead][:, _outputs(task)] - last)
-            .square()
-            .mean((0, 2, 3))
-            .sqrt()
-            for lead in range(task.target_steps)
-        ]
+def _feed(source: Source, config: TrainConfig, device: torch.device, **options: Any) -> Feed:
+    return open_feed(
+        source,
+        source.task,
+        config.batch_size,
+        feed=config.feed,
+        buffer=config.buffer,
+        seed=config.seed,
+        device=device,
+        **options,
     )
-    return mean.float().cpu(), std.float().cpu(), change.float().cpu()
 
 
-def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation in float64, a block at a time: the data may fill most of the memory."""
-    n, blocks = values.numel(), values.split(4096)
-    mean = torch.stack([b.double().sum() for b in blocks]).sum() / n
-    square = torch.stack([(b.double() - mean).square().sum() for b in blocks]).sum() / n
-    return mean, square.sqrt()
+def _statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and deviation (C,) of the data, and the typical change (T', C') up to each lead time.
+
+    In one pass, in float64, over what is not NaN. The change is over about 512 windows.
+    """
+    task, out = feed.task, _outputs(feed.task)
+    some = feed.starts[:: max(len(feed.starts) // (512 * feed.thinning), 1)]
+    n = mean = square = torch.zeros(len(task.channels), dtype=torch.float64)
+    changes = torch.zeros(2, task.target_steps, len(out), dtype=torch.float64)  # sums, counts
+    for first, new, block in feed.sweep():
+        values = block[new:].double()
+        more = (~values.isnan()).sum((0, 2, 3))
+        middle = values.nanmean((0, 2, 3)).nan_to_num()
+        spread = (values - middle[:, None, None]).square().nansum((0, 2, 3)).cpu()
+        # Chan, Golub and LeVeque (1979): moments of parts add, without cancellation.
+        more, shift = more.cpu(), middle.cpu() - mean
+        both = (n + more).clamp_min(1)
+        square = square + spread + shift**2 * n * more / both
+        n, mean = n + more, mean + shift * more / both
+
+        here = some[(some + task.window > first + new) & (some + task.window <= first + len(block))]
+        last = torch.as_tensor(here - first, device=block.device) + task.input_steps - 1
+        for lead in range(task.target_steps if len(here) else 0):
+            change = (block[last + 1 + lead][:, out] - block[last][:, out]).double()
+            changes[0, lead] += change.square().nansum((0, 2, 3)).cpu()
+            changes[1, lead] += (~change.isnan()).sum((0, 2, 3)).cpu()
+    std = (square / n.clamp_min(1)).sqrt()
+    change = (changes[0] / changes[1].clamp_min(1)).sqrt()
+    return mean.float(), std.float(), change.float()
+
+
+def _loss(prediction: Tensor, y: Tensor, weights: Tensor, *, masked: bool) -> Tensor:
+    """Weighted mean square of the errors (B, T', C', H, W), over the points that are not NaN."""
+    if not masked:
+        return (weights * (prediction - y) ** 2).mean()
+    known = y.isfinite()
+    y = torch.where(known, y, prediction.detach())  # no error there, and no gradient
+    return (weights * (prediction - y) ** 2).sum() / known.sum().clamp_min(1)
 
 
 def _loss_weights(config: TrainConfig, task: Task, ds: xr.Dataset, change: Tensor) -> Tensor:
@@ -379,6 +429,18 @@ def _network(
             f"model must be 'simvpv2', a torch.nn.Module or a function that makes one, "
             f"found {model!r}"
         )
+    outputs = task.outputs
+    if (
+        isinstance(network, SimVPv2)
+        and (network.residual or task.target_steps > task.input_steps)
+        and task.variables[: len(outputs)] != outputs
+    ):
+        first = [*outputs, *(v for v in task.variables if v not in outputs)]
+        raise InputError(
+            f"SimVPv2 takes its first inputs for what it forecasts (with residual=True, or more "
+            f"target than input steps), found inputs {list(task.variables)} and targets "
+            f"{list(outputs)}: use Task({first}, targets={list(outputs)}, ...)"
+        )
     if isinstance(network, SimVPv2) and network.residual:
         network.change_scale.copy_(change.clamp_min(1e-6))
     return network
@@ -406,44 +468,50 @@ class _Validation:
         self, ds: xr.Dataset, forecaster: Forecaster, config: TrainConfig, device: torch.device
     ) -> None:
         task = forecaster.task
-        ds, _ = conventions.canonicalize(ds, task.channels)
-        data, starts, grid = _resident(ds, task, "validation", device)
-        if grid != forecaster.grid:
+        source = Source(ds, task, "validation")
+        if conventions.grid_of(source.ds) != forecaster.grid:
             raise InputError("the validation data lie on another grid than the training data")
-        starts = starts[
-            np.linspace(0, len(starts) - 1, min(config.valid_windows, len(starts))).astype(int)
-        ]
-        self.feed = ResidentFeed(data, starts, task, config.batch_size, shuffle=False)
+        self.feed = _feed(source, config, device, windows=config.valid_windows, shuffle=False)
         self.forecaster = forecaster
         # One number for all variables: errors in units of each variable's deviation.
         self.std = forecaster.normalizer.std[_outputs(task), None, None]
         rows = np.ones(1)
-        if "latitude" in ds.coords:
-            rows = np.asarray(metrics.area_weights(ds["latitude"].values))
+        if "latitude" in source.ds.coords:
+            rows = np.asarray(metrics.area_weights(source.ds["latitude"].values))
         self.rows = torch.as_tensor(rows, dtype=torch.float32, device=device)[:, None]
 
     def __call__(self) -> dict[str, float]:
         """Return area-weighted RMSE over all leads in units of the first output, and a score."""
         self.forecaster.network.eval()
         task = self.forecaster.task
-        model, persistence, count = 0.0, 0.0, 0
-        score = 0.0
         same = set(task.outputs) <= set(task.variables)
         index = [task.variables.index(v) for v in task.outputs] if same else []
-        with torch.no_grad():
+        # Weighted sums of squared errors, and of the weights, in float64: of all outputs in their
+        # deviations, of the first output, and of the first output as persistence has it.
+        sums = torch.zeros(3, 2, dtype=torch.float64, device=self.rows.device)
+        with torch.no_grad(), self.feed:
             for step in range(self.feed.steps_per_epoch):
                 x, y = self.feed.batch(step)
-                error = (self.forecaster.apply(x) - y).double().square() * self.rows
-                score += float((error / self.std**2).mean()) * len(x)
-                model += float(error[:, :, 0].mean()) * len(x)
+                error = self.forecaster.apply(x) - y
+                sums[0] += self._sums(error / self.std)
+                sums[1] += self._sums(error[:, :, :1])
                 if same:
-                    change = (x[:, -1:, index] - y).double().square() * self.rows
-                    persistence += float(change[:, :, 0].mean()) * len(x)
-                count += len(x)
-        result = {"valid_score": math.sqrt(score / count), "valid_rmse": math.sqrt(model / count)}
-        if persistence:
-            result["valid_to_persistence"] = math.sqrt(model / persistence)
+                    sums[2] += self._sums(x[:, -1:, index[:1]] - y[:, :, :1])
+        score, model, persistence = (sums[:, 0] / sums[:, 1]).sqrt().tolist()
+        result = {"valid_score": score, "valid_rmse": model}
+        if persistence > 0:  # NaN where it has no forecast
+            result["valid_to_persistence"] = model / persistence
         return result
+
+    def _sums(self, error: Tensor) -> Tensor:
+        """Sum of weight times square, and of the weights; NaN is masked, or there is none."""
+        known = torch.ones_like(error, dtype=torch.bool)
+        if self.forecaster.task.nan == "mask":
+            known = ~error.isnan()
+        square = torch.where(known, error, 0).double().square()
+        return torch.stack(
+            [(square * self.rows).sum(), (known * self.rows).sum(dtype=torch.float64)]
+        )
 
 
 @contextmanager

@@ -6,14 +6,22 @@ cross a missing time, and splitting a period before windows are taken keeps them
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from .conventions import InputError, canonical_name, time_differences
+
+#: What to do with calendar months where a step must have one length.
+_MONTHS = (
+    "months have 28 to 31 days, and a window needs steps of one length. On a calendar of 30-day "
+    "months the dates stay what they are: ds.convert_calendar('360_day', align_on='date', "
+    "use_cftime=True), with Task(timestep='30D'). Give months by their first days, not their last"
+)
 
 
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -38,13 +46,27 @@ class Task:
     input_steps, target_steps : int
         Length of the history (T) and of the forecast (T').
     timestep : str or timedelta
-        Time between two steps, as :class:`pandas.Timedelta` reads it: ``"1h"``, ``"30min"``.
+        Time between two steps, as :class:`pandas.Timedelta` reads it: ``"1h"``, ``"30min"``. It
+        has one length: see Notes for months.
     targets : sequence of str, optional
-        Variables to forecast, where they are not simply `variables`.
+        Variables to forecast, where they are not simply `variables`: what is an input only (a
+        land-sea mask, the sun) needs no forecast, and what is a target only no history.
+    nan : {"refuse", "mask"}
+        What missing values (NaN) mean. ``"refuse"``: an error, wherever data are used. ``"mask"``:
+        in the input they count as the training mean, in a target they carry neither loss nor
+        score, and a forecast is NaN where the last input step of its variable is.
+
+    Notes
+    -----
+    A lead time is a length, and months have several. Monthly data go on the 360-day calendar, where
+    every month has 30 days and every date keeps its name:
+    ``ds.convert_calendar("360_day", align_on="date", use_cftime=True)`` and ``timestep="30D"``.
 
     Examples
     --------
     >>> Task("t2m").variables
+    ('2m_temperature',)
+    >>> Task(["t2m", "lsm", "orography"], targets="t2m").outputs
     ('2m_temperature',)
     """
 
@@ -53,6 +75,7 @@ class Task:
     target_steps: int = 12
     timestep: str = "1h"
     targets: tuple[str, ...] | str | None = None
+    nan: Literal["refuse", "mask"] = "refuse"
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -66,6 +89,10 @@ class Task:
                     f"Task.{name} must be a whole number of at least 1, found {value!r}"
                 )
             set_(self, name, int(value))
+        if self.nan not in ("refuse", "mask"):
+            raise InputError(f"Task.nan must be 'refuse' or 'mask', found {self.nan!r}")
+        if isinstance(self.timestep, str) and re.search(r"\d*\s*(M|MS|ME|mon\w*)$", self.timestep):
+            raise InputError(f"Task.timestep is in months, found {self.timestep!r}: {_MONTHS}")
         try:
             step = pd.Timedelta(self.timestep)
         except (TypeError, ValueError) as error:
@@ -110,16 +137,17 @@ class Task:
         return (
             f"{', '.join(self.variables)}: {self.input_steps} steps in, {self.target_steps} out"
             f"{'' if self.targets is None else ' of ' + ', '.join(self.outputs)}, "
-            f"every {self.timestep}"
+            f"every {self.timestep}{', NaN masked' if self.nan == 'mask' else ''}"
         )
 
 
 def _short(step: pd.Timedelta) -> str:
     """Write a time step the way people do: '6h', '30min', '1D'."""
-    ns = step.value
-    for unit, size in (("D", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        if ns % (size * 10**9) == 0:
-            return f"{ns // (size * 10**9)}{unit}"
+    ns = step.as_unit("ns").value
+    seconds = {"D": 86_400, "h": 3_600, "min": 60, "s": 1, "ms": 1e-3, "us": 1e-6}
+    for unit, size in seconds.items():
+        if ns % int(size * 10**9) == 0:
+            return f"{ns // int(size * 10**9)}{unit}"
     return f"{ns}ns"
 
 
@@ -151,6 +179,24 @@ def window_starts(time: Any, step: np.timedelta64, length: int, stride: int = 1)
     ends = np.concatenate([gap_after + 1, [n]])
     runs = [np.arange(a, b - length + 1, stride) for a, b in zip(firsts, ends, strict=True)]
     return np.concatenate(runs).astype(np.int64)
+
+
+def refuse_months(time: Any) -> None:
+    """Refuse times that are calendar months apart, with what to do about it.
+
+    Parameters
+    ----------
+    time : array-like of shape (N,)
+        Sorted, unique times: ``datetime64`` or cftime.
+
+    Raises
+    ------
+    InputError
+        If all steps have 28 to 31 days, and not all the same number.
+    """
+    days = time_differences(time) / np.timedelta64(1, "D")
+    if len(days) and days.min() >= 28 and days.max() <= 31 and days.min() < days.max():
+        raise InputError(f"the data are monthly: {_MONTHS}")
 
 
 def initialisations(ds: Any, task: Task, stride: int = 1) -> np.ndarray:

@@ -290,6 +290,31 @@ def test_other_calendars_wrap_at_their_own_year(calendar, days):
     np.testing.assert_allclose(found[0, :, 0, 0, 0], expected[index], atol=1e-4)
 
 
+def test_points_that_are_masked_at_times_get_the_mean_of_the_rest():
+    """Every point by itself equals the climatology of its own times, made without a mask."""
+    time = pd.date_range("2001-01-01", "2003-12-31", freq="D")
+    values = noise(time)
+    hole = (
+        np.random.default_rng(1).random((len(time), 1, 1)) < 0.3
+    )  # ice: two points, the same times
+    spoiled = np.where(hole & (np.arange(12).reshape(3, 4) > 9), np.nan, values)
+    spoiled[:, 0, 0] = np.nan
+    spoiled[100:200, 1, 1] = np.nan
+    task = Task("t2m", timestep="1D", nan="mask")
+    ours = Climatology.fit(weather(spoiled, time), task, window_days=21).dataset[T2M].values[0]
+    rest = time[~hole.ravel()]
+    alone = Climatology.fit(
+        weather(values[~hole.ravel()], rest), Task("t2m", timestep="1D"), window_days=21
+    )
+    full = Climatology.fit(weather(values, time), Task("t2m", timestep="1D"), window_days=21)
+    np.testing.assert_allclose(ours[:, 2, 2:], alone.dataset[T2M].values[0][:, 2, 2:], rtol=1e-6)
+    np.testing.assert_allclose(ours[:, 0, 1:], full.dataset[T2M].values[0][:, 0, 1:], rtol=1e-6)
+    assert np.isnan(ours[:, 0, 0]).all()
+    assert np.isfinite(ours[:, 1, 1]).all()  # other years have these days
+    with pytest.raises(InputError, match=r"NaN or infinite at some times only.*nan='mask'"):
+        Climatology.fit(weather(spoiled, time), Task("t2m", timestep="1D"))
+
+
 def test_points_without_any_data_stay_nan_and_others_may_not_be():
     time = pd.date_range("2015-01-01", "2015-12-31", freq="1D")
     task = Task("t2m", timestep="1D")

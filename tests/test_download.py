@@ -24,7 +24,7 @@ import pytest
 from stforecast.conventions import InputError
 from stforecast.datasets import addresses, download, downloads, extract, fetch
 from stforecast.datasets.addresses import ADDRESSES, Address
-from stforecast.datasets.locking import locked
+from stforecast.locking import locked
 
 BODY = np.random.default_rng(0).bytes(300_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -388,7 +388,7 @@ def test_a_dead_process_holds_nothing(server, tmp_path):
     """A killed holder leaves its lock file, but not its lock."""
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from stforecast.datasets.locking import locked\n"
+        "from stforecast.locking import locked\n"
         "with locked(Path(sys.argv[1]), 'x'): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,22 @@ import pytest
 import torch
 import xarray as xr
 
-from stforecast import Persistence, Task, TrainConfig, evaluate, fit, load, metrics
+from stforecast import (
+    Climatology,
+    Persistence,
+    Task,
+    TrainConfig,
+    evaluate,
+    fit,
+    load,
+    metrics,
+    predict,
+)
 from stforecast.conventions import InputError
-from stforecast.feeds import ResidentFeed
+from stforecast.feeds import ResidentFeed, open_feed
 from stforecast.models import SimVPv2
 from stforecast.testing import make_weather
-from stforecast.training import DivergenceError, schedule
+from stforecast.training import DivergenceError, _loss, _statistics, schedule
 from stforecast.windows import initialisations, window_starts
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -103,6 +114,209 @@ def test_schedules_are_the_papers():
     config = TrainConfig(learning_rate=5e-3, schedule="cosine")
     ours = [schedule(config, 7 * epoch + 3, 350, 7)[0] for epoch in range(50)]
     np.testing.assert_allclose(ours, rates[:50], rtol=1e-9)
+    case = golden["cosine_taxibj_lr5e-4_50ep_warm5"]
+    config = TrainConfig(learning_rate=5e-4, schedule="cosine", warmup_epochs=5)
+    ours = [schedule(config, 7 * epoch + 3, 350, 7)[0] for epoch in range(50)]
+    np.testing.assert_allclose(ours, case[:50], rtol=1e-9)
+
+
+def test_statistics_of_a_stream_are_those_of_the_whole(monkeypatch):
+    """Seen in pieces, with gaps, missing values and a large offset, by a closed form."""
+    monkeypatch.setattr("stforecast._reading._SWEEP_BYTES", 9 * 4 * 2 * 60)
+    rng = np.random.default_rng(0)
+    t2m = make_weather(90, shape=(6, 10)).isel(time=np.setdiff1d(np.arange(90), [33, 34]))
+    far = (t2m["2m_temperature"] * 0 + rng.normal(5e4, 2.0, (88, 6, 10))).astype("f4")
+    ds = t2m.assign(far=far.where(t2m["latitude"] > -60).assign_attrs(units="m", standard_name=""))
+    task = Task(["t2m", "far"], 4, 3, targets=["far"], nan="mask")
+    values = np.stack([ds["2m_temperature"].values, ds["far"].values], axis=1).astype(float)
+    starts = window_starts(ds["time"].values, task.step, 7)
+    pairs = [values[starts + 3 + k, 1] - values[starts + 3, 1] for k in (1, 2, 3)]
+    for kind in ("resident", "stream"):
+        with open_feed(ds, task, 4, feed=kind, buffer=10**5) as feed:
+            mean, std, change = _statistics(feed)
+        np.testing.assert_allclose(mean, np.nanmean(values, (0, 2, 3)), rtol=1e-6)
+        np.testing.assert_allclose(std, np.nanstd(values, (0, 2, 3)), rtol=1e-5)
+        want = np.sqrt([np.nanmean(p**2) for p in pairs])
+        np.testing.assert_allclose(change[:, 0], want, rtol=1e-5)
+
+
+def test_streamed_training(weather, valid, tmp_path):
+    """The same statistics, loss and validation as resident, deterministic, resumed to the bit."""
+    config = replace(CONFIG, feed="stream", buffer=40 * 240)
+    chunked = weather.chunk(time=7)
+    options = {"model": tiny, "valid": valid.chunk(time=9)}
+    whole = fit(chunked, TASK, config=config, **options)
+    resident = fit(weather, TASK, config=replace(config, feed="resident"), **options)
+    assert torch.equal(whole.normalizer.mean, resident.normalizer.mean)
+    np.testing.assert_allclose(
+        whole.training["validation"]["valid_rmse"],
+        resident.training["validation"]["valid_rmse"],
+        rtol=0.2,  # other windows came first
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(chunked, TASK, config=config, run_dir=tmp_path, progress=stop_at(3), **options)
+    again = fit(chunked, TASK, config=config, run_dir=tmp_path, **options)
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
+    other = replace(config, feed="resident")
+    with pytest.raises(InputError, match="other settings"):  # its order is another
+        fit(weather, TASK, config=other, run_dir=tmp_path, **options)
+    assert not [t for t in threading.enumerate() if t.name.startswith("stforecast-read")]
+
+
+def test_training_on_chosen_windows_only(weather):
+    times = weather["time"].values[[3, 40, 92]]
+    seen = []
+    config = replace(CONFIG, steps=None, epochs=2, batch_size=2)
+    fit(weather, TASK, model=tiny, config=config, init_time=times, progress=seen.append)
+    assert [e["samples"] for e in seen] == [2, 1, 2, 1]
+
+
+def ocean(ds, *, name="2m_temperature"):
+    """Land of NaN over a third of the grid, and the oceans between."""
+    land = (ds["longitude"] > 100) & (ds["longitude"] < 220)
+    return ds.assign({name: ds[name].where(~land)}), land.values
+
+
+def test_masked_points_carry_no_loss_and_no_score(weather, valid):
+    """What stands on land does not matter: NaN, whatever the sea does beside it."""
+    task = replace(TASK, nan="mask")
+    train, land = ocean(weather)
+    test, _ = ocean(valid)
+    config = replace(CONFIG, steps=20, learning_rate=3e-3, valid_windows=100)
+    forecaster = fit(train, task, model=tiny, config=config, valid=test)
+    sea = train["2m_temperature"].values[..., ~land].astype(float)
+    assert float(forecaster.normalizer.mean) == pytest.approx(sea.mean(), rel=1e-6)
+    assert float(forecaster.normalizer.std) == pytest.approx(sea.std(), rel=1e-5)
+
+    times = initialisations(test, task)
+    forecast = forecaster.predict(test, init_time=times, steps=5)  # past what it was trained for
+    found = np.isnan(forecast["2m_temperature"].values)
+    assert (found == np.broadcast_to(land, found.shape)).all()
+    once = forecast.isel(time=[0], prediction_timedelta=slice(0, 3))
+    latest = once["2m_temperature"][0].drop_vars("time")
+    latest = latest.rename(prediction_timedelta="time").assign_coords(
+        time=once["valid_time"].values[0]
+    )
+    history = xr.concat(
+        [test.sel(time=times[:1])["2m_temperature"], latest.drop_vars("valid_time")], "time"
+    )
+    again = forecaster.predict(history.to_dataset(name="2m_temperature"), steps=2)
+    ours = forecast["2m_temperature"].values[0, 3:]
+    np.testing.assert_allclose(ours, again["2m_temperature"].values[0], rtol=1e-6)
+
+    forecast = forecaster.predict(test, init_time=times)
+    scores = evaluate(forecast, test, nan="mask")["2m_temperature_overall"]
+    rmse = float(scores.sel(metric="rmse"))
+    assert rmse == pytest.approx(forecaster.training["validation"]["valid_rmse"], rel=1e-4)
+    truth = test["2m_temperature"].sel(time=forecast["valid_time"]).values
+    error = (forecast["2m_temperature"].values - truth).astype(float)[..., ~land]
+    rows = np.asarray(metrics.area_weights(test["latitude"].values))[:, None]
+    assert rmse == pytest.approx(np.sqrt((error**2 * rows).mean()), rel=1e-5)
+    persistence = Persistence(task).predict(test, init_time=times)
+    assert np.isfinite(evaluate(persistence, test, nan="mask")["2m_temperature_overall"]).all()
+
+
+def test_the_masked_loss_and_its_gradient():
+    prediction = torch.tensor([[1.0, 2.0], [4.0, 8.0]], requires_grad=True)
+    y = torch.tensor([[0.0, np.nan], [2.0, np.nan]])
+    weights = torch.tensor([3.0, 5.0])
+    loss = _loss(prediction, y, weights, masked=True)
+    assert loss.item() == (3 * 1 + 3 * 4) / 2
+    loss.backward()
+    assert prediction.grad.tolist() == [[3.0, 0.0], [6.0, 0.0]]
+    assert torch.isnan(_loss(prediction, y, weights, masked=False))
+    assert _loss(prediction, y * np.nan, weights, masked=True).item() == 0
+
+
+def test_values_that_are_missing_at_times_only(weather):
+    """Ice comes and goes: the forecast is NaN where the last input step is, and nowhere else."""
+    task = replace(TASK, nan="mask")
+    ds = weather.copy(deep=True)
+    ds["2m_temperature"][20:40, :2] = np.nan
+
+    class Warm:
+        def __init__(self, task):
+            self.task = task
+
+        def forecast(self, inputs, init_time, steps, *, latitude, longitude):
+            return np.full((len(inputs), steps, 1, *inputs.shape[-2:]), 300.0)
+
+    for model in (fit(ds, task, model=tiny, config=CONFIG), Warm(task)):
+        forecast = predict(ds, model, init_time=ds["time"].values[[19, 22, 39, 40]])
+        gone = np.isnan(forecast["2m_temperature"].values).any(axis=(1, 3))
+        assert gone[:, 0].tolist() == [False, True, True, False]
+        assert not gone[:, 2:].any()
+
+
+def test_inputs_that_need_no_target(weather, valid, tmp_path):
+    """A land-sea mask, which never changes, and the sun, which does, beside the temperature."""
+
+    def with_inputs(ds):
+        hours = np.arange(ds.sizes["time"]) % 24
+        sun = np.maximum(np.cos(2 * np.pi * (hours - 12) / 24), 0)[:, None, None]
+        like = ds["2m_temperature"]
+        return ds.assign(
+            land_sea_mask=xr.zeros_like(like)
+            .where(ds["latitude"] > 0, 1.0)
+            .assign_attrs(units="1"),
+            sun=(xr.zeros_like(like) + sun.astype("f4")).assign_attrs(units="1"),
+        )
+
+    task = Task(["t2m", "lsm", "sun"], 4, 3, targets="t2m")
+    sizes = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 2}
+    network = SimVPv2(4, 3, 3, out_channels=1, residual=True, **sizes)
+    train, test = with_inputs(weather), with_inputs(valid)
+    forecaster = fit(train, task, model=network, config=CONFIG, valid=test)
+    forecaster = load(forecaster.save(tmp_path / "model"))
+    times = initialisations(test, task)
+    forecast = forecaster.predict(test, init_time=times)
+    assert list(forecast) == ["2m_temperature"]
+    for model in (forecaster, Persistence(task)):
+        scores = evaluate(model.predict(test, init_time=times), test)
+        assert np.isfinite(scores["2m_temperature_overall"]).all()
+    with pytest.raises(InputError, match="its own forecast of every input"):
+        forecaster.predict(test, steps=4)
+    wrong = Task(["lsm", "t2m", "sun"], 4, 3, targets="t2m")
+    words = r"first inputs.*use Task\(\['2m_temperature', 'land_sea_mask', 'sun'\], targets="
+    with pytest.raises(InputError, match=words):
+        fit(train, wrong, model=network, config=CONFIG)
+
+
+@pytest.mark.parametrize("real", [True, False], ids=["ERSST v5", "its synthetic twin"])
+def test_monthly_sea_surface_temperature(real):
+    """Land is NaN, months differ in length: fit, predict, score, against both baselines."""
+    if real and not (SHARED / "data/ersst_v5").exists():
+        pytest.skip("no ../shared/data/ersst_v5")
+    if real:
+        ds = xr.open_dataset(SHARED / "data/ersst_v5/sst.mnmean.nc")[["sst"]].load()
+        ds = ds.isel(lat=slice(None, None, 4), lon=slice(None, None, 4))
+    else:
+        wave, _ = ocean(make_weather(128, shape=(6, 10)))
+        months = np.arange("2010-01", "2020-09", dtype="M8[M]").astype("M8[ns]")
+        ds = wave.rename({"2m_temperature": "sst"}).assign_coords(time=months)
+    task = Task("sst", 4, 3, timestep="30D", nan="mask")
+    options = {"model": lambda: tiny(), "config": replace(CONFIG, steps=10)}
+    for call in (lambda: fit(ds, task, **options), lambda: Persistence(task).predict(ds)):
+        with pytest.raises(InputError, match=r"data are monthly.*360_day"):
+            call()
+    ds = ds.convert_calendar("360_day", align_on="date", use_cftime=True)
+    with pytest.raises(InputError, match=r"hold NaN.*nan='mask'"):
+        fit(ds, replace(task, nan="refuse"), **options)
+    train, test = ds.isel(time=slice(0, 96)), ds.isel(time=slice(96, None))
+    forecaster = fit(train, task, valid=test, **options)
+    baselines = [Persistence(task), Climatology.fit(train, task)]
+    times = initialisations(test, task)
+    masked = np.isnan(test["sst"].values[0])
+    for model in (forecaster, *baselines):
+        forecast = model.predict(test, init_time=times)
+        values = forecast["sst"].transpose("time", "prediction_timedelta", ...).values
+        assert (np.isnan(values) == masked).all()
+        scores = evaluate(forecast, test, nan="mask")
+        name = next(v for v in scores.data_vars if str(v).endswith("_overall"))
+        assert 0 < float(scores[name].sel(metric="rmse")) < 20
+    first = forecast["valid_time"].values[0, -1]  # three months after April 2018
+    assert (first.year, first.month, first.day) == (2018, 7, 1)
 
 
 def test_learns_a_wave(weather, valid):
@@ -283,7 +497,10 @@ def test_a_loss_that_is_not_finite_stops_with_a_named_error(weather, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda d: d.where(d.time != d.time[5]), r"NaN.*at 1 of 96 times, first at 2001-01-01 05"),
+        (
+            lambda d: d.where(d.time != d.time[5]),
+            r"NaN.*at 1 of the 96 times read, first at 2001-01-01 05",
+        ),
         (lambda d: d.isel(time=slice(0, 6)), "no window of 7 steps"),
         (lambda d: d.isel(time=slice(0, None, 2)), r"2:00:00, expected 0 days 01:00:00"),
         (lambda d: d * 0 + 280, "never changes"),
@@ -325,6 +542,8 @@ def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"schedule": "linear"}, "schedule must be one of"),
         ({"precision": "fp8"}, "precision must be one of"),
+        ({"feed": "disk"}, "feed must be one of auto, resident, stream"),
+        ({"buffer": 0}, "buffer must be at least 1"),
     ],
 )
 def test_bad_settings(options, words):

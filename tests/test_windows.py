@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stforecast.conventions import InputError
-from stforecast.windows import Task, time_differences, window_starts
+from stforecast.windows import Task, refuse_months, time_differences, window_starts
 
 HOUR = np.timedelta64(1, "h")
 
@@ -50,6 +50,8 @@ def test_lead_times_start_one_step_after_the_last_input():
         ("24h", "1D"),
         ("36h", "36h"),
         ("90s", "90s"),
+        ("0.04s", "40ms"),
+        ("1500us", "1500us"),
     ],
 )
 def test_a_timestep_is_written_as_people_do(timestep, short):
@@ -58,7 +60,7 @@ def test_a_timestep_is_written_as_people_do(timestep, short):
 
 
 def test_a_task_goes_through_json():
-    for task in (Task("t2m"), Task(["t2m", "msl"], 6, 3, "3h", targets="msl")):
+    for task in (Task("t2m"), Task(["t2m", "msl"], 6, 3, "3h", targets="msl", nan="mask")):
         assert Task(**json.loads(json.dumps(task.to_dict()))) == task
         assert hash(Task(**task.to_dict())) == hash(task)
     assert str(Task("t2m", 12, 6)) == "2m_temperature: 12 steps in, 6 out, every 1h"
@@ -87,6 +89,11 @@ def test_a_task_does_not_change():
         ({"timestep": None}, "must be positive, found None"),
         ({"timestep": [1]}, "must read as a time difference"),
         ({"timestep": "NaT"}, "must be positive"),
+        ({"timestep": "1MS"}, "in months, found '1MS'.*convert_calendar"),
+        ({"timestep": "2M"}, "in months"),
+        ({"timestep": "ME"}, "in months"),
+        ({"timestep": "1 month"}, "in months"),
+        ({"nan": "skip"}, "nan must be 'refuse' or 'mask', found 'skip'"),
     ],
 )
 def test_a_bad_task(fields, words):
@@ -149,3 +156,35 @@ def test_differences_of_any_times():
         assert got.dtype == "timedelta64[ns]"
         assert (got == np.timedelta64(24, "h")).all()
         assert len(got) == 2
+
+
+# --- months ---------------------------------------------------------------------------------------
+
+
+def test_calendar_months_are_refused_and_said_what_to_do_about():
+    months = pd.date_range("2001-01-01", periods=14, freq="MS")
+    for time in (
+        months,
+        months.values[5:8],
+        xr.date_range("2001", periods=5, freq="MS", calendar="noleap"),
+    ):
+        with pytest.raises(InputError, match=r"monthly.*convert_calendar\('360_day'"):
+            refuse_months(time)
+    for step, n in (("30D", 20), ("28D", 9), ("1D", 400), ("6h", 5), ("365D", 4)):
+        refuse_months(pd.date_range("2001-01-01", periods=n, freq=step))
+    refuse_months(months[:1])
+
+
+def test_the_advice_on_months_is_good():
+    """On the 360-day calendar months keep their names, gaps are gaps, lead times are exact."""
+    months = pd.date_range("2001-01-01", periods=30, freq="MS")
+    ds = xr.Dataset({"sst": ("time", np.arange(30.0))}, {"time": months})
+    ds = ds.drop_isel(time=[7])
+    on_360 = ds.convert_calendar("360_day", align_on="date", use_cftime=True)
+    task = Task("sst", 3, 2, timestep="30D")
+    refuse_months(on_360["time"].values)
+    starts = window_starts(on_360["time"].values, task.step, task.window)
+    assert starts.tolist() == [*range(3), *range(7, 25)]
+    first = on_360["time"].values[8]
+    valid = first + pd.Timedelta(task.lead_times()[-1]).to_pytimedelta()
+    assert (first.isoformat()[:10], valid.isoformat()[:10]) == ("2001-10-01", "2001-12-01")

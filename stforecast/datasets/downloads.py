@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..conventions import InputError
+from ..locking import locked
 from ._transport import Answer, Source, StaleError, TransientError, reason_of, source_of
-from .locking import locked
 
 logger = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ import xarray as xr
 
 from ..conventions import TIME, InputError, canonicalize, grid_of
 from ..files import replacing
+from ..locking import locked
 from ._journal import ORDER, Journal, Plan, Shard, widest
 from ._workers import Done, each
 from .content import Packing, Summary, combine_digests, cuts, digest, read, step_digests
 from .joining import open_joined
-from .locking import locked
 from .periods import select_period, when
 from .sources import READ_ERRORS, is_remote, is_zarr, open_lazy
 
