@@ -194,8 +194,17 @@ class _Conv:
         # oneDNN's own padding is slow for dilated kernels, and knows no periodic axis.
         self.before = bool(self.reach) and (dilation > 1 or periodic)
         self.padding = 0 if self.before else self.reach
-        self.fused = _has_fused()
-        self.packed: dict[tuple[int, ...], Tensor] = {}
+        form: Any = ([self.padding] * 2, [1, 1], [dilation] * 2, groups)
+        self.fused, self.form = _has_fused(), form
+        if self.fused:
+            convolution = torch.ops.mkldnn._convolution_pointwise
+            self.convolve, self.multiply = convolution.default, convolution.binary
+            self.add = torch.ops.mkldnn._convolution_pointwise_.binary
+        # With GELU goes its algorithm: by the error function.
+        self.alone: Any = (*form, then, [], "none" if then == "gelu" else "")
+        self.product: Any = (*form, "mul", None, None, [], None)
+        self.sum: Any = (*form, "add", 1.0, None, [], None)
+        self.packed: dict[torch.Size, Tensor] = {}
 
     @classmethod
     def of(cls, conv: Any, dtype: torch.dtype, then: Any = "none") -> _Conv:
@@ -212,9 +221,7 @@ class _Conv:
     def __call__(self, x: Tensor) -> Tensor:
         x = self._ready(x)
         if self.fused:
-            after = "none" if self.then == "gelu" else ""  # GELU's algorithm: by the error function
-            operation = torch.ops.mkldnn._convolution_pointwise.default
-            return operation(x, self._packed(x), self.bias, *self._form, self.then, [], after)
+            return self.convolve(x, self._packed(x), self.bias, *self.alone)
         y = self._plain(x)
         return F.gelu(y) if self.then == "gelu" else y.sigmoid() if self.then == "sigmoid" else y
 
@@ -222,43 +229,37 @@ class _Conv:
         """Product of the result and `other`."""
         x = self._ready(x)
         if self.fused:
-            operation = torch.ops.mkldnn._convolution_pointwise.binary
-            rest: Any = (*self._form, "mul", None, None, [], None)
-            return operation(x, other, self._packed(x), self.bias, *rest)
+            return self.multiply(x, other, self._packed(x), self.bias, *self.product)
         return self._plain(x).mul_(other)
 
     def plus(self, x: Tensor, total: Tensor) -> Tensor:
         """Add the result to `total`, float32, in place."""
+        if not self.fused:
+            return total.add_(self._plain(self._ready(x)))
+        if self.weight.dtype != total.dtype:
+            return total.add_(self(x))
         x = self._ready(x)
-        if self.fused and self.weight.dtype == total.dtype:
-            operation = torch.ops.mkldnn._convolution_pointwise_.binary
-            rest: Any = (*self._form, "add", 1.0, None, [], None)
-            return operation(total, x, self._packed(x), self.bias, *rest)
-        if self.fused:
-            operation = torch.ops.mkldnn._convolution_pointwise.default
-            return total.add_(operation(x, self._packed(x), self.bias, *self._form, "none", [], ""))
-        return total.add_(self._plain(x))
+        return self.add(total, x, self._packed(x), self.bias, *self.sum)
 
     def _ready(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)
-        x = kernels.pad(x, self.reach, self.periodic) if self.before else x
+        if x.dtype != self.weight.dtype:
+            x = x.to(self.weight.dtype)
+        if self.before:
+            x = kernels.pad(x, self.reach, self.periodic)
         return x.contiguous(memory_format=torch.channels_last)
 
     def _plain(self, x: Tensor) -> Tensor:
-        form = (1, self.padding, self.dilation, self.groups)
-        return F.conv2d(x, self.weight, self.bias, *form)
-
-    @property
-    def _form(self) -> tuple[list[int], list[int], list[int], int]:
-        return [self.padding] * 2, [1, 1], [self.dilation] * 2, self.groups
+        return F.conv2d(x, self.weight, self.bias, 1, self.padding, self.dilation, self.groups)
 
     def _packed(self, x: Tensor) -> Tensor:
-        """The weights in the order that oneDNN wants for input of this size."""
-        size = tuple(x.shape[1:])
-        if size not in self.packed:
+        """The weights in the order that oneDNN wants for maps of this size."""
+        size = x.shape[1:]
+        packed = self.packed.get(size)
+        if packed is None:
             pack = torch.ops.mkldnn._reorder_convolution_weight
-            self.packed = {size: pack(self.weight, *self._form, list(x.shape))}
-        return self.packed[size]
+            packed = pack(self.weight, *self.form, list(x.shape))
+            self.packed = {size: packed}
+        return packed
 
 
 def _has_fused() -> bool:

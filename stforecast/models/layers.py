@@ -106,7 +106,8 @@ class ConvBlock(nn.Module):
         x = self.conv(x)
         x = F.pixel_shuffle(x, 2) if self.up else x
         # Under autocast one rounding, behind the activation, instead of two (CUDA does so anyway).
-        return F.silu(self.norm(x.to(self.conv.weight.dtype)))
+        x = self.norm(x.to(self.conv.weight.dtype))
+        return F.silu(x, inplace=not torch.is_grad_enabled())  # the norm's result is nobody else's
 
 
 class MetaBlock(nn.Module):
