@@ -20,7 +20,7 @@ from xarray.core.indexing import ExplicitlyIndexedNDArrayMixin, LazilyIndexedArr
 from . import conventions
 from ._numbers import _LazyView
 from .conventions import TIME, InputError
-from .datasets._lazy import _Joined
+from .datasets._lazy import Joined
 from .windows import Task, refuse_months, window_starts
 
 Job = TypeVar("Job")
@@ -267,7 +267,7 @@ def stored_edges(variable: xr.Variable, dim: Any) -> np.ndarray | None:
         if data.dims[axis] not in data.source.dims:
             return None
         edges = stored_edges(data.source, data.dims[axis])
-    elif isinstance(data, _Joined):
+    elif isinstance(data, Joined):
         lengths = np.diff(data.ends, prepend=0) if axis == data.axis else [data.shape[axis]]
         begins = np.cumsum([0, *lengths])
         parts = [stored_edges(piece, piece.dims[axis]) for _, piece in data.pieces]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stforecast import Persistence, Task, predict
 from stforecast.conventions import InputError, canonicalize, check, restore
-from stforecast.datasets import as_samples, clips, protocol_times
+from stforecast.datasets import _lazy, as_samples, clips, protocol_times
 from stforecast.datasets.clips import Clip, clip_dataset, clip_times
 from stforecast.datasets.pictures import (
     centre_crop,
@@ -199,7 +199,7 @@ def test_float_frames_are_taken_as_they_are():
 
 
 def test_chunks_end_where_clips_end(monkeypatch):
-    monkeypatch.setattr(clips, "_CHUNK_BYTES", 4 * SHAPE[0] * SHAPE[1] * 10)
+    monkeypatch.setattr(_lazy, "_CHUNK_BYTES", 4 * SHAPE[0] * SHAPE[1] * 10)
     ds = made_of([4, 5, 3, 25, 2], chunks="auto")
     assert ds.chunks["time"] == (9, 3, 8, 8, 9, 2)
     assert ds.chunks["y"] == (3,)

@@ -184,9 +184,9 @@ def test_opening_forty_years_reads_no_data(tmp_path, monkeypatch):
         if i:  # whoever reads it, fails
             _spoil_data(path)
     reads = []
-    piece = joining._Joined._piece
+    piece = joining.Joined._piece
     monkeypatch.setattr(
-        joining._Joined,
+        joining.Joined,
         "_piece",
         lambda self, n, key: reads.append((n, key[0])) or piece(self, n, key),
     )

@@ -605,9 +605,12 @@ NUMPY_DAMAGE = {
     ),
     "out.npy of no numpy file -> said": (
         lambda p: first(p, "out.npy").write_text("hello" * 50),
-        "no numpy file, or a damaged one",
+        "no array of numpy's .npy format",
     ),
-    "empty out.npy -> said": (lambda p: first(p, "out.npy").write_bytes(b""), "no numpy file"),
+    "empty out.npy -> said": (
+        lambda p: first(p, "out.npy").write_bytes(b""),
+        "no array of numpy's",
+    ),
     "a trajectory that is a list -> named": (entries(lambda e: [e]), "trajectory 0 is no dict"),
     "a trajectory without observations -> named": (
         entries(lambda e: {"actions": []}),

@@ -372,7 +372,7 @@ def test_opening_reads_one_map_at_most(tmp_path, case, chunks, monkeypatch):
     write, opens, variables = OPEN[case]
     path = write(tmp_path)
     reads = []
-    for kind in (_lazy._Joined, _lazy._Repeated, _lazy._FirstValid):
+    for kind in (_lazy.Joined, _lazy.Repeated, _lazy.FirstValid):
         read = kind._read
 
         def counted(self, key, read=read):

@@ -9,10 +9,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
-from .sources import _checked_members
+from .sources import checked_members, existing, stamp
 
 _MOST_BYTES = 2**30  # of one member, which is read into memory
 
@@ -28,10 +27,9 @@ class Member:
         return str(self.file) if self.name is None else f"{self.file}: {self.name}"
 
     @property
-    def stamp(self) -> tuple[int, int]:
+    def stamp(self) -> tuple[int, ...]:
         """What changes when the file does."""
-        stat = self.file.stat()
-        return stat.st_mtime_ns, stat.st_size
+        return stamp(self.file)
 
     def read(self, most: int = -1) -> bytes:
         """Read it, or its first `most` bytes; all of it is held against a zip's checksum."""
@@ -101,11 +99,9 @@ def first_of(
 
 
 def _files(root: Path, skip: tuple[str, ...]) -> Iterator[Path]:
-    if root.is_file():
+    if existing(root).is_file():
         yield root
         return
-    if not root.is_dir():
-        raise InputError(f"{root}: no such file or directory")
     for directory, below, files in os.walk(root):
         below[:] = sorted(d for d in below if d not in skip and not d.startswith("."))
         yield from (Path(directory, name) for name in sorted(files) if not name.startswith("."))
@@ -114,8 +110,7 @@ def _files(root: Path, skip: tuple[str, ...]) -> Iterator[Path]:
 def _names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members: Any = _checked_members(path, archive)
-            return sorted(m.filename for m in members)
+            return sorted(m.filename for m in checked_members(path, archive))
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: damaged, incomplete or unknown zip ({error}). Download it again"

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..conventions import InputError, canonical_name, split_level
 from . import _grib
 from .joining import some
-from .sources import extract_zip, is_remote, is_zarr
+from .sources import existing, extract_zip, is_remote, is_zarr
 
 FILES = (".nc", ".nc4", ".cdf", ".netcdf", *_grib.SUFFIXES)
 _DEPTH = 4  # of directories to look into
@@ -30,18 +30,16 @@ def find_sources(
             )
         return [text]
     local = Path(text.removeprefix("file://")).expanduser()
-    if local.is_dir():
-        return [local] if is_zarr(local) else _in_directory(local, wanted)
-    if local.is_file():
-        if zipfile.is_zipfile(local) or local.suffix.lower() == ".zip":
-            return find_sources(extract_zip(local, into), wanted, into)
-        return [local]
-    if glob.has_magic(str(local)):
+    if glob.has_magic(str(local)) and not local.exists():
         matches = sorted(glob.glob(str(local), recursive=True))
         if not matches:
             raise InputError(f"{path}: no file matches this pattern")
         return [s for m in matches for s in find_sources(m, wanted, into)]
-    raise InputError(f"{path}: no such file or directory")
+    if existing(local).is_dir():
+        return [local] if is_zarr(local) else _in_directory(local, wanted)
+    if zipfile.is_zipfile(local) or local.suffix.lower() == ".zip":
+        return find_sources(extract_zip(local, into), wanted, into)
+    return [local]
 
 
 def _in_directory(directory: Path, wanted: Sequence[str] | None) -> list[str | Path]:

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..conventions import InputError
-from ._lazy import _Joined
-from .joining import _chunks, some
+from ._hdf5 import open_hdf5
+from ._lazy import Joined, LazyArray, in_chunks
+from .joining import cut, some
 from .numpy_files import NpzMember
-from .sources import READ_ERRORS
+from .sources import stamp
 
 CHANNELS = ("inflow", "outflow")
 STEP = np.timedelta64(30, "m")
@@ -54,7 +54,7 @@ def _channels_second(member: NpzMember) -> Iterator[np.ndarray]:
 def _h5_data(path: Path) -> Iterator[Any]:
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with h5py.File(path) as file:  # what cannot be read, Joined says
         yield file["data"]
 
 
@@ -62,23 +62,15 @@ def open_taxibj_file(path: Path) -> tuple[Part, np.ndarray]:
     """One of the owners' files, and its times; nothing of the flows is read."""
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [k for k in ("data", "date") if not isinstance(file.get(k), h5py.Dataset)]
-            if missing:
-                raise InputError(
-                    f"{path}: no '{missing[0]}' in it, expected 'data' (N, 2, 32, 32) and 'date' "
-                    f"(N); found {some(file) or 'nothing'}"
-                )
-            shape, dates = file["data"].shape, np.asarray(file["date"])
-            kind = file["data"].dtype.kind
-    except InputError:
-        raise
-    except (*READ_ERRORS, KeyError) as error:
-        raise InputError(
-            f"{path}: cannot be opened ({error}): truncated, damaged or no HDF5. "
-            "Copy or download it again"
-        ) from error
+    with open_hdf5(path) as file:
+        missing = [k for k in ("data", "date") if not isinstance(file.get(k), h5py.Dataset)]
+        if missing:
+            raise InputError(
+                f"{path}: no '{missing[0]}' in it, expected 'data' (N, 2, 32, 32) and 'date' "
+                f"(N); found {some(file) or 'nothing'}"
+            )
+        shape, dates = file["data"].shape, np.asarray(file["date"])
+        kind = file["data"].dtype.kind
     if len(shape) != 4 or shape[1] != 2 or kind not in "fiu" or 0 in shape:
         raise InputError(f"{path}: 'data' is {shape}, expected numbers (N, 2, rows, columns)")
     if dates.shape != shape[:1]:
@@ -128,17 +120,15 @@ def read_dates(path: Path) -> tuple[np.datetime64, int]:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-class _Channel(BackendArray):
+class _Channel(LazyArray):
     """One flow of a :class:`Part`, float32 (time, y, x), read when indexed."""
+
+    support = indexing.IndexingSupport.BASIC
 
     def __init__(self, part: Part, channel: int) -> None:
         self.part, self.channel = part, channel
         self.shape = (part.shape[0], *part.shape[2:])
         self.dtype = np.dtype(np.float32)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        support = indexing.IndexingSupport.BASIC
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         with self.part.open() as array:
@@ -157,21 +147,10 @@ def label_flows(
             )
     data = {}
     for channel, (name, verb) in enumerate(zip(CHANNELS, ("entering", "leaving"), strict=True)):
-        pieces = [
-            (str(p.path), xr.Variable(dims, indexing.LazilyIndexedArray(_Channel(p, channel))))
-            for p in parts
-        ]
-        array = indexing.LazilyIndexedArray(_Joined(name, pieces, 0))
+        pieces = [(str(p.path), _Channel(p, channel).variable(dims)) for p in parts]
         names = {"units": "1", "long_name": f"{noun} {verb} the cell per half hour"}
-        data[name] = xr.Variable(dims, array, names)
+        data[name] = Joined(name, pieces, 0).variable(dims, names)
     coords = {"time": ("time", times, {"standard_name": "time", "long_name": "local time"})}
     ds = xr.Dataset(data, coords, dict(attrs))
-    if chunks is None:
-        return ds
-    from dask.base import tokenize
-
-    stamps = [(str(p.path), p.path.stat().st_mtime_ns, p.path.stat().st_size) for p in parts]
-    sizes = _chunks(
-        ds, dict(zip(dims, dims, strict=True)), [(p.shape[0], 1) for p in parts], chunks
-    )
-    return ds.chunk(sizes, token=tokenize(stamps, times))
+    spans, stamps = [(p.shape[0], 1) for p in parts], [(str(p.path), *stamp(p.path)) for p in parts]
+    return in_chunks(ds, chunks, {d: d for d in dims}, partial(cut, spans), stamps, times)

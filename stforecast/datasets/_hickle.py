@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ._hdf5 import open_hdf5
 
 
 @contextmanager
@@ -32,22 +33,14 @@ def open_hickle(path: Path) -> Iterator[Any]:
     InputError
         If it is no HDF5 file, or damaged, or what it holds is pickled.
     """
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            node = next((file[k] for k in ("data_0", "data") if k in file), None)
-            if node is None:
-                raise InputError(
-                    f"{path}: no hickle file: it has no 'data_0' or 'data', found {[*file]}"
-                )
-            _refuse_pickle(path, file, node)
-            yield node
-    except OSError as error:
-        raise InputError(
-            f"{path}: truncated, damaged or no HDF5 file ({str(error).splitlines()[0]}). Copy or "
-            "download it again"
-        ) from error
+    with open_hdf5(path) as file:
+        node = next((file[k] for k in ("data_0", "data") if k in file), None)
+        if node is None:
+            raise InputError(
+                f"{path}: no hickle file: it has no 'data_0' or 'data', found {[*file]}"
+            )
+        _refuse_pickle(path, file, node)
+        yield node
 
 
 def _refuse_pickle(path: Path, file: Any, node: Any) -> None:

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..conventions import InputError
+from .numpy_files import npy_header
 
 _CORES = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since numpy 2
 _NAMES = {("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): "dtype"}
@@ -115,27 +116,20 @@ def scan_npy(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version](file)
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{path}: no numpy file, or a damaged one ({error})") from error
-        if not header[2].hasobject:
+        shape, dtype, _, start = npy_header(file, path, objects=True)
+        if not dtype.hasobject:
             raise InputError(
-                f"{path}: holds an array of {header[2]}, expected objects (a dict a trajectory)"
+                f"{path}: holds an array of {dtype}, expected objects (a dict a trajectory)"
             )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                value = _Scanner(data, file.tell()).run()
+                value = _Scanner(data, start).run()
             except _Refused as error:
                 raise InputError(
                     f"{path}: {error}. It was not unpickled; get it again from its owners, or "
                     "open the raw images instead"
                 ) from None
-    if not isinstance(value, Array) or value.items is None or value.shape != header[0]:
+    if not isinstance(value, Array) or value.items is None or value.shape != shape:
         raise InputError(f"{path}: does not hold the array of objects that its header announces")
     return value
 

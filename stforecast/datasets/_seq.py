@@ -21,6 +21,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import InputError
+from .sources import stamp
 
 MAGIC = struct.pack("<I", 0xFEED)
 _NAME = "Norpix seq".encode("utf-16-le")
@@ -64,7 +65,7 @@ def read_seq_header(path: Path) -> SeqHeader:
         )
     rate = struct.unpack_from("<d", head, 584)[0]
     if not frames:  # a recording that was stopped hard
-        frames = len(_starts(path, path.stat().st_mtime_ns, 0))
+        frames = len(_starts(path, stamp(path), 0))
     return SeqHeader(width, height, image_format, frames, rate)
 
 
@@ -88,7 +89,7 @@ def read_seq(path: Path, frames: int, wanted: range) -> list[bytes]:
     InputError
         If the file ends before, or an image's size cannot be; the frame is named.
     """
-    starts = _starts(path, path.stat().st_mtime_ns, frames)
+    starts = _starts(path, stamp(path), frames)
     with open(path, "rb") as file:
         return [_image(file, int(starts[i])) for i in wanted]
 
@@ -100,7 +101,7 @@ def _image(file: IO[bytes], start: int) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _starts(path: Path, _changed: int, frames: int) -> np.ndarray:
+def _starts(path: Path, _changed: tuple[int, ...], frames: int) -> np.ndarray:
     """Where each image begins; 0 frames: as many as there are."""
     starts: list[int] = []
     at, gap = _HEADER, 8

@@ -247,9 +247,7 @@ def find_digits(directory: str | os.PathLike[str], split: str) -> Path:
             if (place / name).is_file():
                 return place / name
     state = "no such directory" if not root.is_dir() else f"no {names[0]}[.gz] in it"
-    raise InputError(
-        f"{root}: {state}; give the directory with the four MNIST files, as published"
-    )
+    raise InputError(f"{root}: {state}; give the directory with the four MNIST files, as published")
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:

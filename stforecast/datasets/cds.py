@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.core import indexing
 
 from ..conventions import InputError
-from ._lazy import _FirstValid
+from ._lazy import FirstValid
 from .periods import when
 
 logger = logging.getLogger(__name__)
@@ -52,8 +51,8 @@ def merge_streams(ds: xr.Dataset, source: object) -> xr.Dataset:
         variable = ds.variables[name]
         if EXPVER in variable.dims:
             final, late = (variable.isel({EXPVER: i}) for i in order)
-            array = indexing.LazilyIndexedArray(_FirstValid(final, late))
-            merged[name] = xr.Variable(final.dims, array, variable.attrs, variable.encoding)
+            both = FirstValid(final, late)
+            merged[name] = both.variable(final.dims, variable.attrs, variable.encoding)
     logger.info("%s: the streams ERA5 and ERA5T (expver 1 and 5) are taken as one", source)
     return ds.assign(merged).drop_dims(EXPVER)
 

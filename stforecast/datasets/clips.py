@@ -14,22 +14,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from ..conventions import LEAD, TIME, VALID, InputError, X, Y, time_differences
 from ..windows import Task, window_starts
-from .joining import some
+from ._lazy import LazyArray, in_chunks, locate
 from .sources import READ_ERRORS
 
 #: Decoded frames that a data set keeps: the channels of a frame decode it once.
 CACHE_BYTES = 128 * 2**20
-_CHUNK_BYTES = 16 * 2**20  # of float32, in one dask chunk
 _NAMED = 64  # clips, at most, whose names go to an attribute
 
 
@@ -147,10 +145,9 @@ def clip_dataset(
     source = _Frames(clips, (*shape, len(channels)), scale)
     data = {}
     for index, name in enumerate(channels):
-        lazy = indexing.LazilyIndexedArray(_Channel(source, index))
         about = {"units": "1", "long_name": f"{name}, 0 is dark and 1 is bright"}
-        data[name] = xr.Variable((TIME, Y, X), lazy, about)
-        data[name].encoding = {"dtype": "uint8", "scale_factor": scale}
+        packing = {"dtype": "uint8", "scale_factor": scale}
+        data[name] = _Channel(source, index).variable((TIME, Y, X), about, packing)
     coords: dict[str, Any] = {
         TIME: (TIME, times, {"standard_name": "time", "long_name": "time since the first frame"}),
         "clip": (TIME, number, {"long_name": "number of the clip"}),
@@ -164,22 +161,14 @@ def clip_dataset(
     if len(clips) <= _NAMED:  # without the directory they share, which says nothing elsewhere
         shared = os.path.commonpath([os.path.dirname(c.name) for c in clips])
         ds.attrs["clip_names"] = [c.name.removeprefix(shared).lstrip("/") for c in clips]
-    if chunks is not None:
-        from dask.base import tokenize
-
-        token = tokenize([(c.name, c.frames, c.stamp) for c in clips], shape, scale, list(channels))
-        ds = ds.chunk(_chunks(lengths, shape, chunks), token=token)
-    return ds.assign_coords(coords)
+    made_of = [(c.name, c.frames, c.stamp) for c in clips], shape, scale, list(channels)
+    dims = {d: d for d in (TIME, Y, X)}
+    return in_chunks(ds, chunks, dims, partial(_cut, lengths), *made_of).assign_coords(coords)
 
 
-def _chunks(lengths: Sequence[int], shape: tuple[int, int], chunks: Any) -> dict[Any, Any]:
-    if isinstance(chunks, Mapping):
-        if unknown := [d for d in chunks if d not in (TIME, Y, X)]:
-            raise InputError(f"chunks: no dimension {some(map(repr, unknown))}: it has time, y, x")
-        return dict(chunks)
-    if chunks != "auto":
-        raise InputError(f"chunks must be 'auto', None or a mapping by dimension, found {chunks!r}")
-    most = max(1, _CHUNK_BYTES // (4 * math.prod(shape)))
+def _cut(lengths: Sequence[int], most: int) -> tuple[int, ...]:
+    """Cut clips into chunks of at most `most` frames, several short ones in one."""
+    most = max(1, most)
     sizes: list[int] = []
     room = 0
     for length in lengths:
@@ -190,7 +179,7 @@ def _chunks(lengths: Sequence[int], shape: tuple[int, int], chunks: Any) -> dict
         parts = -(-length // most)
         sizes += [length * (i + 1) // parts - length * i // parts for i in range(parts)]
         room = most - sizes[-1] if parts == 1 else 0
-    return {TIME: tuple(sizes), Y: -1, X: -1}
+    return tuple(sizes)
 
 
 class _Frames:
@@ -266,42 +255,33 @@ class _Frames:
         return frames
 
 
-class _Channel(BackendArray):
+class _Channel(LazyArray):
     """One channel of all clips, (time, y, x) float32."""
 
     def __init__(self, source: _Frames, index: int) -> None:
         self.source, self.index = source, index
         self.shape, self.dtype = (int(source.ends[-1]), *source.shape[:2]), np.dtype(np.float32)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
-
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         along, rows, columns = key
-        wanted = np.atleast_1d(np.arange(self.shape[0])[along])
         planes = []
-        for number, start, stop, local in self._runs(wanted):
+        for number, start, stop, local in self._runs(along):
             frames = self.source.read(number, start, stop)
             for i in local:
                 plane = frames[i - start][..., self.index][rows][..., columns]
                 planes.append(self.source.table[plane] if plane.dtype == np.uint8 else plane)
-        if isinstance(along, (int, np.integer)):
-            return planes[0]
         spatial = np.empty(self.shape[1:], np.bool_)[rows][..., columns].shape
         return np.stack(planes) if planes else np.empty((0, *spatial), np.float32)
 
-    def _runs(self, wanted: np.ndarray) -> list[tuple[int, int, int, np.ndarray]]:
-        """Stretches of `wanted` to read at once: clip, start, stop, and the frames in them."""
-        owner = np.searchsorted(self.source.ends, wanted, side="right")
-        ends = self.source.ends
-        local = wanted - np.where(owner > 0, ends[owner - 1], 0)
+    def _runs(self, along: slice | np.ndarray) -> list[tuple[int, int, int, np.ndarray]]:
+        """Stretches of `along` to read at once: clip, start, stop, and the frames in them."""
+        owner, local = locate(self.source.ends, along)
         # Frames far apart are read one by one; a few too many are cheaper than another look.
         far = (np.diff(owner) != 0) | (np.abs(np.diff(local)) > 16)
         frame_bytes = max(1, math.prod(self.source.shape))
         most = max(1, CACHE_BYTES // 4 // frame_bytes)
         runs = []
-        for run in np.split(np.arange(len(wanted)), np.flatnonzero(far) + 1):
+        for run in np.split(np.arange(len(local)), np.flatnonzero(far) + 1):
             for part in (run[i : i + most] for i in range(0, len(run), most)):
                 frames = local[part]
                 runs.append((int(owner[part[0]]), int(frames.min()), int(frames.max()) + 1, frames))

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from .._axes import Axis, canonical_times
 from ..conventions import (
@@ -28,7 +26,7 @@ from ..conventions import (
     meant,
 )
 from ._finding import find_sources
-from ._lazy import _Repeated
+from ._lazy import LazyArray, Repeated
 from .joining import some
 from .sources import open_parts
 
@@ -185,10 +183,10 @@ def add_inputs(
                     f"'{name}' is in the Dataset already: drop it, or do not ask for it"
                 )
             known = _INPUTS.get(canonical)
-            array: BackendArray
+            array: LazyArray
             if fields is not None and (known is None or fields.has(name)):
                 still = fields.on_grid(name, ds, axes)
-                array, attrs = _Repeated(still, len(moments.year)), still.attrs
+                array, attrs = Repeated(still, len(moments.year)), still.attrs
             elif known is not None:
                 array, attrs = _Computed(canonical, moments, *places), known[1]
             else:
@@ -196,7 +194,7 @@ def add_inputs(
                     f"'{name}' cannot be computed, expected {some(_INPUTS, 20)}; what never "
                     "changes (land_sea_mask, orography) comes from constants="
                 )
-            added[canonical] = xr.Variable(dims, indexing.LazilyIndexedArray(array), dict(attrs))
+            added[canonical] = array.variable(dims, dict(attrs))
     return ds.assign(_chunked_like(ds, added).variables)
 
 
@@ -229,7 +227,7 @@ def _moments(name: Hashable, times: np.ndarray) -> Moments:
     return Moments(year, gone % 1.0, since)
 
 
-class _Computed(BackendArray):
+class _Computed(LazyArray):
     """One of the inputs, computed as it is read."""
 
     def __init__(self, name: str, moments: Moments, latitude: np.ndarray, longitude: np.ndarray):
@@ -237,19 +235,11 @@ class _Computed(BackendArray):
         self.dtype = np.dtype(np.float32)
         self.shape = (len(moments.year), len(latitude), len(longitude))
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
-
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        when = Moments(*(np.atleast_1d(part[key[0]])[:, None, None] for part in self.moments))
-        lat, lon = (np.atleast_1d(p[k]) for p, k in zip(self.places, key[1:], strict=True))
+        when = Moments(*(part[key[0]][:, None, None] for part in self.moments))
+        lat, lon = (p[k] for p, k in zip(self.places, key[1:], strict=True))
         values = _INPUTS[self.name][0](when, lat[:, None], lon).astype(np.float32, copy=False)
-        values = np.broadcast_to(values, (len(when.year), len(lat), len(lon)))
-        # An integer takes its dimension away.
-        return values[
-            tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)
-        ].copy()
+        return np.broadcast_to(values, (len(when.year), len(lat), len(lon))).copy()
 
 
 class _Constants:

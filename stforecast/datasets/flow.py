@@ -23,6 +23,7 @@ from ._flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, re
 from .joining import some
 from .numpy_files import NpzMember
 from .periods import select_period, split, when
+from .sources import existing, stamp
 
 PathLike = str | os.PathLike[str]
 Split = Literal["train", "valid", "test"]
@@ -80,7 +81,7 @@ def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "au
     those. ``dataset.npz`` has no validation part: the last tenth of its training windows makes one,
     and the windows that share steps with it are in neither.
     """
-    path = Path(path).expanduser()
+    path = existing(path)
     if split not in (None, "train", "valid", "test"):
         raise InputError(f"split must be 'train', 'valid' or 'test', found {split!r}")
     if path.suffix == ".npz":
@@ -94,10 +95,8 @@ def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "au
                 f"{path}: no BJ13_M32x32_T30_InOut.h5 to BJ16... and no {_NPZ} in it; found "
                 f"{some(sorted(p.name for p in path.iterdir())) or 'nothing'}"
             )
-    elif path.is_file():
-        files = [path]
     else:
-        raise InputError(f"{path}: no such file or directory")
+        files = [path]
     opened = sorted((open_taxibj_file(file) for file in files), key=lambda pair: pair[1][0])
     parts, times = [part for part, _ in opened], [t for _, t in opened]
     for a, b, before, after in zip(parts[:-1], parts[1:], times[:-1], times[1:], strict=True):
@@ -331,12 +330,12 @@ def _open_windows(path: Path, split: Split | None, chunks: Any) -> xr.Dataset:
         "test": (("test", i) for i in range(arrays["X_test"].shape[0])),
     }
     wanted = ranges[split] if split else [("train", i) for i in range(n)] + list(ranges["test"])
-    clips, stamp = [], (path.stat().st_mtime_ns, path.stat().st_size)
+    clips, changed = [], stamp(path)
     for part, i in wanted:
         x, y = arrays[f"X_{part}"], arrays[f"Y_{part}"]
         length = x.shape[1] + y.shape[1]
         read = partial(_window, x, y, i)
-        clips.append(Clip(f"{path}: {part} window {i}", length, read, stamp))
+        clips.append(Clip(f"{path}: {part} window {i}", length, read, changed))
     if not clips:
         raise InputError(f"{path}: its {n} training windows are too few for a part '{split}'")
     attrs = _TAXIBJ | {

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.core import indexing
 
 from ..conventions import (
     LAT,
@@ -29,13 +28,12 @@ from ..conventions import (
     meant,
     split_level,
 )
-from ._lazy import _Joined, _Repeated
+from ._lazy import Joined, Repeated, in_chunks
 from .periods import when
-from .sources import open_parts
+from .sources import open_parts, stamp
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 16 * 2**20  # of float32: small enough for a few at once, large enough for dask
 _PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue")
 
 
@@ -62,12 +60,8 @@ def open_joined(
                 ds = ds if adapt is None else adapt(ds, source)
                 opened.append(_part(source, ds, wanted, every))
         raw, dims, spans = _combine(opened, label, wanted)
-        if chunks is not None:
-            from dask.base import tokenize
-
-            stamps = [(str(s), *_stamp(s)) for s in sources]
-            token = tokenize(stamps, raw[dims[TIME]].variable)  # a file that changed is another
-            raw = raw.chunk(_chunks(raw, dims, spans, chunks), token=token)
+        stamps = [(str(s), *stamp(s)) for s in sources]  # a file that changed is another
+        raw = in_chunks(raw, chunks, dims, partial(cut, spans), stamps, raw[dims[TIME]].variable)
         try:
             result, labels = canonicalize(raw, [str(v) for v in raw.data_vars])
         except InputError as error:
@@ -85,13 +79,6 @@ def open_joined(
 def _close(datasets: Iterable[xr.Dataset]) -> None:  # can be pickled, as a Dataset must be
     for ds in datasets:
         ds.close()
-
-
-def _stamp(source: str | Path) -> tuple[int, ...]:
-    if not isinstance(source, Path):
-        return ()
-    stat = source.stat()
-    return stat.st_mtime_ns, stat.st_size
 
 
 def some(names: Iterable[object], most: int = 8) -> str:
@@ -242,11 +229,11 @@ def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
         )
     head = pieces[0][1]
     axis = head.dims.index(first.dims[TIME]) if TIME in parts[0].roles(name) else None
-    array = indexing.LazilyIndexedArray(_Joined(parts[0].labels[name], pieces, axis))
     packings = [str({k: piece.encoding.get(k) for k in _PACKING}) for _, piece in pieces]
     alike = len(set(packings)) == 1
     encoding = {k: v for k, v in head.encoding.items() if alike or k not in _PACKING}
-    return xr.Variable(head.dims, array, head.attrs, encoding)
+    joined = Joined(parts[0].labels[name], pieces, axis)
+    return joined.variable(head.dims, head.attrs, encoding)
 
 
 def _combine(
@@ -306,8 +293,7 @@ def _combine(
             data[name] = data[name].isel({along: order[np.searchsorted(own[order], every)]})
     for name, ps in fixed.items():
         still = _join(name, ps, first)
-        array = indexing.LazilyIndexedArray(_Repeated(still, len(every)))
-        data[name] = xr.Variable((along, *still.dims), array, still.attrs)
+        data[name] = Repeated(still, len(every)).variable((along, *still.dims), still.attrs)
 
     time = first.ds.variables[first.coords[TIME]]
     here = {d for v in data.values() for d in v.dims} - {along}
@@ -335,22 +321,10 @@ def _in_order(parts: list[_Part]) -> list[_Part]:
     return parts
 
 
-def _chunks(
-    raw: xr.Dataset, dims: Mapping[str, Hashable], spans: Sequence[tuple[int, int]], chunks: Any
-) -> dict[Hashable, Any]:
-    """Dask chunk sizes by the file's dimensions."""
-    if isinstance(chunks, Mapping):
-        unknown = [d for d in chunks if d not in dims]
-        if unknown:
-            raise InputError(
-                f"chunks: no dimension {some(map(repr, unknown))}, there are {some(dims)}"
-            )
-        return {dims[d]: size for d, size in chunks.items()}
-    if chunks != "auto":
-        raise InputError(f"chunks must be 'auto', None or a mapping by dimension, found {chunks!r}")
-    step_bytes = 4 * int(np.prod([n for d, n in raw.sizes.items() if d != dims[TIME]]))
-    steps = []
-    for length, stored in spans:  # whole stored chunks, none across two files
-        size = max(_CHUNK_BYTES // step_bytes // stored * stored, stored)
-        steps += [min(size, length - i) for i in range(0, length, size)]
-    return {**dict.fromkeys(raw.dims, -1), dims[TIME]: tuple(steps)}
+def cut(spans: Sequence[tuple[int, int]], most: int) -> tuple[int, ...]:
+    """Cut stretches of time into `most` steps each, in whole stored chunks, none across two.
+
+    `spans` are their lengths, and their lengths of stored chunks.
+    """
+    sizes = [(length, max(most // stored * stored, stored)) for length, stored in spans]
+    return tuple(min(size, length - i) for length, size in sizes for i in range(0, length, size))

@@ -94,7 +94,7 @@ def open_kth(
     Schuldt, Laptev and Caputo (2004): Recognizing human actions: a local SVM approach.
     https://www.csc.kth.se/cvap/actions/
     """
-    root = Path(path)
+    root = Path(path).expanduser()
     check_split(split)
     if unknown := sorted(set(actions or ()) - set(ACTIONS)):
         raise InputError(f"unknown actions {some(unknown)}: there are {', '.join(ACTIONS)}")

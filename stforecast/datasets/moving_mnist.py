@@ -11,21 +11,17 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from ..conventions import TIME, InputError, X, Y
-from ._lazy import _as_slice
+from ._lazy import LazyArray, as_slice, in_chunks
 from .bouncing import SPLITS, Split, digits_of, find_digits, generate, idx_shape, read_idx
 from .clips import clip_times
-from .joining import some
 from .numpy_files import npy_header
+from .sources import stamp
 
 PathLike = str | os.PathLike[str]
-TEST_FILE = "mnist_test_seq.npy"
 
 _SCALE = 1 / 255
-_CHUNK_BYTES = 16 * 2**20
 _TOGETHER = 32  # sequences held as bytes at once
 _ATTRS = {
     "Conventions": "CF-1.11",
@@ -106,9 +102,10 @@ def open_moving_mnist(
         source = f"drawn from the {split} digits of {file.name}"
         what = ", ".join(f"{k}={v}" for k, v in options.items())
     times, clip, step = clip_times(np.full(sequences, steps), "1s")  # type: ignore[arg-type]
-    lazy = indexing.LazilyIndexedArray(_Sequences(read, sequences, steps, size))
-    variable = xr.Variable((TIME, Y, X), lazy, {"units": "1", "long_name": "intensity, 1 is ink"})
-    variable.encoding = {"dtype": "uint8", "scale_factor": _SCALE}
+    about = {"units": "1", "long_name": "intensity, 1 is ink"}
+    packing = {"dtype": "uint8", "scale_factor": _SCALE}
+    lazy = _Sequences(read, sequences, steps, size)
+    variable = lazy.variable((TIME, Y, X), about, packing)
     coords = {
         TIME: (TIME, times, {"standard_name": "time", "long_name": "time since the first frame"}),
         Y: (Y, np.arange(size), {"units": "1", "long_name": "pixel row, from the top"}),
@@ -116,26 +113,12 @@ def open_moving_mnist(
     }
     attrs = _ATTRS | {"source": source} | ({"comment": what} if what else {})
     ds = xr.Dataset({"intensity": variable}, coords, attrs)
-    if chunks is not None:
-        from dask.base import tokenize
-
-        stat = file.stat()
-        token = tokenize(str(file), stat.st_mtime_ns, stat.st_size, what, sequences)
-        ds = ds.chunk(_chunks(chunks, steps, size), token=token)
+    dims, made_of = {d: d for d in (TIME, Y, X)}, (str(file), stamp(file), what, sequences)
+    ds = in_chunks(ds, chunks, dims, lambda most: steps * max(1, most // steps), *made_of)
     return ds.assign_coords(  # not in chunks: they are there already
         clip=(TIME, clip, {"long_name": "number of the sequence"}),
         step=(TIME, step, {"long_name": "number of the frame in its sequence"}),
     )
-
-
-def _chunks(chunks: Any, steps: int, size: int) -> dict[Any, Any]:
-    if isinstance(chunks, Mapping):
-        if unknown := [d for d in chunks if d not in (TIME, Y, X)]:
-            raise InputError(f"chunks: no dimension {some(map(repr, unknown))}: it has time, y, x")
-        return dict(chunks)
-    if chunks != "auto":
-        raise InputError(f"chunks must be 'auto', None or a mapping by dimension, found {chunks!r}")
-    return {TIME: steps * max(1, _CHUNK_BYTES // (4 * steps * size**2)), Y: -1, X: -1}
 
 
 def recognise(path: Path) -> str | None:
@@ -211,7 +194,7 @@ def _test_file_shape(path: Path) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-class _Sequences(BackendArray):
+class _Sequences(LazyArray):
     """Sequences of one length one behind the other: (time, y, x) float32 in [0, 1]."""
 
     def __init__(
@@ -221,25 +204,21 @@ class _Sequences(BackendArray):
         self.shape = (sequences * steps, size, size)
         self.dtype = np.dtype(np.float32)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
-
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         along, rows, columns = key
         if isinstance(along, slice):  # an index of all frames would be large
             along = np.arange(*along.indices(self.shape[0]))
-        wanted = np.atleast_1d(np.asarray(along)) % self.shape[0]
+        wanted = np.asarray(along) % self.shape[0]
         numbers, which = np.unique(wanted // self.steps, return_inverse=True)
         out = np.empty((len(wanted), *self.shape[1:]), np.float32)[:, rows][..., columns]
         for start in range(0, len(numbers), _TOGETHER):
             frames = self.read(numbers[start : start + _TOGETHER])
-            here = _as_slice(np.flatnonzero((which >= start) & (which < start + _TOGETHER)))
-            chosen = _as_slice((which[here] - start) * self.steps + wanted[here] % self.steps)
+            here = as_slice(np.flatnonzero((which >= start) & (which < start + _TOGETHER)))
+            chosen = as_slice((which[here] - start) * self.steps + wanted[here] % self.steps)
             bytes_ = frames.reshape(-1, *frames.shape[2:])[chosen][:, rows][..., columns]
             target = out[here]  # a view, where frames are asked for in order
             # In float64, rounded once: so the bytes can be had back from the product.
             np.multiply(bytes_, np.float64(_SCALE), out=target, casting="unsafe")
             if not isinstance(here, slice):
                 out[here] = target
-        return out[0] if np.ndim(along) == 0 else out
+        return out

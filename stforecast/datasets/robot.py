@@ -28,6 +28,7 @@ from ._pickled import Array, scan_npy
 from .clips import Clip, check_split, clip_dataset
 from .joining import some
 from .pictures import decode_images, decode_video, resize
+from .sources import existing, stamp
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def open_robonet(
     InputError
         If there is no trajectory to open, or a file is truncated or damaged.
     """
-    root = _existing(path, ".hdf5")
+    root = _of_kind(path, ".hdf5")
     files = sorted(root.rglob("*.hdf5")) if root.is_dir() else [root]
     if not files:
         raise InputError(f"{root}: no trajectory (*.hdf5) in it or below. Unpack the archive first")
@@ -187,7 +188,7 @@ def open_bridgedata(
     ``out.npy`` is a pickle. It is scanned, never unpickled, so nothing in it can run; and its
     images stay on disk until they are used.
     """
-    root = _existing(path, ".npy")
+    root = _of_kind(path, ".npy")
     found = [root] if root.is_file() else list(_walk(root))
     raw = [p for p in found if _TRAJECTORY.fullmatch(p.name)]
     arrays = [p for p in found if p.name == "out.npy"]
@@ -250,11 +251,9 @@ def recognise(path: Path) -> str | None:
 # --- what the two share ---------------------------------------------------------------------------
 
 
-def _existing(path: PathLike, suffix: str) -> Path:
+def _of_kind(path: PathLike, suffix: str) -> Path:
     """The path, if it is a directory or a file of this kind."""
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise InputError(f"{root}: no such file or directory")
+    root = existing(path)
     if root.is_file() and root.suffix != suffix:
         raise InputError(
             f"{root}: expected a directory or a file of the kind *{suffix}. Unpack an archive first"
@@ -289,10 +288,8 @@ def _open(
         elif steps is not None and found[0] < steps:
             short += 1
         else:
-            about = trajectory.path.stat()
             read = partial(found[1], partial(resize, size=size))
-            stamp = (about.st_mtime_ns, about.st_size)
-            clips.append(Clip(trajectory.name, steps or found[0], read, stamp))
+            clips.append(Clip(trajectory.name, steps or found[0], read, stamp(trajectory.path)))
     if blind or short:
         left = f"{blind} have no camera {camera}, {short} have fewer than {steps} frames"
         if not clips:

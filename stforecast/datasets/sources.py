@@ -37,6 +37,28 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
     return isinstance(source, str) and "://" in source
 
 
+def existing(path: str | os.PathLike[str]) -> Path:
+    """Give a path to a file or directory, ``~`` written out.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    path = Path(path).expanduser()
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: no such file or directory")
+    return path
+
+
+def stamp(source: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Say what changes when a file does: its time and size. Nothing is known of a URL."""
+    if is_remote(source):
+        return ()
+    stat = os.stat(source)
+    return stat.st_mtime_ns, stat.st_size
+
+
 def is_zarr(path: Path) -> bool:
     """Whether a directory is a zarr group or array, version 2 or 3."""
     return any(
@@ -237,7 +259,7 @@ def extract_zip(archive: Path, into: Path | None = None) -> Path:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = _checked_members(archive, opened)
+            members = checked_members(archive, opened)
             parent = archive.parent if into is None else Path(into).expanduser()
             contents = sorted((m.filename, m.file_size, m.CRC) for m in members)
             digest = hashlib.sha256(repr(contents).encode()).hexdigest()[:8]
@@ -263,7 +285,7 @@ def extract_zip(archive: Path, into: Path | None = None) -> Path:
     return target
 
 
-def _checked_members(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+def checked_members(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Files in a zip that is fit to be extracted."""
     infos = opened.infolist()
     if len(infos) > MAX_MEMBERS:

@@ -83,7 +83,7 @@ def open_kitti(
     https://www.cvlibs.net/datasets/kitti/raw_data.php
     Lotter, Kreiman and Cox (2017): Deep predictive coding networks. https://arxiv.org/abs/1605.08104
     """
-    root = Path(path)
+    root = Path(path).expanduser()
     check_split(split)
     drives: dict[str, dict[int, Member]] = {}
     others = {f"image_0{c}" for c in range(4)} - {f"image_0{camera}"}
@@ -200,7 +200,7 @@ def open_caltech(
     Dollar, Wojek, Schiele and Perona (2012): Pedestrian detection: an evaluation of the state of
     the art. https://www.vision.caltech.edu/datasets/caltech_pedestrians/
     """
-    root = Path(path)
+    root = Path(path).expanduser()
     check_split(split)
     if every < 1:
         raise InputError(f"every must be at least 1, found {every}")
