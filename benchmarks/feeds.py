@@ -116,6 +116,7 @@ class Contenders:
             "streaming": self.one_epoch,
             "xarray": self.sample_by_sample,
             "DataLoader": lambda: [next(self.batches) for _ in range(16)][:0],
+            "pause": lambda: time.sleep(2),  # its workers fetch ahead, which the next would feel
         }
         self.samples = {
             "index_select": 400 * BATCH,

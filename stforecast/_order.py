@@ -98,15 +98,17 @@ class StreamOrder:
         owner = np.searchsorted(self.bounds, starts + self.overlap, side="right") - 1
         earliest = np.flatnonzero(np.diff(owner, prepend=-1))
         used = owner[earliest]
-        visit = _lanes(len(used), self.places, random) if self.shuffle else np.arange(len(used))
+        visit = np.arange(len(used))
+        if self.shuffle and len(used):  # fewer windows than ranks: some have none
+            visit = _lanes(len(used), self.places, random)
         number = np.empty_like(visit)  # of each block in the order of reading
         number[visit] = np.arange(len(used))
         place = np.repeat(number, np.diff(earliest, append=len(starts))).astype(np.int32)
         rows = place % self.places * self.span + starts - self.bounds[owner] + self.overlap
-        when = place.astype(np.float64)
-        if self.shuffle:  # some time while the block is in the buffer
-            when += random.random(len(starts)) * self.places
-            when = np.minimum(when, np.nextafter(place + self.places, 0.0))
+        when = random.random(len(starts)) if self.shuffle else np.zeros(len(starts))
+        when *= self.places  # some time while the block is in the buffer
+        when += place
+        np.minimum(when, np.nextafter(place + self.places, 0.0), out=when)
         shown = np.argsort(when, kind="stable")
         need = np.minimum(when[shown].astype(np.int32), len(used) - 1)
         first, begin, stop = starts[earliest], self.bounds[used], self.bounds[used + 1]
@@ -151,6 +153,8 @@ def _lanes(blocks: int, places: int, random: np.random.Generator) -> np.ndarray:
     Each run begins somewhere in its part and goes round; else all of them would pass through the
     seasons together.
     """
+    if not blocks:  # a rank without windows
+        return np.empty(0, dtype=np.int64)
     lanes = int(np.clip(blocks // 32, 1, places))
     turned = np.roll(np.arange(blocks), random.integers(blocks))
     runs = [np.roll(run, random.integers(len(run))) for run in np.array_split(turned, lanes)]

@@ -60,6 +60,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "stforecast-checkpoint", 1
 KEPT = 2  # checkpoints: the last, and the one before it
+#: What a killed run had begun to write.
+_BEGUN = re.compile(r"\.(checkpoint-\d+|history|run)\.\w+\.part(\.\w+)?")
 _PATIENCE = 2.0  # s for the lock of a killed run, which goes when its memory is cleared
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._memory import free_memory
+from ._memory import empty, free_memory
 from ._order import Block, StreamOrder, generator, share
 from ._reading import ReadAhead, Source, reader_threads
 from .conventions import InputError
@@ -266,7 +266,7 @@ class StreamingFeed(Feed):
         rows, need = plan.rows[mine], plan.need[mine]
         if self._ring is None:
             shape = (self._order.places * self._order.span, *self.source.shape[1:])
-            self._ring = torch.empty(shape, device=self.device)
+            self._ring = empty(shape, self.device)
         window = self._ring.new_empty(len(rows), self.task.window, *self._ring.shape[1:])
         done = 0
         while done < len(rows):  # once, but where reading goes on within a batch
@@ -429,7 +429,7 @@ def open_feed(
     common |= {"rank": rank, "world_size": world_size}
     if kind == "stream":
         return StreamingFeed(source, starts, buffer=buffer, device=device, **common)
-    data = torch.empty(source.shape, device=device)
+    data = empty(source.shape, device)
     for first, new, block in source.sweep():
         data[first + new : first + len(block)] = block[new:].to(device)
     return ResidentFeed(data, starts, task, **common)

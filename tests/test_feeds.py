@@ -206,6 +206,12 @@ def test_ranks_share_the_batches(world):
         assert epochs[1][-1][0].shape == (0, 3, 1, 2, 3)  # nothing left for the second rank
 
 
+def test_fewer_windows_than_ranks():
+    for rank, seen in ((0, [0]), (1, [])):
+        for feed in both(counting(5), batch_size=4, rank=rank, world_size=2):
+            assert shown(epoch_of(feed, 3)) == seen
+
+
 def test_ranks_of_resident_data_see_the_batch_of_one_process():
     feeds = [next(both(counting(100), batch_size=10, rank=r, world_size=2)) for r in range(2)]
     one = next(both(counting(100), batch_size=10))
