@@ -163,7 +163,7 @@ class Run:
                 with replacing(self.directory / "run.json") as path:
                     path.write_text(json.dumps(self._identity, indent=1) + "\n")
                 if self.step:  # what was noted after the checkpoint, or torn, is cut
-                    self._write_history(self.directory)
+                    self._write_history(self.directory, self.history)
             self._writer = opening.enter_context(
                 ThreadPoolExecutor(1, thread_name_prefix="stforecast-checkpoint")
             )
@@ -277,13 +277,13 @@ class Run:
                 files = {p.name: _sha256(p) for p in new.iterdir()}
                 (new / "state.json").write_text(_sealed(state | {"files": files}))
             self._write_history(directory, state["history"])
-            for old in _checkpoints(directory)[KEPT:]:
-                _remove(old)
 
-    def _write_history(self, directory: Path, history: list[dict[str, Any]] | None = None) -> None:
+    def _write_history(self, directory: Path, history: list[dict[str, Any]]) -> None:
+        """Write what a checkpoint that is there tells; then older ones may go."""
         with replacing(directory / "history.jsonl") as path:
-            lines = self.history if history is None else history
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            path.write_text("".join(json.dumps(line) + "\n" for line in history))
+        for old in _checkpoints(directory)[KEPT:]:
+            _remove(old)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

@@ -272,8 +272,7 @@ class StreamingFeed(Feed):
         while done < len(rows):  # once, but where reading goes on within a batch
             self._fill(epoch, int(need[done]))
             end = int(np.searchsorted(need, need[done], side="right"))
-            index = (rows[done:end, None] + np.arange(self.task.window)).ravel()
-            _take(self._ring, index, window[done:end].flatten(0, 1))
+            _take(self._ring, rows[done:end], window[done:end])
             done = end
         return self._split(window)
 
@@ -336,12 +335,16 @@ class StreamingFeed(Feed):
 # another, and so become many times slower where readers keep the processors busy.
 
 
-def _take(ring: Tensor, index: np.ndarray, out: Tensor) -> None:
-    """Copy the rows `index` of the ring to `out`."""
-    if ring.device.type == "cpu":
-        np.take(ring.numpy(), index, axis=0, out=out.numpy(), mode="clip")  # "raise" would buffer
+def _take(ring: Tensor, first: np.ndarray, out: Tensor) -> None:
+    """Copy the windows that begin at rows `first` of the ring to `out` (B, window, C, H, W)."""
+    length = out.shape[1]
+    if ring.device.type == "cpu":  # a window lies in one piece, and is copied as such
+        source, target = ring.numpy(), out.numpy()
+        for number, row in enumerate(first.tolist()):
+            target[number] = source[row : row + length]
     else:
-        torch.index_select(ring, 0, torch.from_numpy(index).to(ring.device), out=out)
+        index = torch.from_numpy((first[:, None] + np.arange(length)).ravel())
+        torch.index_select(ring, 0, index.to(ring.device), out=out.flatten(0, 1))
 
 
 def _copy(to: Tensor, source: Tensor) -> None:
