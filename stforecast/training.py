@@ -257,7 +257,9 @@ def fit(
             variables={v: _units(ds[v].attrs) for v in task.channels},
             training=_provenance(ds, task, config, steps, about),
         ).to(device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
+        for weight in network.parameters():  # of 2-D convolutions: they are faster so
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         checker = None if valid is None else _Validation(valid, forecaster, config, device)
         optimizer = torch.optim.Adam(
             network.parameters(), lr=config.learning_rate, fused=device.type == "cuda"

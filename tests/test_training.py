@@ -588,3 +588,11 @@ def test_a_grid_without_latitude():
     scores = evaluate(forecast, ds)
     assert scores.attrs["weights"] == "uniform"
     assert np.isfinite(scores["outflow_overall"]).all()
+
+
+def test_any_kind_of_convolution_trains():
+    network = torch.nn.Conv3d(4, 4, 3, padding=1)  # its weights have five dimensions
+    ds = make_weather(steps=20, shape=(4, 8))
+    task = Task("t2m", input_steps=4, target_steps=4)
+    forecaster = fit(ds, task, model=network, config=TrainConfig(steps=2, batch_size=2))
+    assert forecaster.predict(ds)["2m_temperature"].notnull().all()
