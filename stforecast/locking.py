@@ -85,12 +85,14 @@ def _attempt(path: Path) -> int | None:
     """Lock the file that is at `path` now, or return None."""
     import fcntl
 
+    made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        made = True
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except FileNotFoundError:  # the directory was removed by the holder that has just finished
-        return None
     except OSError as error:
+        if made and isinstance(error, FileNotFoundError):  # removed by the holder that has ended
+            return None
         raise InputError(
             f"cannot write to {path.parent} ({error.strerror}): choose a directory you may write"
         ) from error
