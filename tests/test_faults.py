@@ -700,6 +700,9 @@ def test_the_directory_is_removed(datasets, tmp_path, again):
     run = tmp_path / "run"
 
     def remove():
+        while not (run / "checkpoint-00000004").exists():  # a thread writes it
+            time.sleep(0.01)
+        time.sleep(0.5)  # and then the history
         shutil.rmtree(run)
         if again:
             run.mkdir()
