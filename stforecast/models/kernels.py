@@ -217,7 +217,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 def _blocks(x: Tensor, wide: int) -> list[slice]:
     B, _, H, W = x.shape
-    n = max(1, BLOCK // (wide * H * W * x.element_size()))
+    n = max(1, round(BLOCK / (wide * H * W * x.element_size())))
     return [slice(first, min(first + n, B)) for first in range(0, B, n)]
 
 
