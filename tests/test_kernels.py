@@ -79,6 +79,29 @@ def test_feed_forward(periodic, block, monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("block", [1, 2**22])
+def test_norm_silu(block, monkeypatch):
+    monkeypatch.setattr(kernels, "BLOCK", block)
+    x, weight, bias, given = leaves((3, 6, 4, 5), (6,), (6,), (3, 6, 4, 5))
+    ours = kernels.norm_silu(x, weight, bias, 2, 1e-5)
+    halves = x.view(3, 2, -1)
+    normed = (halves - halves.mean(2, keepdim=True)) / (
+        halves.var(2, keepdim=True, correction=0) + 1e-5
+    ).sqrt()
+    y = normed.view_as(x) * weight[:, None, None] + bias[:, None, None]
+    plain = y * y.sigmoid()
+    torch.testing.assert_close(ours, plain)
+    with torch.no_grad():
+        torch.testing.assert_close(kernels.norm_silu(x, weight, bias, 2, 1e-5), plain)
+    inputs = (x, weight, bias)
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, given.detach()),
+        torch.autograd.grad(plain, inputs, given.detach()),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
 def test_half_precision_sums_in_full():
     """Weights' gradients come in the weights' precision, near the exact ones."""
     layers = [layer.float() for layer in feed_forward_layers(False)]

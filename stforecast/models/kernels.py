@@ -1,8 +1,8 @@
-"""The two operations that take a CPU's time, with gradients written by hand.
+"""The operations that take a CPU's time and memory, with gradients written by hand.
 
 PyTorch's own are correct and slow here: the weight gradient of a depthwise convolution takes up to
 thirty times as long as the convolution, and tensors eight times as wide as the features go to
-memory and back at every step. Both functions compute the same sums in another order. They work in
+memory and back at every step. These functions compute the same sums in another order. They work in
 channels-last memory, follow autocast, and can be differentiated once.
 
 On other devices, in ``torch.compile`` and in ``torch.export`` the plain formulas are used.
@@ -106,6 +106,56 @@ class _Depthwise(torch.autograd.Function):
         return to_x, to_weight, gradient.sum((0, 2, 3), dtype=weight.dtype), None, None
 
 
+def norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    """GroupNorm, then SiLU, of (B, C, H, W), in the precision of the weights (C,).
+
+    The normalised features are not kept for the gradient, which computes them anew: at the full
+    resolution of pictures they are as large as all of a translator.
+    """
+    if by_hand(x):
+        return _NormSiLU.apply(x, weight, bias, groups, eps)
+    # Under autocast one rounding, behind the activation, instead of two (CUDA does so anyway).
+    x = F.group_norm(x.to(weight.dtype), groups, weight, bias, eps)
+    return F.silu(x, inplace=not torch.is_grad_enabled())  # the norm's result is nobody else's
+
+
+class _NormSiLU(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
+    ) -> Tensor:
+        x = _last(x)
+        ctx.save_for_backward(x, weight, bias)
+        ctx.form = groups, eps
+        result = torch.empty_like(x, dtype=weight.dtype)
+        with _autocast_off():
+            for part in _blocks(x, x.shape[1], weight.element_size()):
+                y = F.group_norm(x[part].to(weight.dtype), groups, weight, bias, eps)
+                torch.ops.aten.silu.out(y, out=result[part])
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        groups, eps = ctx.form
+        (_, C, H, W), gradient = x.shape, _last(gradient)
+        to_x, to_weight, to_bias = torch.empty_like(x), weight.new_zeros(C), bias.new_zeros(C)
+        for part in _blocks(x, C, weight.element_size()):
+            some = x[part].to(weight.dtype)
+            form = (len(some), C, H * W, groups)
+            y, mean, scale = torch.native_group_norm(some, weight, bias, *form, eps)
+            to_y = torch.ops.aten.silu_backward(gradient[part], y)
+            backward = torch.ops.aten.native_group_norm_backward
+            to_some, part_weight, part_bias = backward(
+                to_y, some, mean, scale, weight, *form, [True, True, True]
+            )
+            to_x[part] = to_some
+            to_weight += part_weight
+            to_bias += part_bias
+        return to_x, to_weight, to_bias, None, None
+
+
 def feed_forward(
     x: Tensor, expand: nn.Conv2d, depthwise: nn.Conv2d, contract: nn.Conv2d, *, periodic: bool
 ) -> Tensor:
@@ -140,7 +190,7 @@ class _FeedForward(torch.autograd.Function):
         rows = x.permute(0, 2, 3, 1).view(B, H * W, C)
         hidden, result = x.new_empty(B, H * W, wide), x.new_empty(B, H * W, out)
         with _autocast_off():
-            for part in _blocks(x, wide):
+            for part in _blocks(x, wide, x.element_size()):
                 h = hidden[part].view(-1, wide)
                 torch.addmm(c1, rows[part].reshape(-1, C), v1.t(), out=h)
                 h = _image(h, H, W)
@@ -164,7 +214,7 @@ class _FeedForward(torch.autograd.Function):
         to_1, to_b1, to_2, to_b2, to_3 = (
             p.new_zeros(p.shape) for p in (w1.flatten(1), w1[:, 0, 0, 0], w2, b2, w3.flatten(1))
         )
-        for part in _blocks(x, wide):
+        for part in _blocks(x, wide, x.element_size()):
             r, g = rows[part].reshape(-1, C), given[part].reshape(-1, out)
             h = _image(hidden[part].view(-1, wide), H, W)
             z = _filter(h, v2, c2, ctx.periodic)  # computed anew, and the GELU too: both cheap
@@ -215,9 +265,10 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.add_(a @ b)
 
 
-def _blocks(x: Tensor, wide: int) -> list[slice]:
+def _blocks(x: Tensor, wide: int, size: int) -> list[slice]:
+    """Samples of `x` to work on at a time, where each grows to `wide` channels of `size` bytes."""
     B, _, H, W = x.shape
-    n = max(1, round(BLOCK / (wide * H * W * x.element_size())))
+    n = max(1, round(BLOCK / (wide * H * W * size)))
     return [slice(first, min(first + n, B)) for first in range(0, B, n)]
 
 

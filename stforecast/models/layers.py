@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import depthwise, wrap
+from .kernels import depthwise, norm_silu, wrap
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -74,6 +74,14 @@ def fan_out_normal_(module: nn.Module) -> None:
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
 
+class GroupNormSiLU(nn.GroupNorm):
+    """GroupNorm, then SiLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), in the precision of the weights."""
+        return norm_silu(x, self.weight, self.bias, self.num_groups, self.eps)
+
+
 class ConvBlock(nn.Module):
     """Convolution, GroupNorm, SiLU; optionally halving (stride 2) or doubling (PixelShuffle)."""
 
@@ -92,7 +100,7 @@ class ConvBlock(nn.Module):
             c_in, 4 * c_out if up else c_out, kernel, stride=2 if down else 1, periodic=periodic
         )
         self.up = up
-        self.norm = nn.GroupNorm(2, c_out)
+        self.norm = GroupNormSiLU(2, c_out)
         nn.init.trunc_normal_(self.conv.weight, std=0.02)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
@@ -105,9 +113,7 @@ class ConvBlock(nn.Module):
         """(B, c_in, H, W) -> (B, c_out, H', W'), where H' is H, H/2 or 2 H."""
         x = self.conv(x)
         x = F.pixel_shuffle(x, 2) if self.up else x
-        # Under autocast one rounding, behind the activation, instead of two (CUDA does so anyway).
-        x = self.norm(x.to(self.conv.weight.dtype))
-        return F.silu(x, inplace=not torch.is_grad_enabled())  # the norm's result is nobody else's
+        return self.norm(x)
 
 
 class MetaBlock(nn.Module):
