@@ -10,7 +10,7 @@ import xarray as xr
 
 from . import __version__
 from ._alignment import Grids, check_grid, check_units, valid_positions
-from ._streaming import FRAMES, Sums, blocks
+from ._streaming import FRAMES, Job, compute, gather
 from .baselines import Climatology, conform, iso_time
 from .conventions import InputError, canonicalize
 from .metrics import (
@@ -46,9 +46,14 @@ def evaluate(
     units, order and longitude convention. Truth is taken at the forecast's *valid* times
     (initialisation + lead), and each of these must be there: nothing is dropped silently.
 
-    Forecasts of dask are computed block by block of initialisations (whole chunks); sums are in
-    float64. RMSE is the root of the mean square over initialisations and area, and for the
-    overall value over lead times too: the root comes last.
+    Data may be larger than memory, in chunks of any dims: each chunk of the forecast is summed
+    where it is read, and only sums are kept. Forecasts of dask are computed by the scheduler that
+    is active: threads, or the workers of a cluster after ``client = distributed.Client(...)``.
+    What is computed depends on the chunks alone, and every scheduler gives the same figures to the
+    last bit. Differences are float32, as the data are; sums are float64, in a fixed order.
+
+    RMSE is the root of the mean square over initialisations and area, and for the overall value
+    over lead times too: the root comes last.
 
     Parameters
     ----------
@@ -95,7 +100,7 @@ def evaluate(
     Returns
     -------
     xarray.Dataset
-        For each variable V: ``V`` with dims (metric, *by) and ``V_overall`` with dim (metric),
+        For each variable V: ``V`` with dims ``(metric, *by)`` and ``V_overall`` with dim (metric),
         float64. Several weights or regions give the dims ``weights`` and ``region`` after metric.
         With metrics of whole frames also ``frames`` and ``frames_overall``, of all variables
         together: the channels of a clip. Attributes tell the units (``units`` where all metrics
@@ -137,14 +142,15 @@ def evaluate(
         reference = conform(reference, variables)
         check_grid(forecast, reference, space, "climatology")
 
-    keep = [("time", _LEAD, *space).index(name) for name in by]
-    axis = by.index("time") if "time" in by else None
+    dims = ("time", _LEAD, *space)
+    keep = [dims.index(name) for name in by]
     kinds = {METRICS[name].statistic for name in names}
-    parts = blocks(forecast, truth, positions, reference, grids.mask, nan)
-    sums = Sums(variables, kinds, positions.shape, keep, axis, perceptual)
-    for block in parts:
-        sums.add(block, grids, data_range)
-    states = sums.merged(together=bool(of_frames))
+    if "acc" not in names:
+        reference = None
+    job = Job.of(forecast, kinds, grids, keep, nan, data_range, perceptual)
+    parts = compute(job, forecast[variables], truth[variables], positions, reference)
+    shape = tuple(forecast.sizes[d] for d in dims)
+    states, hidden = gather(job, parts, shape, together=bool(of_frames))
 
     coords: dict[str, Any] = {"metric": list(names), **grids.coords}
     coords |= {name: forecast[name].variable for name in by if name in forecast.coords}
@@ -157,26 +163,27 @@ def evaluate(
             attrs["long_name"] = f"{', '.join(variables)} together"
         elif nan == "mask":
             total = positions.size * np.count_nonzero(~grids.mask)
-            attrs |= {"masked_points": sums.masked[v], "masked_share": sums.masked[v] / total}
+            attrs |= {"masked_points": hidden[v], "masked_share": hidden[v] / total}
         points = grids.mask.size * (len(variables) if v == FRAMES else 1)
-        for key, over, dims in ((v, False, by), (f"{v}_overall", True, ())):
+        for key, over in ((v, False), (f"{v}_overall", True)):
+            of = [states[v, METRICS[name].statistic] for name in names]
             values = np.stack(
                 [
-                    _finished(METRICS[m], states[v, METRICS[m].statistic], points, over)
-                    for m in names
+                    _finished(METRICS[name], state.collapse(1) if over else state, points)
+                    for name, state in zip(names, of, strict=True)
                 ]
             )
-            shape = (len(names), *grids.shape, *values.shape[2:])
-            out[key] = (("metric", *grids.coords, *dims), values.reshape(shape), attrs)
+            values = values.reshape(len(names), *grids.shape, *values.shape[2:])
+            left = [] if over else sorted(by, key=dims.index)
+            array = xr.Variable(("metric", *grids.coords, *left), values, attrs)
+            out[key] = array if over else array.transpose("metric", *grids.coords, *by)
     return out
 
 
-def _finished(metric: Metric, states: list[WeightedMean], points: int, overall: bool) -> np.ndarray:
-    """Metric from its states, for each array of weights."""
-    means = [state.collapse().mean if overall else state.mean for state in states]
-    if not metric.frame_by_frame:  # these were finished so
-        means = [metric.finish(mean) for mean in means]
-    return np.stack(means) * (points if metric.summed else 1)
+def _finished(metric: Metric, state: WeightedMean, points: int) -> np.ndarray:
+    """Metric from its state, for each array of weights."""
+    mean = state.mean if metric.frame_by_frame else metric.finish(state.mean)
+    return mean * (points if metric.summed else 1)
 
 
 def _metric_names(
@@ -317,3 +324,9 @@ def _score_attrs(variable: xr.DataArray, names: Sequence[str]) -> dict[str, Any]
     if len(set(units.values())) == 1:
         attrs["units"] = next(iter(units.values()))
     return attrs | units
+
+
+if __name__ == "__main__":
+    from ._scoring_command import command
+
+    command()

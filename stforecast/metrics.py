@@ -336,19 +336,14 @@ class WeightedMean:
         return WeightedMean(self.total + other.total, self.weight + other.weight)
 
     @classmethod
-    def merge(cls, states: Iterable[WeightedMean], axis: int | None = None) -> WeightedMean:
-        """Add states, or lay them side by side along `axis`."""
-        states = list(states)
-        if axis is None:
-            return reduce(cls.__add__, states)
-        return cls(
-            np.concatenate([s.total for s in states], axis),
-            np.concatenate([s.weight for s in states], axis),
-        )
+    def merge(cls, states: Iterable[WeightedMean]) -> WeightedMean:
+        """Add states."""
+        return reduce(cls.__add__, states)
 
-    def collapse(self) -> WeightedMean:
-        """State of the mean over all axes that are left."""
-        return WeightedMean(np.asarray(self.total.sum()), np.asarray(self.weight.sum()))
+    def collapse(self, first: int = 0) -> WeightedMean:
+        """State of the mean over all axes that are left, from axis `first` on."""
+        rest = tuple(range(first, self.total.ndim))
+        return WeightedMean(np.asarray(self.total.sum(rest)), np.asarray(self.weight.sum(rest)))
 
     @property
     def mean(self) -> np.ndarray:
@@ -382,9 +377,11 @@ def anomaly_correlation(
     f = np.asarray(forecast, dtype=np.float64) - climatology
     t = np.asarray(truth, dtype=np.float64) - climatology
     keep = tuple(range(f.ndim - 2))
-    product = WeightedMean.of(f * t, weights, keep).total
-    power = (
-        WeightedMean.of(f * f, weights, keep).total * WeightedMean.of(t * t, weights, keep).total
-    )
+    sums = (WeightedMean.of(x * y, weights, keep).total for x, y in ((f, t), (f, f), (t, t)))
+    return correlation(*sums)
+
+
+def correlation(product: np.ndarray, power_a: np.ndarray, power_b: np.ndarray) -> np.ndarray:
+    """Correlation from weighted sums of a b, a^2 and b^2; NaN where a power is zero."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return product / np.sqrt(power)
+        return product / np.sqrt(power_a * power_b)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from ._graph import Graph
 from .baselines import iso_time
 from .conventions import InputError, canonicalize, is_global
+from .files import replacing
 from .windows import Task, window_starts
 
 __all__ = ["LinearRegression"]
 
-_READ = 2**26  # bytes of history in memory at once
-_WORK = 2**23  # numbers of one row's samples in memory at once
+_READ = 2**25  # bytes of a block of history
+_WORK = 2**22  # numbers of one row's samples in memory at once
+_FORMAT = 1  # of the files that `save` writes
 _TOLERANCE = 1e-3  # degrees, as in evaluation
 
 
@@ -39,14 +45,14 @@ class _Layout:
     def size(self) -> int:
         return self.channels * (self.lags + self.near_lags * len(self.offsets)) + 1
 
-    def predictors(self, band: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    def predictors(self, band: np.ndarray, ends: np.ndarray, dtype: Any) -> np.ndarray:
         """Predictors of the middle row of a band for windows that end at `ends`.
 
         `band` is (time, C, 2 r + 1, W + 2 r): the row and its neighbours; gives (W, N, size).
         """
         r = self.radius
         width = band.shape[-1] - 2 * r
-        out = np.empty((width, len(ends), self.size), dtype=band.dtype)
+        out = np.empty((width, len(ends), self.size), dtype=dtype)
         column = 0
         for c in range(self.channels):
             for lag in range(self.lags):
@@ -104,16 +110,18 @@ class LinearRegression:
         windows: int | None = 10_000,
         max_bytes: int = 2**29,
     ) -> LinearRegression:
-        """Fit all points in closed form, from sums taken in one pass over the history.
+        """Fit all points in closed form, from sums over the history, taken in one pass.
+
+        The history is read block by block, and each block summed where it is read: by threads, or,
+        for data of dask, by the scheduler that is active (a ``distributed.Client``, say).
 
         For standardised predictors Z and targets y of N windows the coefficients minimise
-        |y - Z b|^2 / N + ridge |b|^2; the constant is not shrunk.
+        ``|y - Z b|^2 / N + ridge |b|^2``; the constant is not shrunk.
 
         Parameters
         ----------
         ds : xarray.Dataset
             History, of the training period only: no period is selected here. Gaps are allowed.
-            Data of dask are read block by block.
         task : Task
             What is forecast. With ``nan="mask"`` a NaN counts as the point's mean.
         neighbours : int
@@ -127,8 +135,9 @@ class LinearRegression:
             Use no more windows than this, spread evenly and over all times of day; None takes all.
             The fit costs time in proportion.
         max_bytes : int
-            Limit of the sums, 8 x (predictors) x (predictors + targets) bytes a point. A grid that
-            needs more is taken in bands of rows, with one pass for each.
+            Limit of the sums, 8 x (predictors) x (predictors + targets) bytes a point, of which
+            there are four at once. A grid that needs more is taken in bands of rows, with one pass
+            for each: a global one of 1.5 degrees in three.
 
         Returns
         -------
@@ -167,7 +176,7 @@ class LinearRegression:
         periodic = "longitude" in space and is_global(canonical["longitude"].values)
         targets = [task.channels.index(name) for name in task.outputs]
         outputs = len(targets) * task.target_steps
-        rows = max(1, max_bytes // (8 * width * layout.size * (layout.size + outputs)))
+        rows = max(1, max_bytes // (4 * 8 * width * layout.size * (layout.size + outputs)))
 
         coefficients = np.empty((outputs, layout.size, height, width), dtype=np.float32)
         mean = _centre(canonical, task)
@@ -195,6 +204,65 @@ class LinearRegression:
             attrs,
         )
         return cls(dataset, task)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a netCDF file, for :meth:`load`: coefficients, grid, settings and task.
+
+        Parameters
+        ----------
+        path : path-like
+            The file. One that is there is replaced, whole or not at all.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
+        path = Path(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a directory; give the name of a file, as regression.nc")
+        text = json.dumps(self.task.to_dict())
+        with replacing(path) as part:
+            own = self.dataset.assign_attrs(task=text, linear_regression_format=_FORMAT)
+            own.to_netcdf(part, engine="netcdf4")
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LinearRegression:
+        """Read what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, or it is not one of :meth:`save`.
+        """
+        try:
+            with xr.open_dataset(path, engine="netcdf4") as opened:
+                dataset = opened.load()
+            found = dataset.attrs.pop("linear_regression_format")
+            task = Task(**json.loads(dataset.attrs.pop("task")))
+        except FileNotFoundError:
+            raise InputError(f"there is no file {path}") from None
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} is not a file that LinearRegression.save wrote, or not all of it "
+                f"({error}); fit and save it again"
+            ) from error
+        if found != _FORMAT:
+            raise InputError(
+                f"{path} has format {found}, and this version of the library reads {_FORMAT}"
+            )
+        return cls(dataset.drop_encoding(), task)
 
     def forecast(
         self,
@@ -260,7 +328,8 @@ class LinearRegression:
         out = np.empty(shape, dtype=np.float32)
         coefficients = self.dataset["coefficients"].values
         for row in range(height):
-            x = layout.predictors(padded[:, :, row : row + 2 * layout.radius + 1], ends)
+            around = padded[:, :, row : row + 2 * layout.radius + 1]
+            x = layout.predictors(around, ends, np.float32)
             y = x @ coefficients[:, :, row].transpose(2, 1, 0)  # (W, B, T' C')
             out[..., row, :] = y.transpose(1, 2, 0).reshape(*shape[:3], width)
         return out
@@ -314,57 +383,96 @@ def _sums(
     targets: list[int],
     mean: np.ndarray,
 ) -> np.ndarray:
-    """Sums over windows of predictors times predictors and targets: (rows, W, F, F + L)."""
-    size, outputs = layout.size, len(targets) * task.target_steps
-    rows, width = band.stop - band.start, ds[task.channels[0]].shape[2]
-    sums = np.zeros((rows, width, size, size + outputs))
-    have = min(layout.radius, band.start), min(layout.radius, mean.shape[1] - band.stop)
-    around_band = slice(band.start - have[0], band.stop + have[1])
-    for values, at in _history(ds, task, starts, around_band):
-        anomalies = values - mean[:, around_band]
-        if task.nan == "mask":
-            anomalies = np.nan_to_num(anomalies, nan=0.0)
-        if not np.isfinite(anomalies.sum(dtype=np.float64)):
-            raise InputError(
-                f"{', '.join(task.channels)}: NaN or infinite values between "
-                f"{ds['time'].values[at[0]]} and {ds['time'].values[at[-1]]}; fill them, leave "
-                'these times out, or use a Task(nan="mask")'
-            )
-        # float64: lags are nearly the same, and what tells them apart is in the last digits.
-        wide = anomalies.astype(np.float64)
-        padded = _padded(wide, layout.radius, periodic, have)
-        count = max(1, _WORK // (width * (size + outputs)))
-        steps = task.input_steps + np.arange(task.target_steps)
-        for row in range(rows):
-            around = padded[:, :, row : row + 2 * layout.radius + 1]
-            middle = around[:, :, layout.radius, layout.radius : layout.radius + width]
-            for a in range(0, len(at), count):
-                local = at[a : a + count] - at[0]
-                x = layout.predictors(around, local + task.input_steps - 1)
-                y = middle[local[:, None] + steps][:, :, targets]  # (N, T', C', W)
-                both = np.concatenate(
-                    [x, y.transpose(3, 0, 1, 2).reshape(width, len(local), -1)], -1
-                )
-                sums[row] += x.transpose(0, 2, 1) @ both
-    return sums
+    """Sums over windows of predictors times predictors and targets: (rows, W, F, F + L).
 
-
-def _history(
-    ds: xr.Dataset, task: Task, starts: np.ndarray, rows: slice
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of history (time, C, rows, W) and the starts of the windows that lie in each."""
-    first = ds[task.channels[0]]
-    part = ds[list(task.channels)].isel({first.dims[1]: rows})
-    size = 4 * len(task.channels) * (rows.stop - rows.start) * first.shape[2]
-    length = max(task.window + 1, _READ // size)
-    at = 0
-    while at < len(starts):
+    A task for each block of history, and then for each part of its rows; the order in which their
+    sums are added is always the same.
+    """
+    rows, height, width = band.stop - band.start, *mean.shape[1:]
+    have = min(layout.radius, band.start), min(layout.radius, height - band.stop)
+    around = slice(band.start - have[0], band.stop + have[1])
+    variables = [ds[name].variable[:, around] for name in task.channels]
+    length = max(task.window + 1, _READ // (4 * len(variables) * variables[0][0].size))
+    count = max(1, _WORK // (width * (layout.size + len(targets) * task.target_steps)))
+    graph = Graph()
+    prepare = graph.put(partial(_anomalies, task, mean[:, around], layout.radius, periodic, have))
+    part = graph.put(partial(_part, task, layout, targets, count))
+    lazy = variables[0].chunks is not None
+    halves = [slice(0, rows // 2), slice(rows // 2, rows)] if rows > 1 else [slice(0, 1)]
+    sums: list[str | None] = [None] * len(halves)
+    first = 0
+    while first < len(starts):
         # A window belongs to the block in which it starts, and lies in it whole.
-        stop = int(np.searchsorted(starts, starts[at] + length - task.window, side="right"))
-        mine = starts[at : max(stop, at + 1)]
-        block = part.isel(time=slice(int(mine[0]), int(mine[-1]) + task.window)).compute()
-        yield np.stack([block[name].values for name in task.channels], axis=1), mine
-        at += len(mine)
+        stop = int(np.searchsorted(starts, starts[first] + length - task.window, side="right"))
+        mine = starts[first : max(stop, first + 1)]
+        at = slice(int(mine[0]), int(mine[-1]) + task.window)
+        read = [graph.whole(variable[at]) for variable in variables]
+        times = ds["time"].values[[at.start, at.stop - 1]]
+        block = graph.add(_call, prepare, graph.put(times), read)
+        local = graph.put(mine - mine[0])
+        for i, half in enumerate(halves):
+            own = graph.add(_call, part, graph.put(half), local, block)
+            before = sums[i]
+            sums[i] = own if before is None else graph.add(np.add, before, own)
+        first += len(mine)
+    done = graph.add(_stacked, sums)
+    return graph.compute(done, "active" if lazy else "threads")
+
+
+def _call(function: Any, *args: Any) -> Any:
+    return function(*args)
+
+
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts)
+
+
+def _anomalies(
+    task: Task,
+    mean: np.ndarray,
+    radius: int,
+    periodic: bool,
+    have: tuple[int, int],
+    times: np.ndarray,
+    values: list[np.ndarray],
+) -> np.ndarray:
+    """A block of history less the mean, with neighbours beyond its edges: (time, C, rows, W)."""
+    anomalies = np.stack(values, axis=1) - mean
+    if task.nan == "mask":
+        anomalies = np.nan_to_num(anomalies, nan=0.0)
+    if not np.isfinite(anomalies.sum(dtype=np.float64)):
+        raise InputError(
+            f"{', '.join(task.channels)}: NaN or infinite values between {times[0]} and "
+            f'{times[1]}; fill them, leave these times out, or use a Task(nan="mask")'
+        )
+    return _padded(anomalies, radius, periodic, have)
+
+
+def _part(
+    task: Task,
+    layout: _Layout,
+    targets: list[int],
+    count: int,
+    rows: slice,
+    starts: np.ndarray,
+    padded: np.ndarray,
+) -> np.ndarray:
+    """Sums of one block for some rows, `count` windows at a time."""
+    width = padded.shape[-1] - 2 * layout.radius
+    outputs = len(targets) * task.target_steps
+    sums = np.zeros((rows.stop - rows.start, width, layout.size, layout.size + outputs))
+    steps = task.input_steps + np.arange(task.target_steps)
+    for row in range(rows.start, rows.stop):
+        around = padded[:, :, row : row + 2 * layout.radius + 1]
+        middle = around[:, :, layout.radius, layout.radius : layout.radius + width]
+        for a in range(0, len(starts), count):
+            local = starts[a : a + count]
+            # float64: lags are nearly the same, and what tells them apart is in the last digits.
+            x = layout.predictors(around, local + task.input_steps - 1, np.float64)
+            y = middle[local[:, None] + steps][:, :, targets]  # (N, T', C', W)
+            both = np.concatenate([x, y.transpose(3, 0, 1, 2).reshape(width, len(local), -1)], -1)
+            sums[row - rows.start] += x.transpose(0, 2, 1) @ both
+    return sums
 
 
 def _padded(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from stforecast.baselines import time_blocks
 from stforecast.conventions import InputError
 from stforecast.evaluation import evaluate, save_scores, scorecard, to_table
 
@@ -191,8 +189,8 @@ def test_blocks_give_what_the_whole_gives(chunk, block, by):
     whole = evaluate(forecast, truth, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stforecast._streaming._BLOCK", block * 4 * 99 * 3)
-        patch.setattr("stforecast._streaming.time_blocks", partial(time_blocks, max_bytes=1))
-        lazy = evaluate(forecast.chunk(time=chunk), truth.chunk(time=4), **options)
+        patch.setattr("stforecast._streaming._PIECE", 1)
+        lazy = evaluate(forecast.chunk(time=chunk, y=4, x=5), truth.chunk(time=4, x=3), **options)
     xr.testing.assert_allclose(lazy, whole, rtol=1e-12)
     assert lazy.attrs == whole.attrs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stforecast import __version__
-from stforecast.baselines import Climatology, time_blocks
+from stforecast._streaming import _merge as merge
+from stforecast.baselines import Climatology
 from stforecast.conventions import InputError
 from stforecast.evaluation import evaluate, save_scores, scorecard, to_table
 from stforecast.metrics import area_weights
@@ -298,26 +298,54 @@ def test_other_calendars(calendar):
 # --- blocks ---------------------------------------------------------------------------------------
 
 
+def cuts(size: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """Any way to cut `size` points in chunks."""
+    inner = st.sets(st.integers(1, size - 1), max_size=4) if size > 1 else st.just(set())
+    return inner.map(lambda at: tuple(np.diff([0, *sorted(at), size]).tolist()))
+
+
 @settings(max_examples=15, deadline=None)
 @given(
-    chunks=st.lists(st.integers(1, 6), min_size=3, max_size=6).filter(lambda c: sum(c) <= 17),
-    lead_chunk=st.integers(1, 4),
-    truth_chunk=st.integers(1, 30),
-    block=st.integers(1, 20),
+    chunks=st.tuples(cuts(17), cuts(4), cuts(6), cuts(9)),
+    truth_chunks=st.tuples(cuts(30), cuts(6), cuts(9)),
+    lazy=st.sampled_from(["both", "forecast", "truth", "neither"]),
+    block=st.integers(1, 300),
+    piece=st.integers(1, 3000),
+    fan=st.integers(2, 9),
+    seed=st.integers(0, 1000),
+    weights=st.sampled_from(["area", "uneven"]),
     by=st.sampled_from([(LEAD,), ("time", LEAD), (), ("latitude", "time"), ("longitude",)]),
 )
-def test_blocks_give_what_the_whole_gives(chunks, lead_chunk, truth_chunk, block, by):
+def test_any_chunks_added_in_any_order_give_what_the_whole_gives(
+    chunks, truth_chunks, lazy, block, piece, fan, seed, weights, by
+):
     truth = make_truth()
-    error = np.random.default_rng(3).normal(0.3, 1, (17, 4, 6, 9))
-    forecast = make_forecast(truth, error)
-    whole = evaluate(forecast, truth, by=by)
-    rest = (17 - sum(chunks),) if sum(chunks) < 17 else ()
-    lazy = forecast.chunk({"time": (*chunks, *rest), LEAD: lead_chunk})
+    forecast = make_forecast(truth, np.random.default_rng(3).normal(0.3, 1, (17, 4, 6, 9)))
+    options: dict = {"by": by}
+    if weights == "uneven":  # along a row
+        options["weights"] = truth[T2M][0] - 250
+    if not {"latitude", "longitude"} & set(by):
+        options["climatology"] = make_climatology()
+    f, t = forecast, truth
+    if lazy in ("both", "forecast"):
+        f = f.chunk(dict(zip(forecast[T2M].dims, chunks, strict=True)))
+    if lazy in ("both", "truth"):
+        t = t.chunk(dict(zip(truth[T2M].dims, truth_chunks, strict=True)))
+    whole = evaluate(forecast, truth, **options)
+
+    order = np.random.default_rng(seed)
+
+    def shuffled(parts):
+        return [parts[i] for i in order.permutation(len(parts))]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stforecast._streaming._BLOCK", block * 4 * 54 * 4)
-        patch.setattr("stforecast._streaming.time_blocks", partial(time_blocks, max_bytes=1))
-        result = evaluate(lazy, truth.chunk(time=truth_chunk), by=by)
-    xr.testing.assert_allclose(result, whole, rtol=1e-12)
+        patch.setattr("stforecast._streaming._BLOCK", 4 * block)
+        patch.setattr("stforecast._streaming._PIECE", 4 * piece)
+        patch.setattr("stforecast._streaming._TASK", 4 * piece)
+        patch.setattr("stforecast._streaming._FAN", fan)
+        patch.setattr("stforecast._streaming._merge", lambda parts: merge(shuffled(parts)))
+        result = evaluate(f, t, **options)
+    xr.testing.assert_allclose(result, whole, rtol=1e-12, atol=1e-14)
     assert result.attrs == whole.attrs
 
 
@@ -424,6 +452,27 @@ def _units(f, t):
     return f.rename({T2M: "height"}), t.rename({T2M: "height"})
 
 
+def _renamed(name: str, units: tuple[str, str], scale: float):
+    """Another quantity, in one unit in the forecast and in another in truth."""
+
+    def change(f, t):
+        f, t = f.rename({T2M: name}), (t * scale).rename({T2M: name})
+        f[name].attrs["units"], t[name].attrs["units"] = units
+        return f, t
+
+    return change
+
+
+def _hidden_hole(f, t):
+    t[T2M][9, 2, 3] = np.nan
+    return f, t
+
+
+def _false_label(f, t):
+    t[T2M].attrs["units"] = "degC"
+    return f, t
+
+
 def _valid_time(f, t):
     return f.assign_coords(valid_time=f.valid_time + np.timedelta64(1, "h")), t
 
@@ -461,6 +510,63 @@ REFUSED = {
     "no forecast": (lambda f, t: (t, t), "prediction_timedelta"),
     "no truth": (lambda f, t: (f, f), "not forecasts"),
     "an empty forecast": (lambda f, t: (f.isel(time=slice(0)), t), "time"),
+    "truth every six hours": (
+        lambda f, t: (f, t.isel(time=slice(None, None, 6))),
+        r"lacks 17 of the forecast's 20 valid times, first 2015-12-30T22",
+    ),
+    "truth of another year": (
+        lambda f, t: (f, t.assign_coords(time=t.time + np.timedelta64(366, "D"))),
+        "lacks 20 of .*truth runs from 2016-12-30",
+    ),
+    "duplicate lead times": (lambda f, t: (xr.concat([f, f.isel({LEAD: [1]})], LEAD), t), "dupl"),
+    "duplicate rows": (
+        lambda f, t: (f, xr.concat([t, t.isel(latitude=[5])], "latitude")),
+        "latitude",
+    ),
+    "duplicate columns, 0 and 360": (
+        lambda f, t: (
+            f,
+            xr.concat([t, t.isel(longitude=[0]).assign_coords(longitude=[360.0])], "longitude"),
+        ),
+        "longitude",
+    ),
+    "half a cell to the east": (
+        lambda f, t: (f, t.assign_coords(longitude=LONGITUDE + 20)),
+        "longitude of forecast and truth differ by up to 20 ",
+    ),
+    "upside down without saying so": (
+        lambda f, t: (f.assign_coords(latitude=LATITUDE * 0.9), t),
+        "latitude of forecast and truth differ by up to 7.5",
+    ),
+    "a region and the globe": (
+        lambda f, t: (f, t.isel(longitude=slice(4))),
+        "4 points of longitude and the forecast 9",
+    ),
+    "Celsius called kelvin": (
+        lambda f, t: (
+            (f - 273.15).assign_coords(f.coords).map(lambda a: a.assign_attrs(units="K")),
+            t,
+        ),
+        r"forecast is below truth by 27.* K on average: the forecast looks like degC",
+    ),
+    "kelvin called Celsius": (_false_label, "'degC', but its values .* contradict"),
+    "hPa and Pa": (
+        _renamed("mean_sea_level_pressure", ("hPa", "Pa"), 100),
+        "'hPa' in the forecast and 'Pa' in truth",
+    ),
+    "a missing value in truth": (_hidden_hole, r"truth is NaN or infinite: first at time .*T03"),
+    "pixels and places": (
+        lambda f, t: (f, t.rename(latitude="y", longitude="x")),
+        "truth has no latitude",
+    ),
+    "another level": (
+        lambda f, t: (f.rename({T2M: "z500"}), t.rename({T2M: "geopotential_850"})),
+        "500",
+    ),
+    "another calendar": (
+        lambda f, t: (f, t.convert_calendar("noleap", use_cftime=True)),
+        "calendar",
+    ),
 }
 
 

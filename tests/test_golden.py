@@ -79,8 +79,8 @@ def test_weather_windows(part):
     """
     from stforecast import Task
     from stforecast.datasets import open_weatherbench, select_period
+    from stforecast._statistics import statistics
     from stforecast.feeds import open_feed
-    from stforecast.training import _statistics
     from stforecast.windows import window_starts
 
     case = json.loads((GOLDEN / "data_weather_t2m.json").read_text())
@@ -106,6 +106,6 @@ def test_weather_windows(part):
         assert mean == pytest.approx(theirs["mean_attr"], rel=1e-6)
         assert std == pytest.approx(theirs["std_attr"], rel=1e-6)
         whole = ds["2m_temperature"].values.astype(np.float64)
-        ours = _statistics(feed)
+        ours = statistics(feed)
         assert float(ours[0][0]) == pytest.approx(whole.mean(), rel=1e-6)
         assert float(ours[1][0]) == pytest.approx(whole.std(), rel=1e-6)

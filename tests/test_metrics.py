@@ -197,13 +197,6 @@ def test_states_of_different_shape_do_not_add():
         a + b
 
 
-def test_states_can_lie_side_by_side():
-    values, weights = np.arange(24.0).reshape(4, 2, 3), np.array([[1.0, 2, 3], [4, 5, 6]])
-    parts = [WeightedMean.of(values[a:b], weights, keep=(0,)) for a, b in ((0, 3), (3, 4))]
-    whole = WeightedMean.of(values, weights, keep=(0,))
-    np.testing.assert_allclose(WeightedMean.merge(parts, axis=0).mean, whole.mean)
-
-
 def test_the_root_comes_last():
     mse = WeightedMean.of(np.array([[1.0], [9.0]]), np.ones(1)).mean
     assert METRICS["rmse"].finish(mse) == pytest.approx(np.sqrt(5))  # and not (1 + 3) / 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stforecast.baselines import time_blocks
 from stforecast.conventions import InputError
 from stforecast.evaluation import evaluate, save_scores, scorecard, to_table
 from stforecast.metrics import area_weights, cell_bounds
@@ -331,18 +329,34 @@ def test_an_anomaly_correlation_over_the_points_that_count():
 
 
 @settings(max_examples=10, deadline=None)
-@given(chunk=st.integers(1, 8), block=st.integers(1, 9), by=st.sampled_from([(LEAD,), ("time",)]))
-def test_blocks_of_masked_data_give_what_the_whole_gives(chunk, block, by):
+@given(
+    chunk=st.integers(1, 8),
+    lead_chunk=st.integers(1, 3),
+    rows=st.integers(1, 6),
+    columns=st.integers(1, 9),
+    block=st.integers(1, 300),
+    by=st.sampled_from([(LEAD,), ("time",)]),
+    climatology=st.booleans(),
+)
+def test_blocks_of_masked_data_give_what_the_whole_gives(
+    chunk, lead_chunk, rows, columns, block, by, climatology
+):
     forecast, truth = make_pair()
     values = truth[T2M].values
     values[np.random.default_rng(0).random(values.shape) < 0.2] = np.nan
-    options = {"nan": "mask", "by": by, "regions": ("global", "tropics")}
+    options = {"nan": "mask", "by": by, "regions": ("global", "tropics", "europe")}
+    if climatology:
+        days = {"hour": np.arange(24), "dayofyear": np.arange(1, 367)}
+        known = np.random.default_rng(1).normal(280, 1, (24, 366, 6, 9)).astype("f4")
+        space = {"latitude": LATITUDE, "longitude": LONGITUDE}
+        options["climatology"] = xr.Dataset({T2M: ((*days, *space), known)}, {**days, **space})
     whole = evaluate(forecast, truth, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stforecast._streaming._BLOCK", block * 4 * 54 * 3)
-        patch.setattr("stforecast._streaming.time_blocks", partial(time_blocks, max_bytes=1))
-        lazy = evaluate(forecast.chunk(time=chunk), truth.chunk(time=5), **options)
-    xr.testing.assert_allclose(lazy, whole, rtol=1e-12)
+        patch.setattr("stforecast._streaming._BLOCK", 4 * block)
+        patch.setattr("stforecast._streaming._PIECE", 1)
+        sizes = {"time": chunk, LEAD: lead_chunk, "latitude": rows, "longitude": columns}
+        lazy = evaluate(forecast.chunk(sizes), truth.chunk(time=5), **options)
+    xr.testing.assert_allclose(lazy, whole, rtol=1e-12, atol=1e-14)
     assert lazy[T2M].attrs == whole[T2M].attrs
 
 

@@ -231,6 +231,69 @@ def test_no_more_windows_than_asked_for_at_all_times_of_day():
     np.testing.assert_allclose(model.forecast(inputs, None, 1), 5, atol=1)
 
 
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [TASK, Task("field", 3, 2, "1h", targets=("field",), nan="mask")])
+def test_what_was_saved_forecasts_the_same(tmp_path, task):
+    ds = make_data(noise(150))
+    model = LinearRegression.fit(ds, task)
+    path = model.save(tmp_path / "new" / "regression.nc")
+    assert [p.name for p in path.parent.iterdir()] == ["regression.nc"]
+    again = LinearRegression.load(path)
+    assert again.task == task
+    xr.testing.assert_identical(again.dataset, model.dataset)
+    init = ds.time.values[20:30]
+    expected = predict(ds, model, init_time=init, steps=5)
+    xr.testing.assert_identical(predict(ds, again, init_time=init, steps=5), expected)
+    model.save(path)  # over itself
+
+
+def test_files_that_are_none_of_ours(tmp_path):
+    model = LinearRegression.fit(make_data(noise(100)), TASK, neighbours=0)
+    path = model.save(tmp_path / "regression.nc")
+    with pytest.raises(InputError, match="there is no file"):
+        LinearRegression.load(tmp_path / "other.nc")
+    with pytest.raises(InputError, match="is a directory"):
+        model.save(tmp_path)
+    for content in (b"", b"no netCDF", path.read_bytes()[: path.stat().st_size // 2]):
+        (tmp_path / "broken.nc").write_bytes(content)
+        with pytest.raises(InputError, match=r"is not a file that LinearRegression\.save wrote"):
+            LinearRegression.load(tmp_path / "broken.nc")
+    make_data(noise(100)).to_netcdf(tmp_path / "data.nc")
+    with pytest.raises(InputError, match=r"is not a file that LinearRegression\.save wrote"):
+        LinearRegression.load(tmp_path / "data.nc")
+    with xr.open_dataset(path) as opened:
+        opened.load().assign_attrs(linear_regression_format=9).to_netcdf(tmp_path / "later.nc")
+    with pytest.raises(InputError, match="has format 9, and this version of the library reads 1"):
+        LinearRegression.load(tmp_path / "later.nc")
+
+
+def test_history_is_read_in_one_pass():
+    """Each chunk once, in data of dask: but for the first, which gives the middle of the values."""
+    import dask.array as da
+
+    values = noise(400).astype("f4")
+    read = []
+
+    def source(block_info):
+        first, last = block_info[None]["array-location"][0]
+        read.append(first)
+        return values[first:last]
+
+    lazy = da.map_blocks(source, chunks=((50,) * 8, (4,), (6,)), dtype="f4", meta=values[:0])
+    ds = make_data(values)
+    whole = LinearRegression.fit(ds, TASK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stforecast.regression._READ", 4 * 24 * 90)
+        found = LinearRegression.fit(ds.assign(field=(ds["field"].dims, lazy)), TASK)
+        assert sorted(read) == sorted([*range(0, 400, 50), 0, 50])
+    inputs = values[None, 100:103, None]
+    np.testing.assert_allclose(
+        found.forecast(inputs, None, 2), whole.forecast(inputs, None, 2), atol=2e-3
+    )
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

@@ -1,0 +1,91 @@
+"""Dask graphs put together task by task: for work that is the same on threads and on a cluster."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+
+class Graph:
+    """Tasks with string keys, over chunks of arrays that may be lazy or not.
+
+    Like :func:`dask.delayed`, a call of which takes 2 ms where arrays of many chunks are among the
+    arguments.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"stforecast-{uuid.uuid4().hex}"
+        self.tasks: dict[Any, Any] = {}
+        self.arrays: list[Any] = []
+
+    def add(self, function: Callable[..., Any], *args: Any) -> str:
+        """Add a task, whose arguments are keys or lists of keys; gives its key."""
+        key = f"{self.name}-{len(self.tasks)}"
+        self.tasks[key] = (function, *args)
+        return key
+
+    def put(self, value: Any) -> str:
+        """Add a value that many tasks share, so that it goes to a worker once."""
+        return self.add(_Value(value))
+
+    def blocks(self, variable: xr.Variable, cuts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Keys of the pieces of a variable, by number along each dim.
+
+        Parameters
+        ----------
+        variable : xarray.Variable
+            Of dask, a file or memory.
+        cuts : sequence of sequences of int
+            Sizes of the pieces along each dim.
+        """
+        out = np.empty([len(cut) for cut in cuts], dtype=object)
+        if variable.chunks is not None:
+            array = variable.data.rechunk(tuple(map(tuple, cuts)))
+            self.arrays.append(array)
+            for where in np.ndindex(out.shape):
+                out[where] = (array.name, *where)
+            return out
+        slices = [slices_of(cut) for cut in cuts]
+        for where in np.ndindex(out.shape):
+            at = tuple(axis[i] for axis, i in zip(slices, where, strict=True))
+            out[where] = self.add(variable[at].to_numpy)
+        return out
+
+    def whole(self, variable: xr.Variable) -> Any:
+        """Key of a variable in one piece."""
+        return self.blocks(variable, [(size,) for size in variable.shape]).item()
+
+    def compute(self, key: str, scheduler: str) -> Any:
+        """Compute one task, on "threads" or the "active" scheduler, of a cluster for one."""
+        import dask
+        from dask.delayed import Delayed
+        from dask.highlevelgraph import HighLevelGraph
+
+        # Tasks of arrays are not fused: one that makes several variables must go on being shared.
+        graph = HighLevelGraph.from_collections(self.name, self.tasks, self.arrays)
+        options = {}
+        if "distributed" in dask.config.config:  # data in memory travel within the graph
+            options["distributed.admin.large-graph-warning-threshold"] = "1 TB"
+        with dask.config.set(options):
+            result = Delayed(key, graph, layer=self.name)
+            return dask.compute(result, scheduler=None if scheduler == "active" else scheduler)[0]
+
+
+class _Value:
+    """A task that gives a value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self) -> Any:
+        return self.value
+
+
+def slices_of(sizes: Sequence[int]) -> list[slice]:
+    """Slices of pieces of these sizes, one after the other."""
+    ends = np.cumsum(sizes).tolist()
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
