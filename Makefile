@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 OUTPUT ?= runs/demo
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check docs clean
 
 setup: $(VENV)/.ready
 
@@ -24,5 +24,8 @@ check: setup  ## lint, format, types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: setup  ## the documentation, in docs/_build/html; any warning is an error
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -203,7 +203,7 @@ def canonicalize(
     main = {axis.coord for axis in axes.values()} | ({valid[0]} if valid else set())
     dims = {d for name in chosen for d in ds.variables[name].dims}
     extras = {
-        name: coord.variable.to_base_variable()
+        name: coord.variable.to_base_variable().compute()  # small: dask only tears it apart
         for name, coord in ds.coords.items()
         if name not in main and {*coord.dims} <= dims and sum(n > 1 for n in coord.shape) <= 1
     }

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .conventions import InputError
+from .errors import InputError
 
 
 @contextmanager
@@ -48,25 +48,30 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     try:
         yield temporary
-        _sync_all(temporary)
-        if target.is_dir() and not target.is_symlink():
-            old = target.with_name(f".{target.name}.{mark}.old")
-            target.rename(old)
-            try:
-                temporary.rename(target)
-            except BaseException:
-                old.rename(target)
-                raise
-            shutil.rmtree(old)
-        else:
-            temporary.replace(target)
-        _sync(target.parent)
+        move(temporary, target)
     except BaseException:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
         raise
+
+
+def move(temporary: Path, target: Path) -> None:
+    """Put a finished file or directory in the place of `target`, beside it, all on disk."""
+    _sync_all(temporary)
+    if target.is_dir() and not target.is_symlink():
+        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+        target.rename(old)
+        try:
+            temporary.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        shutil.rmtree(old)
+    else:
+        temporary.replace(target)
+    _sync(target.parent)
 
 
 def _sync_all(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -12,7 +12,9 @@ import numpy as np
 import xarray as xr
 
 from . import conventions, regridding
+from ._blocks import Batch, batches, forecast_later, forecast_now
 from .conventions import InputError
+from .ensemble import combine, members_of, refuse_differing
 from .windows import Task, refuse_months, window_starts
 
 if TYPE_CHECKING:
@@ -40,26 +42,32 @@ class WindowForecaster(Protocol):
         ...
 
 
+Model = WindowForecaster | str | os.PathLike[str]
+
+
 def predict(
-    ds: xr.Dataset | xr.DataArray,
-    model: WindowForecaster | str | os.PathLike[str] | None = None,
+    ds: xr.Dataset | xr.DataArray | Any,
+    model: Model | Sequence[Model] | None = None,
     *,
     init_time: Any = None,
     steps: int | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     regrid: bool = False,
+    ensemble: int | None = None,
 ) -> xr.Dataset:
     """Forecast from labelled history.
 
     Parameters
     ----------
-    ds : xarray.Dataset or DataArray
+    ds : xarray.Dataset, DataArray or any object with ``to_xarray()``, such as climetlab's
         The history, in any of the usual conventions: names (``t2m``, ``2m_temperature``, ...),
         dimension order, latitude direction, longitude from 0 or from -180, kelvin or Celsius.
-    model : Forecaster, Persistence, Climatology or path, optional
+    model : Forecaster, Persistence, Climatology, LinearRegression or path, or several, optional
         A forecaster, or the directory of a saved one. Without it, the bundle that ships with the
         package: hourly 2 m temperature on a global 5.625 degree grid, 12 hours in, 12 hours out.
+        Several of one task, or a directory of bundles ``member-0``, ``member-1``, ... (see
+        :func:`stforecast.ensemble.save`), are an ensemble.
     init_time : label, sequence of labels or slice, optional
         Initialisation times, the last input step of each forecast. The last time with a complete
         window of input before it unless given. A slice takes all times in it that have one.
@@ -67,20 +75,26 @@ def predict(
         Target steps; as many as the model was trained for unless given. Past these the forecast
         goes on from its own output.
     batch_size : int, optional
-        Forecasts computed at a time; 32 unless given.
+        Forecasts computed at a time, at most; 32 unless given, or less on large grids. Where there
+        is dask in `ds`, these are the chunks of the result.
     device : str, optional
         Where to compute: ``"cpu"``, ``"cuda"``. A model given as an object stays where it is; one
         loaded here goes to a GPU if there is one.
     regrid : bool
         Bring `ds` to the model's grid where it is on another: cell averages from a finer grid,
         linear interpolation from a coarser one. The forecast is on the model's grid.
+    ensemble : int, optional
+        Take the first so many members of an ensemble; all unless given.
 
     Returns
     -------
     xarray.Dataset
         Dimensions ``time`` (initialisation), ``prediction_timedelta`` and the two of space, with
         the coordinate ``valid_time``; variable names, units, latitude order and longitude
-        convention are those of `ds`. With dask inside if there was dask in `ds`.
+        convention are those of `ds`. With dask inside if there was dask in `ds`: nothing is
+        computed yet, and :func:`stforecast.writing.write_forecast` (or ``to_zarr``) does so in
+        bounded memory, on a ``dask.distributed`` cluster as well. The forecast of an ensemble has
+        ``realization`` as its first dimension; :mod:`stforecast.ensemble` has mean and spread.
 
     Raises
     ------
@@ -89,6 +103,11 @@ def predict(
         the input of a forecast (unless the model's task masks them: then the forecast is NaN
         where the last input step is); the message says what was found and what to do.
 
+    Notes
+    -----
+    One by one or in batches, eager or lazy, on threads or on a cluster, forecasts are the same but
+    for the last bit of float32 here and there, which is worth 3e-5 K at 288 K.
+
     Examples
     --------
     >>> import stforecast
@@ -96,13 +115,21 @@ def predict(
     >>> dict(forecast.sizes)
     {'time': 1, 'prediction_timedelta': 12, 'latitude': 32, 'longitude': 64}
     """
-    model = _resolve(model, device)
+    if not isinstance(ds, (xr.Dataset, xr.DataArray)) and hasattr(ds, "to_xarray"):
+        ds = ds.to_xarray()
+    members = members_of(model, ensemble)
+    if members is not None:
+        members = [_resolve(member, device) for member in members]
+        refuse_differing(members)
+        options: dict[str, Any] = {"init_time": init_time, "steps": steps, "regrid": regrid}
+        return combine([predict(ds, m, batch_size=batch_size, **options) for m in members])
+    model = _resolve(model, device)  # type: ignore[arg-type]
     task = model.task
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
             raise InputError(f"{name} must be a whole number of at least 1, found {value!r}")
     steps = task.target_steps if steps is None else int(steps)
-    batch_size = 32 if batch_size is None else int(batch_size)
+    batch_size = None if batch_size is None else int(batch_size)
 
     ds, labels = conventions.canonicalize(ds, task.variables)
     if "prediction_timedelta" in ds.dims:
@@ -112,25 +139,19 @@ def predict(
     ends = _inits(ds, task, init_time)
 
     space = ds[task.variables[0]].dims[1:]
-    times = ds["time"].values
-    compute = partial(_forecast_block, model, times, steps, _coordinates(ds, space), task)
-    arrays = [ds[v].data for v in task.variables]
-    blocks = []
-    for first in range(0, len(ends), batch_size):
-        block = ends[first : first + batch_size]
-        rows, local = _rows(block, task.input_steps)
-        if any(ds[v].chunks for v in task.variables):
-            blocks.append(_delayed_block(compute, arrays, rows, local, block, steps, task))
-        else:
-            blocks.append(
-                compute(local, block, *(ds[v].isel(time=rows).values for v in task.variables))
-            )
-    return conventions.restore(_labelled(blocks, ds, ends, steps, model, space), labels)
+    inputs = [ds[v].variable for v in task.variables]
+    coordinates = {k: ds[k].values if k in space else None for k in ("latitude", "longitude")}
+    batch = Batch(model, steps, coordinates)
+    size = 4 * steps * len(task.outputs) * int(np.prod(inputs[0].shape[1:]))
+    cut = batches(len(ends), batch_size, size)
+    lazy = any(v.chunks is not None for v in inputs)
+    values = (forecast_later if lazy else forecast_now)(
+        batch, inputs, ds["time"].values[ends], ends, cut
+    )
+    return conventions.restore(_labelled(values, ds, ends, steps, model, space), labels)
 
 
-def _resolve(
-    model: WindowForecaster | str | os.PathLike[str] | None, device: Any
-) -> WindowForecaster:
+def _resolve(model: Model | None, device: Any) -> WindowForecaster:
     """Turn a path or nothing into a forecaster, on the device asked for."""
     if model is None or isinstance(model, (str, os.PathLike)):
         import torch
@@ -231,73 +252,8 @@ def _inits(ds: xr.Dataset, task: Task, init_time: Any) -> np.ndarray:
     return usable
 
 
-def _rows(ends: np.ndarray, length: int) -> tuple[slice | np.ndarray, np.ndarray]:
-    """Time steps that the windows ending at `ends` need, and where each window ends in them."""
-    windows = ends[:, None] + np.arange(1 - length, 1)
-    rows, inverse = np.unique(windows, return_inverse=True)
-    local = inverse.reshape(windows.shape)[:, -1]
-    if rows[-1] - rows[0] + 1 == len(rows):
-        return slice(int(rows[0]), int(rows[-1]) + 1), local
-    return rows, local
-
-
-def _forecast_block(
-    model: WindowForecaster,
-    times: np.ndarray,
-    steps: int,
-    coordinates: dict[str, np.ndarray | None],
-    task: Task,
-    local: np.ndarray,
-    ends: np.ndarray,
-    *arrays: np.ndarray,
-) -> np.ndarray:
-    """Forecast from the rows of one block: (B, steps, C', H, W)."""
-    stacked = np.stack([np.asarray(a, dtype=np.float32) for a in arrays], axis=1)  # (rows, C, H, W)
-    windows = stacked[local[:, None] + np.arange(1 - task.input_steps, 1)]  # (B, T, C, H, W)
-    masked = task.nan == "mask"
-    if np.isinf(stacked).any() if masked else not np.isfinite(stacked).all():
-        bad = np.isinf(windows) if masked else ~np.isfinite(windows)
-        b, _, c = np.argwhere(bad.any(axis=(3, 4)))[0]
-        raise InputError(
-            f"the input of the forecast from {times[ends[b]]} holds NaN or infinite values in "
-            f"{task.variables[c]}; fill them, or choose other initialisations"
-        )
-    result = np.asarray(model.forecast(windows, times[ends], steps, **coordinates), np.float32)
-    if masked:  # nothing is known of these points: not a forecast, whatever the model
-        gone = np.zeros((len(windows), 1, *result.shape[2:]), dtype=bool)
-        for channel, name in enumerate(task.outputs):
-            if name in task.variables:
-                gone[:, 0, channel] = np.isnan(windows[:, -1, task.variables.index(name)])
-        result = np.where(gone, np.float32(np.nan), result)
-    return result
-
-
-def _delayed_block(
-    compute: Any,
-    arrays: list[Any],
-    rows: slice | np.ndarray,
-    local: np.ndarray,
-    ends: np.ndarray,
-    steps: int,
-    task: Task,
-) -> Any:
-    """Return the same block as a dask array, computed when it is asked for."""
-    import dask
-    import dask.array as da
-
-    inputs = [a[rows] for a in arrays]
-    shape = (len(ends), steps, len(task.outputs), *inputs[0].shape[1:])
-    result = dask.delayed(compute, pure=False)(local, ends, *inputs)
-    return da.from_delayed(result, shape, dtype=np.float32)
-
-
-def _coordinates(ds: xr.Dataset, space: tuple[Any, ...]) -> dict[str, np.ndarray | None]:
-    geographic = "latitude" in space
-    return {k: ds[k].values if geographic else None for k in ("latitude", "longitude")}
-
-
 def _labelled(
-    blocks: list[Any],
+    values: Any,
     ds: xr.Dataset,
     ends: np.ndarray,
     steps: int,
@@ -306,12 +262,6 @@ def _labelled(
 ) -> xr.Dataset:
     """Put labels on the forecast: canonical names, `valid_time`, where it came from."""
     task = model.task
-    if isinstance(blocks[0], np.ndarray):
-        values = np.concatenate(blocks)
-    else:
-        import dask.array as da
-
-        values = da.concatenate(blocks)
     lead = task.lead_times(steps)
     dims = ("time", "prediction_timedelta", *space)
     variables = {}

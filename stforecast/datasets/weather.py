@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions import LAT, LON, TIME, VARIABLES, InputError, find_axes, time_gaps, time_step
+from ..conventions import (
+    LAT,
+    LON,
+    TIME,
+    VARIABLES,
+    InputError,
+    canonicalize,
+    find_axes,
+    time_gaps,
+    time_step,
+)
 from . import _grib
 from ._finding import FILES, find_sources
 from .cds import EXPVER, merge_streams
@@ -59,7 +69,7 @@ def open_sample(*, chunks: Any = "auto") -> xr.Dataset:
 
 
 def open_weatherbench(
-    path: PathLike | Sequence[PathLike],
+    path: PathLike | Sequence[PathLike] | Any,
     variables: str | Sequence[str] | None = None,
     *,
     chunks: Any = "auto",
@@ -73,7 +83,8 @@ def open_weatherbench(
     path : path, URL, glob or a list of these
         A directory of netCDF files (WeatherBench 1: ``2m_temperature_2013_5.625deg.nc`` and so on,
         also in subdirectories named by variable), such a file, a ``.zip`` of them, a zarr store
-        (WeatherBench 2, ARCO-ERA5) or its URL (``gs://...``, with the extra ``cloud``).
+        (WeatherBench 2, ARCO-ERA5) or its URL (``gs://...``, with the extra ``cloud``). Or what
+        climetlab loads, and any other object with ``to_xarray()``: it keeps its own chunks.
     variables : str or sequence of str, optional
         Variables by their own or their canonical names, and on pressure levels with the level:
         ``["z500", "t850", "t2m"]``. Default: all known ones on time and a grid, but none on several
@@ -268,11 +279,19 @@ def _open(
     wanted = [variables] if isinstance(variables, str) else variables
     if wanted is not None and not wanted:
         raise InputError("variables=[] asks for nothing: name some, or leave it out")
+    if hasattr(path, "to_xarray"):
+        ds = canonicalize(path, wanted)[0]
+        return _described(ds.chunk(chunks) if isinstance(chunks, Mapping) else ds, path, about)
     into = None if extract_to is None else Path(extract_to)
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     sources = [s for p in paths for s in find_sources(p, wanted, into)]
     label = paths[0] if len(paths) == 1 else f"{len(paths)} paths"
     ds = open_joined(sources, label, wanted, chunks, storage_options, adapt=adapt, every=every)
+    return _described(ds, label, about)
+
+
+def _described(ds: xr.Dataset, label: object, about: Mapping[str, str]) -> xr.Dataset:
+    """Say what the data are, where they do not, and which times are missing."""
     if "title" not in ds.attrs and "dataset_title" in ds.attrs:
         ds.attrs["title"] = ds.attrs["dataset_title"]
     title = str(ds.attrs.get("title", ""))

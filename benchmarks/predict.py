@@ -1,0 +1,118 @@
+"""How fast a year of forecasts comes to disk, beside the network alone, and in how much memory.
+
+A year of hourly initialisations at 5.625 degrees (8,749 of them, 12 steps of 1 h each), read from
+a zarr store through dask, forecast by the bundle that ships in the package, written as a zarr store
+of WeatherBench 2's form and read back. Beside it, before and after it in the same process, the
+bundle's network on batches of the same size that are ready in memory, normalised.
+
+    python benchmarks/predict.py             # some minutes on two cores; 1 GB of temporary disk
+    python benchmarks/predict.py --check     # exits 1 where a line falls short
+    python benchmarks/predict.py --quick     # a month in place of the year
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from _table import Table, machine
+
+import stforecast
+from stforecast.datasets import open_sample, open_weatherbench, select_period
+from stforecast.forecaster import Forecaster, default_bundle
+from stforecast.writing import write_forecast
+
+SPEED, MEMORY = 0.9, 1500  # of the bare network's; MB
+NAME = "2m_temperature"
+
+
+def make_store(path: Path, steps: int) -> None:
+    """Write the sample's year as WeatherBench 2 has it."""
+    ds = open_sample()
+    year = select_period(ds, ds.attrs["train_period"]).isel(time=slice(0, steps))
+    year.drop_encoding().chunk(time=512).to_zarr(path, zarr_format=2, consolidated=True)
+
+
+def bare_rate(forecaster: Forecaster, ds: xr.Dataset, batch: int, count: int) -> float:
+    """Forecasts a second of the network alone, on a batch that is ready."""
+    steps = forecaster.task.input_steps
+    maps = torch.from_numpy(ds[NAME][: batch + steps - 1].values)[:, None]
+    windows = torch.stack([maps[i : i + steps] for i in range(batch)]).to(forecaster.device)
+    x, network = forecaster.encode(windows), forecaster._inference_network()
+    network(x)  # packs its weights
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(count):
+        y = network(x)
+    float(y.mean())  # the device is done
+    return batch * count / (time.perf_counter() - begin)
+
+
+def wrong_in(path: Path, ds: xr.Dataset, forecaster: Forecaster) -> int:
+    """Count what is not as it should be in the store."""
+    store = xr.open_zarr(path, decode_timedelta=True)
+    inits, steps = store["time"].values, forecaster.task.input_steps
+    dims = ("time", "prediction_timedelta", "latitude", "longitude")
+    wrong = store[NAME].dims != dims or store[NAME].dtype != np.float32
+    wrong += not np.array_equal(inits, ds["time"].values[steps - 1 :])
+    wrong += not (store["valid_time"] == store["time"] + store["prediction_timedelta"]).all()
+    wrong += sum(not np.array_equal(store[d], ds[d]) for d in dims[2:])
+    few = inits[:: max(1, len(inits) // 5)]
+    again = stforecast.predict(ds.sel(time=slice(None, few[-1])).load(), forecaster, init_time=few)
+    wrong += int((np.abs(again[NAME] - store[NAME].sel(time=few)) > 1e-4).sum())
+    return int(wrong) + int(store[NAME].isnull().sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="exit 1 where a figure falls short")
+    parser.add_argument("--quick", action="store_true", help="a month in place of the year")
+    parser.add_argument("--rounds", type=int, default=1, help="how often; the median counts (1)")
+    options = parser.parse_args()
+    print(f"{machine()}; load {os.getloadavg()[0]:.1f}")
+    table = Table()
+    forecaster = stforecast.load(default_bundle())
+    forecaster.to("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = Path(directory) / "year.zarr", Path(directory) / "forecast.zarr"
+        make_store(source, 744 if options.quick else 8760)
+        ds = open_weatherbench(source)
+        found: list[dict[str, Any]] = []
+        for _ in range(options.rounds):
+            start = time.perf_counter()
+            forecast = stforecast.predict(ds, forecaster, init_time=slice(None))
+            planned = time.perf_counter() - start
+            batch = forecast.chunks["time"][0]
+            count = max(10, forecast.sizes["time"] // batch // 8)
+            before = bare_rate(forecaster, ds, batch, count)
+            start = time.perf_counter()
+            write_forecast(forecast, target)
+            seconds = planned + time.perf_counter() - start
+            bare = (before + bare_rate(forecaster, ds, batch, count)) / 2
+            rate = forecast.sizes["time"] / seconds
+            found.append({"ratio": rate / bare, "rate": rate, "bare": bare, "seconds": seconds})
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        middle = statistics.median_low([f["ratio"] for f in found])
+        it = next(f for f in found if f["ratio"] == middle)
+        note = f"{it['rate']:,.0f} and {it['bare']:,.0f} forecasts/s, {it['seconds']:.0f} s"
+        inits = forecast.sizes["time"]
+        table.add(f"{inits} forecasts to disk / bare network", middle, SPEED, note)
+        table.add("peak memory of the process, MB", peak, MEMORY, most=True)
+        table.add("wrong or missing in the store", wrong_in(target, ds, forecaster), 0, most=True)
+    table.finish(options.check)
+
+
+if __name__ == "__main__":
+    main()
