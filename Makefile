@@ -28,4 +28,4 @@ docs: setup  ## the documentation, in docs/_build/html; any warning is an error
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) runs build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build dist docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis

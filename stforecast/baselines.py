@@ -20,6 +20,7 @@ from .windows import Task
 __all__ = ["Climatology", "Persistence", "climatology_at", "conform", "time_blocks"]
 
 _DAY = 86_400 * 10**9  # ns
+_MOST_A_DAY = 1440  # steps of a minute
 _TOLERANCE = 1e-3  # degrees, as in evaluation
 
 
@@ -152,6 +153,12 @@ class Climatology:
         time = canonical["time"].values
         year, day, clock = _calendar(time)
         bins = gcd(int(task.step.astype("int64")), _DAY)
+        if _DAY // bins > _MOST_A_DAY:
+            raise InputError(
+                f"a climatology tells the hour and the day of the year, which a time step of "
+                f"{task.timestep} would split into {_DAY // bins:,} parts a day; at most "
+                f"{_MOST_A_DAY:,} are of use. For clips, compare with Persistence"
+            )
         phases = np.unique(clock % bins)
         if len(phases) > 1:
             raise InputError(

@@ -420,3 +420,9 @@ def test_what_is_no_climatology_is_refused():
         Climatology(stored().mean("hour"), task)
     with pytest.raises(InputError, match="2m_temperature"):
         Climatology(stored().rename({T2M: "z500"}), task)
+
+
+def test_climatology_of_clips_is_refused():
+    ds = make_weather(200, shape=(4, 6), timestep="1s")
+    with pytest.raises(InputError, match="compare with Persistence"):
+        Climatology.fit(ds, Task("2m_temperature", input_steps=2, target_steps=1, timestep="1s"))
