@@ -13,6 +13,7 @@ import xarray as xr
 
 from stforecast.baselines import Climatology, Persistence, climatology_at, time_blocks
 from stforecast.conventions import InputError
+from stforecast.testing import make_weather
 from stforecast.windows import Task
 
 T2M = "2m_temperature"
