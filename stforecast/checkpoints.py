@@ -5,19 +5,24 @@ The run's directory holds ``run.json`` (which run this is), ``history.jsonl`` (a
 its step, ``checkpoint-00000120``, with two files:
 
 ``state.safetensors``
-    ``network.*``: weights and buffers. ``normalizer.*``: mean and deviation of the data.
-    ``optimizer.<i>.*``: the state of parameter i. ``best.*``: the weights with the best validation
-    so far. ``rng.cpu`` and, on a GPU, ``rng.cuda``: torch's random generators. ``loss_sum``: the
-    sum of the losses since the last report.
+    ``network.*``: weights and buffers. ``average.*``: their moving average, where there is one.
+    ``normalizer.*``: mean and deviation of the data. ``optimizer.<i>.*``: the state of parameter i.
+    ``best.*``: the weights with the best validation so far. ``rng.cpu`` and, on a GPU,
+    ``rng.cuda``: torch's random generators. ``loss_sum``: the sum of the losses since the last
+    report. The last three are those of rank 0; those of rank 1 begin with ``rank1.``, and so on.
 ``state.json``
     ``step``; ``losses``, how many ``loss_sum`` holds; ``best``, step and scores of the best
-    weights; ``history``, all of it; ``seconds`` of training; ``identity``, the task, network,
-    settings (seed included), period and windows that make two runs the same run; ``format``,
-    ``version``, ``library``; ``files``, the SHA-256 of every other file; ``sha256``, its own.
+    weights; ``history``, all of it; ``seconds`` of training; ``ranks``, how many processes trained;
+    ``identity``, the task, network, settings (seed included), period, windows and initial weights
+    that make two runs the same run; ``format``, ``version``, ``library``; ``files``, the SHA-256 of
+    every other file; ``sha256``, its own.
 
 Nothing else is needed: the feed's position, the sample order, the learning rate and the place in
-the epoch are functions of the step and the settings (see :mod:`stforecast.feeds`). Training draws
-from torch's generators alone, not from those of Python and NumPy.
+the epoch are functions of the step and the settings (see :mod:`stforecast.feeds`), and how long
+nothing has got better follows from the history. Training draws from torch's generators alone, not
+from those of Python and NumPy.
+
+Of several processes rank 0 writes and reads all of it, and sends the others what they need.
 
 A checkpoint is written under another name, forced to disk with its directory and renamed; only then
 history follows and the oldest checkpoint goes. So whenever a run is killed, the last checkpoint is
@@ -39,6 +44,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -47,6 +53,8 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .averaging import Average
+from .distributed import World
 from .errors import DivergenceError, InputError
 from .files import replacing
 from .forecaster import Forecaster, plain_tensors
@@ -58,10 +66,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT, VERSION = "stforecast-checkpoint", 1
+FORMAT, VERSION = "stforecast-checkpoint", 2
 KEPT = 2  # checkpoints: the last, and the one before it
 #: What a killed run had begun to write.
-_BEGUN = re.compile(r"\.(checkpoint-\d+|history|run)\.\w+\.part(\.\w+)?")
+_BEGUN = re.compile(r"\.(checkpoint-\d+|history|run|log|about|loss)\.\w+\.part(\.\w+)?")
+#: Settings that may change from call to call: they say where and how long, not what.
+_FREE = {"device": None, "checkpoint_every": None, "minutes": None, "patience": None}
+_Checkpoint = tuple[dict[str, Any], dict[str, Tensor]]
 _PATIENCE = 2.0  # s for the lock of a killed run, which goes when its memory is cleared
 
 
@@ -69,8 +80,8 @@ class Run:
     """A training run and what it leaves on disk; use it in a ``with`` block.
 
     Entering it takes the directory's lock and goes on from the last good checkpoint, if there is
-    one: into the network, the normaliser, the optimiser and the random generators. Leaving it waits
-    for the checkpoint that is being written.
+    one: into the network, its average, the normaliser, the optimiser and the random generators.
+    Leaving it waits for the checkpoint that is being written.
 
     Parameters
     ----------
@@ -78,11 +89,14 @@ class Run:
         The directory; nothing is written without one.
     forecaster : Forecaster
     optimizer : torch.optim.Optimizer
+    average : Average
     config : TrainConfig
     feed : Feed
     steps : int
         Of the whole run.
     resume : {"auto", "never"}
+    world : World, optional
+        The processes that train together; each has a Run.
 
     Attributes
     ----------
@@ -107,36 +121,49 @@ class Run:
         run_dir: str | os.PathLike[str] | None,
         forecaster: Forecaster,
         optimizer: torch.optim.Optimizer,
+        average: Average,
         config: TrainConfig,
         feed: Feed,
         steps: int,
         resume: str,
+        world: World | None = None,
     ) -> None:
         if resume not in ("auto", "never"):
             raise InputError(f"resume must be 'auto' or 'never', found {resume!r}")
         self.directory = None if run_dir is None else Path(run_dir)
-        self.network, self.optimizer = forecaster.network, optimizer
+        self.network, self.optimizer, self.average = forecaster.network, optimizer, average
+        self.world = world or World()
         self.step, self.best, self.history = 0, {}, []  # type: ignore[var-annotated]
-        self.loss_sum, self.losses = torch.zeros((), device=forecaster.device), 0
+        self.loss_sum = torch.zeros((), device=forecaster.device, dtype=forecaster.dtype)
+        self.losses = 0
         self._normalizer, self._resume = forecaster.normalizer, resume
         self._best_weights: dict[str, Tensor] = {}
         self._seconds, self._since = 0.0, time.monotonic()
         settings = getattr(forecaster.network, "settings", type(forecaster.network).__name__)
-        same = replace(
-            config, feed=feed.kind, steps=steps, epochs=1, device=None, checkpoint_every=None
-        )
+        same = asdict(replace(config, feed=feed.kind, steps=steps, epochs=1)) | _FREE
         # What makes two runs the same run: going on with other settings would be neither of them.
         self._identity = json.loads(
             json.dumps(
                 {
                     "task": forecaster.task.to_dict(),
                     "model": settings,
-                    "config": asdict(same),
+                    "config": same,
                     "period": forecaster.training["period"],
+                    "validation period": forecaster.training.get("validation_period"),
                     "windows": _sha256(feed.starts.astype("<i8").tobytes()),
+                    "init": forecaster.training.get("init", {}).get("sha256"),
                 }
             )
         )
+        #: What the run is, for its journal.
+        self.description = {
+            "task": forecaster.task.to_dict(),
+            "network": {"name": type(forecaster.network).__name__, "settings": settings},
+            "parameters": sum(p.numel() for p in forecaster.network.parameters()),
+            "windows": len(feed.starts),
+            "ranks": self.world.size,
+            **forecaster.training,
+        }
         self._open = ExitStack()
         self._pending: Future[None] | None = None
 
@@ -144,31 +171,34 @@ class Run:
         if self.directory is None:
             return self
         with ExitStack() as opening:
-            lock = locked(
-                self.directory / "run.lock", f"training in {self.directory}", wait=_PATIENCE
-            )
-            self._is_ours = opening.enter_context(lock)
-            with self._explained("the files of the run"):
-                for path in self.directory.iterdir():  # what a killed run had begun to write
-                    if re.fullmatch(
-                        r"\.(checkpoint-\d+|history|run)\.\w+\.part(\.\w+)?", path.name
-                    ):
-                        _remove(path)
-                if self._resume == "never":  # or its later steps would outlive the new ones
-                    (self.directory / "history.jsonl").unlink(missing_ok=True)
-                    for path in [*_checkpoints(self.directory), *self.directory.glob("damaged-*")]:
-                        _remove(path)
-                else:
-                    self._go_on(self.directory)  # refuses another run's before anything is written
-                with replacing(self.directory / "run.json") as path:
-                    path.write_text(json.dumps(self._identity, indent=1) + "\n")
-                if self.step:  # what was noted after the checkpoint, or torn, is cut
-                    self._write_history(self.directory, self.history)
+            self._restore(self.world.from_main(partial(self._opened, self.directory, opening)))
+            if self.world.is_main:
+                with self._explained("the files of the run"):
+                    with replacing(self.directory / "run.json") as path:
+                        path.write_text(json.dumps(self._identity, indent=1) + "\n")
+                    if self.step:  # what was noted after the checkpoint, or torn, is cut
+                        self._write_history(self.directory, self.history)
             self._writer = opening.enter_context(
                 ThreadPoolExecutor(1, thread_name_prefix="stforecast-checkpoint")
             )
             self._open = opening.pop_all()
         return self
+
+    def _opened(self, directory: Path, opening: ExitStack) -> _Checkpoint | None:
+        """Lock and clear the directory; return its last checkpoint, if it has any."""
+        lock = locked(directory / "run.lock", f"training in {directory}", wait=_PATIENCE)
+        self._is_ours = opening.enter_context(lock)
+        with self._explained("the files of the run"):
+            for path in directory.iterdir():
+                if _BEGUN.fullmatch(path.name):
+                    _remove(path)
+            if self._resume != "never":
+                return self._latest(directory)
+            # Or the old one's later steps would outlive the new ones.
+            (directory / "history.jsonl").unlink(missing_ok=True)
+            for path in [*_checkpoints(directory), *directory.glob("damaged-*")]:
+                _remove(path)
+        return None
 
     def __exit__(
         self,
@@ -186,7 +216,7 @@ class Run:
 
     def record(self, event: Mapping[str, Any]) -> None:
         """Note a validation; keep the best weights."""
-        entry = {**event, "seconds": round(self._elapsed(), 1)}
+        entry = {**event, "seconds": round(self.seconds, 1)}
         entry.pop("samples", None)
         self.history.append(entry)
         logger.info(
@@ -227,18 +257,34 @@ class Run:
                 f"precision='fp32'. The last good checkpoint is kept"
             )
         self._wait()  # one in flight
+        alike = self._of_this_rank()  # in shape, on all ranks
+        gathered = {name: self.world.gather(tensor) for name, tensor in alike.items()}
+        if not self.world.is_main:
+            return
         tensors = plain_tensors(self._tensors()) | _over("best.", self._best_weights)
+        for name, parts in gathered.items():
+            tensors |= {_of_rank(rank) + name: part.clone() for rank, part in enumerate(parts)}
         state = {"format": FORMAT, "version": VERSION, "library": __version__}
         state |= {"step": step, "losses": losses, "best": self.best, "history": [*self.history]}
-        state |= {"seconds": self._elapsed(), "identity": self._identity}
+        state |= {"seconds": self.seconds, "ranks": self.world.size, "identity": self._identity}
         self._pending = self._writer.submit(self._write, self.directory, state, tensors)
 
+    @property
+    def stale(self) -> int:
+        """Validations since the best one."""
+        since = self.best.get("step", math.inf)
+        return sum("valid_score" in e and e["step"] > since for e in self.history)
+
     def take_best(self) -> None:
-        """Put the best weights into the network, where there was a validation."""
+        """Put the best weights into the network; before a validation, the average or the last."""
         if self._best_weights:
             self.network.load_state_dict(self._best_weights)
+        else:
+            self.average.take()
 
-    def _elapsed(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, in all calls together."""
         now = time.monotonic()
         self._seconds, self._since = self._seconds + now - self._since, now
         return self._seconds
@@ -254,7 +300,10 @@ class Run:
         tensors |= _over("normalizer.", self._normalizer.state_dict())
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= _over(f"optimizer.{i}.", state)
-        tensors |= {"rng.cpu": torch.get_rng_state(), "loss_sum": self.loss_sum}
+        return tensors | _over("average.", self.average.tensors)
+
+    def _of_this_rank(self) -> dict[str, Tensor]:
+        tensors = {"rng.cpu": torch.get_rng_state(), "loss_sum": self.loss_sum}
         if self.loss_sum.is_cuda:
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.loss_sum.device)
         return tensors
@@ -303,8 +352,14 @@ class Run:
 
     # --- going on ---------------------------------------------------------------------------------
 
-    def _go_on(self, directory: Path) -> None:
-        """Take the last checkpoint that is whole, or start where there is none at all."""
+    def _latest(self, directory: Path) -> _Checkpoint | None:
+        """The last checkpoint that is whole; None where there is none at all.
+
+        Raises
+        ------
+        InputError
+            If there are some but none is whole, or they are of another run: nothing was written.
+        """
         damaged: list[str] = []
         paths = _checkpoints(directory)
         for path in paths:
@@ -314,14 +369,14 @@ class Run:
                 logger.warning("%s; taking the one before it", error)
                 damaged.append(str(error))
                 continue
-            self._restore(state, tensors)
+            self._refuse_another(state, tensors)
             for old in paths[: len(damaged)]:  # or it would outrank, and outlive, new ones
                 aside = old.with_name(f"damaged-{old.name}")
                 _remove(aside)
                 old.rename(aside)
                 logger.warning("%s was set aside as %s", old, aside.name)
             logger.info("going on from %s", path)
-            return
+            return state, tensors
         start_anew = "or give resume='never' (or another directory) to start from the beginning"
         if damaged:
             raise InputError(
@@ -334,9 +389,9 @@ class Run:
                 f"{history} tells of a run, but its checkpoints are gone from {directory}: restore "
                 f"the last one, {start_anew}"
             )
+        return None
 
-    def _restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Put a checkpoint into the network, the normaliser, the optimiser and the generators."""
+    def _refuse_another(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         saved = state["identity"]
         other = [k for k in self._identity if saved.get(k) != self._identity[k]]
         network, normalizer = _under("network.", tensors), _under("normalizer.", tensors)
@@ -357,8 +412,15 @@ class Run:
                 f"{self.directory} holds a run with other settings ({', '.join(other)} "
                 f"differ); give another directory, or resume='never' to start anew there"
             )
-        self.network.load_state_dict(network)
-        self._normalizer.load_state_dict(normalizer)
+
+    def _restore(self, found: _Checkpoint | None) -> None:
+        """Put a checkpoint into the network, the normaliser, the optimiser and the generators."""
+        if found is None:
+            return
+        state, tensors = found
+        self.network.load_state_dict(_under("network.", tensors))
+        self._normalizer.load_state_dict(_under("normalizer.", tensors))
+        self.average.load(_under("average.", tensors))
         self._best_weights = _under("best.", tensors)
         optimizer = self.optimizer.state_dict()
         for name, value in _under("optimizer.", tensors).items():
@@ -369,15 +431,22 @@ class Run:
             for key, value in moments.items():  # in memory as the parameter is: channels last, say
                 if value.shape == parameter.shape:
                     moments[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        torch.set_rng_state(tensors["rng.cpu"])
-        if self.loss_sum.is_cuda and "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"], self.loss_sum.device)
         self.step, self.best, self.history = state["step"], state["best"], state["history"]
-        self.loss_sum, self.losses = tensors["loss_sum"].to(self.loss_sum), state["losses"]
-        self._seconds = state["seconds"]
+        self.losses, self._seconds = state["losses"], state["seconds"]
+        if state["ranks"] != self.world.size:
+            logger.warning(
+                "the checkpoint is of %d processes, this run of %d: it goes on, but not to the bit",
+                state["ranks"], self.world.size,
+            )  # fmt: skip
+        mine = _under(_of_rank(self.world.rank), tensors)
+        if "rng.cpu" in mine:
+            self.loss_sum = mine["loss_sum"].to(self.loss_sum)
+            torch.set_rng_state(mine["rng.cpu"])
+        if self.loss_sum.is_cuda and "rng.cuda" in mine:
+            torch.cuda.set_rng_state(mine["rng.cuda"], self.loss_sum.device)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_checkpoint(path: Path) -> _Checkpoint:
     """Read a checkpoint that is whole.
 
     Parameters
@@ -449,6 +518,11 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _of_rank(rank: int) -> str:
+    """What the names of a rank's tensors begin with."""
+    return f"rank{rank}." if rank else ""
 
 
 def _over(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class DivergenceError(RuntimeError):
     """A training whose loss became NaN or infinite."""
+
+
+class RankLostError(RuntimeError):
+    """A process of a run of several that has ended, or does not answer, so that all must end."""

@@ -3,14 +3,17 @@
 A feed maps a step number to a batch, and nothing else: which windows, in which order, is a pure
 function of (seed, epoch, rank, world size). A run that stops at step n goes on at step n.
 
-What fits the device is *resident*: one tensor, windows gathered by index. What does not is
+What fits the device is *resident*: one tensor, windows gathered by index; it takes half the memory
+where it is kept in bfloat16 or float16, as deviations from each channel's mean. What does not is
 *streamed*: whole stored chunks pass through a shuffle buffer of stated size, read ahead by threads,
 each once an epoch but for a few at the ends of the runs in which they are read.
 
 Several processes share the batches: ``batch_size`` is what all ranks together see in a step, so the
 steps of an epoch do not depend on how many there are. Each window is shown to exactly one rank an
 epoch. In the last step, which may be smaller, a rank may have one window less than another, or none
-(``batch`` gives tensors of length 0): weight a rank's mean loss by ``len(x) / feed.size(step)``.
+(``batch`` gives tensors of length 0). Where gradients are averaged over the ranks, as DDP does,
+weight a rank's mean loss by ``len(x) * world_size / feed.size(step)``: the average is then that
+over all windows of the step.
 """
 
 from __future__ import annotations
@@ -29,20 +32,24 @@ from torch import Tensor
 from ._memory import empty, free_memory
 from ._order import Block, StreamOrder, generator, share
 from ._reading import ReadAhead, Source, reader_threads
+from ._statistics import Moments
 from .conventions import InputError
 from .windows import Task
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BUFFER", "Feed", "ResidentFeed", "StreamingFeed", "open_feed"]
+__all__ = ["BUFFER", "Feed", "ResidentFeed", "StreamingFeed", "open_feed", "suited"]
 
 logger = logging.getLogger(__name__)
 
 #: Default size of the shuffle buffer in bytes.
 BUFFER = 2**29
 
-_ENOUGH = 2**34  # bytes of the data that tell their mean and deviation
+#: In what a resident feed can keep its numbers.
+STORAGE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_ENOUGH = 2**32  # bytes of the data that tell their mean and deviation
 
 
 class Feed(ABC):
@@ -70,8 +77,8 @@ class Feed(ABC):
             )
         self.starts, self.task, self.batch_size = np.asarray(starts), task, int(batch_size)
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
-        targets = [task.channels.index(v) for v in task.outputs]
-        self._targets = None if targets == list(range(len(task.channels))) else targets
+        self.targets = [task.channels.index(v) for v in task.outputs]  # among the channels
+        self._all_are_targets = self.targets == list(range(len(task.channels)))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -82,6 +89,11 @@ class Feed(ABC):
         """Windows in step `step` on all ranks together."""
         position = step % self.steps_per_epoch
         return min(self.batch_size, len(self.starts) - position * self.batch_size)
+
+    def shown(self, steps: int) -> int:
+        """Windows in the first `steps` steps on all ranks together."""
+        epochs, more = divmod(steps, self.steps_per_epoch)
+        return epochs * len(self.starts) + more * self.batch_size
 
     @abstractmethod
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +118,7 @@ class Feed(ABC):
     def _split(self, window: Tensor) -> tuple[Tensor, Tensor]:
         T = self.task.input_steps
         x, y = window[:, :T, : len(self.task.variables)], window[:, T:]  # inputs come first
-        return x, y if self._targets is None else y[:, :, self._targets]
+        return x, y if self._all_are_targets else y[:, :, self.targets]
 
 
 class ResidentFeed(Feed):
@@ -115,7 +127,8 @@ class ResidentFeed(Feed):
     Parameters
     ----------
     data : Tensor of shape (N, C, H, W)
-        All time steps, channels in the order of ``task.channels``, physical units.
+        All time steps, channels in the order of ``task.channels``, physical units. Of another type
+        than float32, too: batches are float32.
     starts : array of int, shape (M,)
         First step of each window, from :func:`stforecast.windows.window_starts`.
     task : Task
@@ -127,6 +140,8 @@ class ResidentFeed(Feed):
     rank, world_size : int
         This process and how many there are. Each takes every `world_size`-th window of a batch, so
         that all of them together see the batch that one process would see.
+    mean, std : Tensor of shape (C, 1, 1), optional
+        What was subtracted from `data`, and what they were divided by, to be kept in few bits.
     """
 
     kind = "resident"
@@ -142,9 +157,11 @@ class ResidentFeed(Feed):
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        mean: Tensor | None = None,
+        std: Tensor | None = None,
     ) -> None:
         super().__init__(starts, task, batch_size, seed, shuffle, rank, world_size)
-        self.data = data
+        self.data, self._mean, self._std = data, mean, std
         self._epoch, self._order = -1, torch.empty(0)
 
     def order(self, epoch: int) -> np.ndarray:
@@ -160,7 +177,7 @@ class ResidentFeed(Feed):
         first = self._order[position * self.batch_size : (position + 1) * self.batch_size]
         first = first[self.rank :: self.world_size, None]
         index = (first + torch.arange(self.task.window, device=self.data.device)).flatten()
-        window = self.data.index_select(0, index)
+        window = self._physical(self.data.index_select(0, index))
         return self._split(window.view(len(first), self.task.window, *window.shape[1:]))
 
     def sweep(self) -> Iterator[tuple[int, int, Tensor]]:
@@ -169,7 +186,13 @@ class ResidentFeed(Feed):
         rows = max(1, 2**25 // (4 * self.data[0].numel()))
         for new in range(0, n, rows):
             first = max(0, new - overlap)
-            yield first, new - first, self.data[first : new + rows]
+            yield first, new - first, self._physical(self.data[first : new + rows])
+
+    def _physical(self, data: Tensor) -> Tensor:
+        data = data.float()
+        if self._mean is None or self._std is None:
+            return data
+        return data * self._std + self._mean
 
 
 class StreamingFeed(Feed):
@@ -267,7 +290,8 @@ class StreamingFeed(Feed):
         if self._ring is None:
             shape = (self._order.places * self._order.span, *self.source.shape[1:])
             self._ring = empty(shape, self.device)
-        window = self._ring.new_empty(len(rows), self.task.window, *self._ring.shape[1:])
+        shape = (len(rows), self.task.window, *self._ring.shape[1:])
+        window = empty(shape, self.device, self._ring.dtype)
         done = 0
         while done < len(rows):  # once, but where reading goes on within a batch
             self._fill(epoch, int(need[done]))
@@ -277,7 +301,7 @@ class StreamingFeed(Feed):
         return self._split(window)
 
     def sweep(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Every `thinning`-th block of the data, in order: about 16 GB of what is more."""
+        """Every `thinning`-th block of the data, in order: about 4 GB of what is more."""
         if self.thinning > 1:
             logger.info("statistics come from one block in %d of the data", self.thinning)
         return self.source.sweep(self.thinning)
@@ -344,7 +368,10 @@ def _take(ring: Tensor, first: np.ndarray, out: Tensor) -> None:
             target[number] = source[row : row + length]
     else:
         index = torch.from_numpy((first[:, None] + np.arange(length)).ravel())
-        torch.index_select(ring, 0, index.to(ring.device), out=out.flatten(0, 1))
+        if ring.device.type == "cuda":  # or the host would wait for the copy
+            index = index.pin_memory()
+        index = index.to(ring.device, non_blocking=True)
+        torch.index_select(ring, 0, index, out=out.flatten(0, 1))
 
 
 def _copy(to: Tensor, source: Tensor) -> None:
@@ -363,12 +390,50 @@ def _load(source: Source, pin: bool, block: Block) -> Tensor:
 # --- the choice -----------------------------------------------------------------------------------
 
 
+def suited(
+    source: Source,
+    device: torch.device | str,
+    *,
+    storage: Literal["fp32", "bf16", "fp16"] = "fp32",
+    processes: int = 1,
+) -> Literal["resident", "stream"]:
+    """Which feed suits the size of the data.
+
+    Parameters
+    ----------
+    source : Source
+    device : torch.device
+    storage
+        As :func:`open_feed` has it.
+    processes : int
+        How many have the data on this device, or on this host.
+
+    Returns
+    -------
+    {"resident", "stream"}
+        Resident where the data take at most half of the free memory (host) or a third of it (GPU,
+        which needs the rest for training), streamed where not. Which, and why, is logged.
+    """
+    device = torch.device(device)
+    part, share = ("half", 2) if device.type == "cpu" else ("a third", 3)
+    room = free_memory(device) // share // (processes if device.type == "cpu" else 1)
+    size = source.nbytes * STORAGE[storage].itemsize // 4
+    kind: Literal["resident", "stream"] = "resident" if size <= room else "stream"
+    logger.info(
+        "feed of the %s data: %s, by their size (they take %.3g GB; %s of the free memory of %s, "
+        "shared by %d, is %.3g GB)",
+        source.what, kind, size / 1e9, part, device, processes, room / 1e9,
+    )  # fmt: skip
+    return kind
+
+
 def open_feed(
     ds: xr.Dataset | Source,
     task: Task,
     batch_size: int,
     *,
     feed: Literal["auto", "resident", "stream"] = "auto",
+    storage: Literal["fp32", "bf16", "fp16"] = "fp32",
     buffer: int = BUFFER,
     windows: int | None = None,
     init_time: Any = None,
@@ -389,9 +454,12 @@ def open_feed(
     batch_size : int
         Windows in a batch, of all ranks together.
     feed : {"auto", "resident", "stream"}
-        ``"auto"``: resident where the data take at most half of the free memory (host) or a third
-        of it (GPU, which needs the rest for training), streamed where not. Which, and why, is
-        logged.
+        ``"auto"``: as :func:`suited` says.
+    storage : {"fp32", "bf16", "fp16"}
+        In what a resident feed keeps the data. 16 bits take half the memory; the data are read
+        twice then, as they are kept as deviations from each channel's mean over its deviation s:
+        rounded by up to s/256 (bf16) or s/2048 (fp16) within 2 s, and more further out. A stream
+        is float32.
     buffer : int
         Bytes of the shuffle buffer, where it streams.
     windows : int, optional
@@ -415,16 +483,11 @@ def open_feed(
     """
     if feed not in ("auto", "resident", "stream"):
         raise InputError(f"feed must be 'auto', 'resident' or 'stream', found {feed!r}")
+    if storage not in STORAGE:
+        raise InputError(f"storage must be one of {', '.join(STORAGE)}, found {storage!r}")
     source = ds if isinstance(ds, Source) else Source(ds, task)
     device = torch.device(device)
-    free = free_memory(device)
-    part, share = ("half", free // 2) if device.type == "cpu" else ("a third", free // 3)
-    kind = feed if feed != "auto" else "resident" if source.nbytes <= share else "stream"
-    logger.info(
-        "feed of the %s data: %s (%s; they take %.3g GB, %s of the free memory of %s is %.3g GB)",
-        source.what, kind, "chosen by size" if feed == "auto" else "as asked for",
-        source.nbytes / 1e9, part, device, share / 1e9,
-    )  # fmt: skip
+    kind = suited(source, device, storage=storage) if feed == "auto" else feed
     starts = source.starts if init_time is None else source.select(init_time)
     if windows is not None and windows < len(starts):
         starts = starts[np.linspace(0, len(starts) - 1, windows).astype(int)]
@@ -432,7 +495,15 @@ def open_feed(
     common |= {"rank": rank, "world_size": world_size}
     if kind == "stream":
         return StreamingFeed(source, starts, buffer=buffer, device=device, **common)
-    data = empty(source.shape, device)
+    data = empty(source.shape, device, STORAGE[storage])
+    if storage != "fp32":
+        moments = Moments(len(task.channels))
+        for _, new, block in source.sweep():
+            moments.add(block[new:])
+        mean, std = (m.float()[:, None, None] for m in (moments.mean, moments.std))
+        std = torch.where(std > 0, std, 1.0)  # of a channel that never changes
+        common |= {"mean": mean.to(device), "std": std.to(device)}
     for first, new, block in source.sweep():
-        data[first + new : first + len(block)] = block[new:].to(device)
+        values = block[new:] if storage == "fp32" else (block[new:] - mean) / std
+        data[first + new : first + len(block)] = values.to(device)
     return ResidentFeed(data, starts, task, **common)

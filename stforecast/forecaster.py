@@ -160,6 +160,12 @@ class Forecaster:
         """Where the network is."""
         return next((p.device for p in self.network.parameters()), torch.device("cpu"))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the network's input: float64 if its weights are, float32 otherwise."""
+        first = next((p.dtype for p in self.network.parameters()), torch.float32)
+        return torch.float64 if first == torch.float64 else torch.float32
+
     def to(
         self,
         device: str | torch.device | None = None,
@@ -201,7 +207,7 @@ class Forecaster:
     def apply(self, x: Tensor, network: nn.Module | None = None) -> Tensor:
         """Normalise, run the network, de-normalise: (B, T, C, H, W) -> (B, T', C', H, W)."""
         task = self.task
-        y = (network or self.network)(self.encode(x))
+        y = (network or self.network)(self.encode(x).to(self.dtype))
         out = [task.channels.index(v) for v in task.outputs]
         expected = (x.shape[0], task.target_steps, len(out), *x.shape[-2:])
         if tuple(y.shape) != expected:
@@ -362,6 +368,61 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
         If there is no bundle, or it is damaged, or newer than this library, or holds what this
         library does not know. Pickled files are never opened.
     """
+    description, tensors = read_bundle(path)
+    task = Task(**description["task"])
+    model = description["model"]
+    if network is None:
+        if model.get("name") not in _NETWORKS or not isinstance(model.get("settings"), dict):
+            raise InputError(
+                f"{path} holds a {model.get('name')!r}, not one of this library's networks "
+                f"({', '.join(_NETWORKS)}); pass the network: load(path, network=...)"
+            )
+        try:
+            network = _NETWORKS[model["name"]](**model["settings"])
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: its settings do not make a {model['name']}: {error}"
+            ) from error
+    part = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    try:
+        network.load_state_dict(part)
+        mean, std = tensors["normalizer.mean"], tensors["normalizer.std"]
+    except (RuntimeError, KeyError) as error:
+        raise InputError(
+            f"{Path(path) / 'model.safetensors'} does not fit the network in bundle.json: {error}"
+        ) from error
+    network.eval()
+    return Forecaster(
+        network,
+        task,
+        mean=mean,
+        std=std,
+        grid=description["grid"],
+        variables=description["variables"],
+        training=description["training"],
+    )
+
+
+def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what a bundle holds, without making its network.
+
+    Parameters
+    ----------
+    path : path-like
+        The bundle's directory.
+
+    Returns
+    -------
+    description : dict
+        What ``bundle.json`` says.
+    tensors : dict of Tensor
+        ``network.*`` and ``normalizer.*``, on the CPU.
+
+    Raises
+    ------
+    InputError
+        As :func:`load`.
+    """
     path = Path(path)
     what = (
         "a bundle is a directory with model.safetensors and bundle.json, as Forecaster.save writes"
@@ -387,39 +448,10 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
     from safetensors.torch import load as load_tensors
 
     try:
-        tensors = load_tensors(blob)
-        task = Task(**description["task"])
+        Task(**description["task"])
+        return description, load_tensors(blob)
     except (SafetensorError, TypeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    model = description["model"]
-    if network is None:
-        if model.get("name") not in _NETWORKS or not isinstance(model.get("settings"), dict):
-            raise InputError(
-                f"{path} holds a {model.get('name')!r}, not one of this library's networks "
-                f"({', '.join(_NETWORKS)}); pass the network: load(path, network=...)"
-            )
-        try:
-            network = _NETWORKS[model["name"]](**model["settings"])
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: its settings do not make a {model['name']}: {error}"
-            ) from error
-    part = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-    try:
-        network.load_state_dict(part)
-        mean, std = tensors["normalizer.mean"], tensors["normalizer.std"]
-    except (RuntimeError, KeyError) as error:
-        raise InputError(f"{weights} does not fit the network in bundle.json: {error}") from error
-    network.eval()
-    return Forecaster(
-        network,
-        task,
-        mean=mean,
-        std=std,
-        grid=description["grid"],
-        variables=description["variables"],
-        training=description["training"],
-    )
 
 
 def default_bundle() -> Path:
@@ -433,6 +465,15 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors: their names, types, shapes and bits."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(plain_tensors(tensors).items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,10 +29,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import stforecast.checkpoints
-from stforecast import Task, TrainConfig, checkpoints, fit, training
+from stforecast import Task, TrainConfig, _validation, checkpoints, fit, journal, training
 from stforecast.checkpoints import Run, read_checkpoint
 from stforecast.conventions import InputError
 from stforecast.feeds import ResidentFeed, StreamingFeed
+from stforecast.journal import read_log
 from stforecast.locking import _life, locked
 from stforecast.models import SimVPv2
 from stforecast.testing import make_weather
@@ -67,7 +69,7 @@ CALLS = {
     "batch": [(ResidentFeed, "batch"), (StreamingFeed, "batch")],  # also of validations
     "forward": [(SimVPv2, "forward")],
     "optimiser step": [(torch.optim.Adam, "step")],
-    "validation": [(training._Validation, "__call__")],
+    "validation": [(_validation.Validation, "__call__")],
     "weights written": [(sys.modules["safetensors.torch"], "save_file")],
     "fsync": [(os, "fsync")],
     "rename": [(os, "rename"), (os, "replace")],
@@ -104,8 +106,14 @@ def arm(call, number, when, counts):
             setattr(owner, attribute, wrap(name, getattr(owner, attribute)))
 
 
+#: Beside the plain ones: all that has a memory of its own. Three passes a step, of 8 windows.
+AVERAGED = {"ema": 0.9, "accumulate": 3, "clip_norm": 0.1, "patience": 3, "storage": "bf16"}
+
+
 def train(directory, feed, datasets=None):
     """What is killed: fit, with a note of every sample shown, and its result in files."""
+    more = AVERAGED if feed == "averaged" else {}
+    feed = "resident" if more else feed
     log = os.open(directory / "samples", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     kind = {"resident": ResidentFeed, "stream": StreamingFeed}[feed]
     original = kind.batch
@@ -121,7 +129,7 @@ def train(directory, feed, datasets=None):
     weather, valid = datasets or data()
     if feed == "stream":
         weather, valid = weather.chunk(time=7), valid.chunk(time=9)
-    config = replace(CONFIG, feed=feed)
+    config = replace(CONFIG, feed=feed, **more)
     result = fit(weather, TASK, model=tiny, config=config, valid=valid, run_dir=directory / "run")
     save_file({k: v.contiguous() for k, v in result.network.state_dict().items()},
               directory / "result.safetensors")  # fmt: skip
@@ -132,7 +140,9 @@ def serve():
     """Fork a run for each line that comes in; say how it ended and what it called."""
     torch.set_num_threads(1)
     datasets = [ds.load() for ds in data()]
-    fit(datasets[0], TASK, model=tiny, config=replace(CONFIG, steps=1), valid=datasets[1])  # warm
+    with tempfile.TemporaryDirectory() as warm:  # with all that is imported on the way
+        options = {"model": tiny, "config": replace(CONFIG, steps=1), "valid": datasets[1]}
+        fit(datasets[0], TASK, run_dir=Path(warm) / "run", **options)
     for line in sys.stdin:
         order = json.loads(line)
         directory = Path(order["directory"])
@@ -190,7 +200,7 @@ def server():
 def whole(server, tmp_path_factory):
     """Runs that are never stopped: {feed: (outcome, calls, seconds)}."""
     runs = {}
-    for feed in ("resident", "stream"):
+    for feed in ("resident", "stream", "averaged"):
         directory = tmp_path_factory.mktemp(feed)
         status, seconds = server.run(directory, feed)
         assert status == 0
@@ -201,7 +211,8 @@ def whole(server, tmp_path_factory):
 
 
 def timeless(history):
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in history]
+    times = ("seconds", "samples_per_s", "waiting")
+    return [{k: v for k, v in line.items() if k not in times} for line in history]
 
 
 def outcome(directory):
@@ -220,6 +231,7 @@ def outcome(directory):
         ).read_bytes(),
         "state": {k: v for k, v in state.items() if k not in ("seconds", "sha256", "history")},
         "history": timeless(history),
+        "log": timeless(read_log(run)),
         "history in the checkpoint": timeless(state["history"]),
         "files": sorted(p.name for p in run.iterdir()),
     }
@@ -234,7 +246,8 @@ def test_an_uninterrupted_run_is_what_it_should_be(whole):
     assert len(found["samples"]) == 30  # each step once
     assert [line["step"] for line in found["history"]] == [7, 14, 21, 28, 30]
     assert found["files"] == [
-        "checkpoint-00000028", "checkpoint-00000030", "history.jsonl", "run.json",
+        "about.json", "checkpoint-00000028", "checkpoint-00000030", "history.jsonl", "log.jsonl",
+        "loss.png", "run.json", "tensorboard",
     ]  # fmt: skip
     assert calls["optimiser step"] == 30
     assert calls["weights written"] == 10 + 3  # each third step; 7, 14 and 28
@@ -246,11 +259,11 @@ QUICK = {
     "in a validation": [("batch", 7 + 1, "after")],
     "before a checkpoint": [("weights written", 3, "before")],
     "half through a checkpoint": [("weights written", 5, "half")],
-    "before it is forced to disk": [("fsync", 14, "before")],
-    "between writing and renaming": [("rename", 6, "before")],
-    "between renaming and the history": [("rename", 6, "after")],
+    "before it is forced to disk": [("fsync", 18, "before")],
+    "between writing and renaming": [("rename", 8, "before")],
+    "between renaming and the history": [("rename", 8, "after")],
     "while the oldest is removed": [("file removed", 3, "after")],
-    "twice, and while it goes on again": [("rename", 9, "after"), ("rename", 1, "before")],
+    "twice, and while it goes on again": [("rename", 11, "after"), ("rename", 1, "before")],
 }
 
 
@@ -263,8 +276,18 @@ def test_killed_and_started_again(server, whole, tmp_path, kills):
     check(outcome(tmp_path), whole["resident"][0])
 
 
+@pytest.mark.parametrize("kill", [("optimiser step", 20, "before"), ("rename", 12, "after")])
+def test_killed_with_average_accumulation_and_clipping(server, whole, tmp_path, kill):
+    call, number, when = kill
+    kill = {"call": call, "number": number, "when": when}
+    assert server.run(tmp_path, "averaged", **kill)[0] == -signal.SIGKILL
+    assert server.run(tmp_path, "averaged")[0] == 0
+    check(outcome(tmp_path), whole["averaged"][0])
+    assert whole["averaged"][0]["weights"] != whole["resident"][0]["weights"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("feed", "kills"), [("resident", 120), ("stream", 30)])
+@pytest.mark.parametrize(("feed", "kills"), [("resident", 100), ("averaged", 40), ("stream", 30)])
 def test_killed_at_random_points(server, whole, tmp_path, feed, kills):
     """Every run that was killed, up to three times, ends as the one that was not."""
     rng = random.Random(feed)
@@ -312,6 +335,15 @@ def test_the_command_itself_killed(whole, tmp_path):
 
 
 # --- damaged checkpoints --------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_curves():
+    """Neither TensorBoard's files nor pictures, here: they take longer than such a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_tensorboard", lambda *args: None)
+        patch.setattr(journal.util, "find_spec", lambda name: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -419,7 +451,10 @@ def test_damaged_ones_do_not_outlive_good_ones(datasets, copy, monkeypatch):
 
 
 def tree(directory):
-    return {p: p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+    """All that is there but what tells of the calls: those differ."""
+    calls = {"about.json", "loss.png", "log.jsonl"}
+    files = [p for p in sorted(directory.rglob("*")) if p.is_file() and p.name not in calls]
+    return {p: p.read_bytes() for p in files if p.parent.name != "tensorboard"}
 
 
 def test_no_checkpoint_is_whole(datasets, finished, copy):
@@ -511,8 +546,8 @@ def test_a_network_of_another_size(datasets, tmp_path):
 def test_a_checkpoint_of_another_version(datasets, copy):
     for path in copy.glob("checkpoint-*"):
         state, _ = read_checkpoint(path)
-        (path / "state.json").write_text(checkpoints._sealed(state | {"version": 2}))
-    with pytest.raises(InputError, match="it is of version 2, this library reads 1"):
+        (path / "state.json").write_text(checkpoints._sealed(state | {"version": 1}))
+    with pytest.raises(InputError, match="it is of version 1, this library reads 2"):
         go(datasets, copy)
 
 
@@ -586,8 +621,11 @@ def good(directory):
 def at(step, act):
     def progress(event):
         if event["step"] == step:
-            while not list(progress.directory.glob("checkpoint-*4")):  # its writer is a thread
+            history = progress.directory / "history.jsonl"
+            # Its writer is a thread; what it does last is to write the history.
+            while not history.exists() or history.read_text().count("\n") < step // 2:
                 time.sleep(0.01)
+            time.sleep(0.2)
             act()
 
     return progress
@@ -712,7 +750,8 @@ def test_the_directory_is_removed(datasets, tmp_path, again):
     words = r"run was removed or replaced while the run in it went on.*step 6"
     with pytest.raises(InputError, match=words):
         go(datasets, run, progress=progress)
-    assert not run.exists() or not list(run.iterdir())
+    there = [p.name for p in run.iterdir()] if run.exists() else []
+    assert set(there) <= {"log.jsonl", "about.json"}  # no checkpoint, and nothing half-written
 
 
 def test_the_clock_jumps_backwards(datasets, finished, copy, monkeypatch):
@@ -787,8 +826,8 @@ def test_a_finished_run_holds_what_its_description_says(finished):
     directory, result = finished
     state, tensors = read_checkpoint(directory / "checkpoint-00000006")
     assert set(state) == {
-        "format", "version", "library", "step", "losses", "best", "history", "seconds", "identity",
-        "files",
+        "format", "version", "library", "step", "losses", "best", "history", "seconds", "ranks",
+        "identity", "files",
     }  # fmt: skip
     parts = {name.split(".")[0] for name in tensors}
     assert parts == {"network", "normalizer", "optimizer", "best", "rng", "loss_sum"}

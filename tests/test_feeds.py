@@ -424,7 +424,7 @@ def test_auto_goes_by_size_and_says_so(monkeypatch, caplog, free, kind):
     with caplog.at_level(logging.INFO):
         feed = open_feed(counting(200, chunks=10), TASK, 8, buffer=10**5)
     assert feed.kind == kind
-    assert f"training data: {kind} (chosen by size; they take 4.8e-06 GB, half of" in caplog.text
+    assert f"training data: {kind}, by their size (they take 4.8e-06 GB; half of" in caplog.text
     assert sorted(shown(epoch_of(feed))) == list(range(196))
     feed.close()
 
@@ -455,3 +455,30 @@ def test_free_memory_is_what_the_machine_has():
     from stforecast._memory import free_memory
 
     assert 10**7 < free_memory(torch.device("cpu")) < 10**14
+
+
+@pytest.mark.parametrize(("storage", "part"), [("bf16", 256), ("fp16", 2048)])
+def test_sixteen_bits_are_deviations(storage, part):
+    """Half the memory; errors by the bits of what deviates, not of 280 K; NaN stay."""
+    ds = make_weather(60, shape=(6, 10)).rename({"2m_temperature": "a"})
+    ds["a"][3, 2, 1] = np.nan
+    ds = ds.assign(
+        mask=(ds["a"] * 0 + 7).assign_attrs(units="1", standard_name="")
+    )  # one that never changes
+    task = Task(["a", "mask"], input_steps=3, target_steps=2, nan="mask")
+    full = open_feed(ds, task, 8)
+    half = open_feed(ds, task, 8, storage=storage)
+    assert half.data.nbytes * 2 == full.data.nbytes
+    std = float(ds["a"].std())
+    for ours, theirs in zip(half.batch(1), full.batch(1), strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours.isnan(), theirs.isnan())
+        error, far = (
+            (ours - theirs)[:, :, 0].abs().nan_to_num(),
+            theirs[:, :, 0] - ds["a"].mean().item(),
+        )
+        near = far.abs().nan_to_num() < 2 * std
+        assert 0 < error[near].max() <= std / part
+        assert torch.equal(ours[:, :, 1].nan_to_num(), theirs[:, :, 1].nan_to_num())
+    with pytest.raises(InputError, match="storage must be one of fp32, bf16, fp16"):
+        open_feed(ds, task, 8, storage="int8")

@@ -78,8 +78,8 @@ def test_weather_windows(part):
     between two years (their files hold 40 hours of each). The values are the same otherwise.
     """
     from stforecast import Task
-    from stforecast.datasets import open_weatherbench, select_period
     from stforecast._statistics import statistics
+    from stforecast.datasets import open_weatherbench, select_period
     from stforecast.feeds import open_feed
     from stforecast.windows import window_starts
 

@@ -24,11 +24,12 @@ from stforecast import (
     metrics,
     predict,
 )
+from stforecast._statistics import statistics
 from stforecast.conventions import InputError
 from stforecast.feeds import ResidentFeed, open_feed
 from stforecast.models import SimVPv2
 from stforecast.testing import make_weather
-from stforecast.training import DivergenceError, _loss, _statistics, schedule
+from stforecast.training import DivergenceError, _points, _squares, schedule
 from stforecast.windows import initialisations, window_starts
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -133,7 +134,7 @@ def test_statistics_of_a_stream_are_those_of_the_whole(monkeypatch):
     pairs = [values[starts + 3 + k, 1] - values[starts + 3, 1] for k in (1, 2, 3)]
     for kind in ("resident", "stream"):
         with open_feed(ds, task, 4, feed=kind, buffer=10**5) as feed:
-            mean, std, change = _statistics(feed)
+            mean, std, change = statistics(feed)
         np.testing.assert_allclose(mean, np.nanmean(values, (0, 2, 3)), rtol=1e-6)
         np.testing.assert_allclose(std, np.nanstd(values, (0, 2, 3)), rtol=1e-5)
         want = np.sqrt([np.nanmean(p**2) for p in pairs])
@@ -221,12 +222,16 @@ def test_the_masked_loss_and_its_gradient():
     prediction = torch.tensor([[1.0, 2.0], [4.0, 8.0]], requires_grad=True)
     y = torch.tensor([[0.0, np.nan], [2.0, np.nan]])
     weights = torch.tensor([3.0, 5.0])
-    loss = _loss(prediction, y, weights, masked=True)
+    points = _points(y, 2, masked=True)
+    loss = _squares(prediction, y, weights, masked=True) / points
     assert loss.item() == (3 * 1 + 3 * 4) / 2
     loss.backward()
     assert prediction.grad.tolist() == [[3.0, 0.0], [6.0, 0.0]]
-    assert torch.isnan(_loss(prediction, y, weights, masked=False))
-    assert _loss(prediction, y * np.nan, weights, masked=True).item() == 0
+    assert torch.isnan(_squares(prediction, y, weights, masked=False))
+    assert _points(y, 3, masked=False) == 3 * 2
+    nothing = y * np.nan
+    assert _points(nothing, 2, masked=True) == 1
+    assert _squares(prediction, nothing, weights, masked=True).item() == 0
 
 
 def test_values_that_are_missing_at_times_only(weather):
@@ -515,6 +520,188 @@ def test_bad_training_data(weather, spoil, words):
         fit(spoiled, TASK, model=tiny, config=CONFIG)
 
 
+class Linear(torch.nn.Module):
+    """Without batch statistics or random numbers: what a batch gives is the sum of its windows."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.Conv3d(4, 3, 3, padding=1)
+
+    def forward(self, x):
+        return x[:, -3:] + self.mix(x)
+
+
+def weights(forecaster):
+    return torch.cat([v.flatten() for v in forecaster.network.state_dict().values()])
+
+
+@pytest.mark.parametrize("parts", [2, 3, 100], ids=lambda n: f"{n} passes")
+def test_accumulation_changes_nothing(weather, valid, parts):
+    """With steps of 7 windows and a last one of 6, cut in unequal parts, or single ones."""
+    config = replace(CONFIG, steps=None, epochs=1, batch_size=7, valid_windows=5)
+    sea, other = ocean(weather)[0], ocean(valid)[0]  # whose parts have other numbers of points
+    for task, train, test in ((TASK, weather, valid), (replace(TASK, nan="mask"), sea, other)):
+        events, runs = [], []
+        for accumulate in (1, parts):
+            events.append([])
+            runs.append(
+                fit(
+                    train, task, model=lambda: Linear().double(), valid=test,
+                    config=replace(config, accumulate=accumulate), progress=events[-1].append,
+                )
+            )  # fmt: skip
+        whole, cut = ([e["loss"] for e in run if "loss" in e] for run in events)
+        np.testing.assert_allclose(whole, cut, rtol=1e-12)
+        np.testing.assert_allclose(*map(weights, runs), rtol=1e-9, atol=1e-9)
+
+
+def test_clipping(weather, monkeypatch):
+    """Adam's first moment after one step is a tenth of the gradient: its norm is what was said."""
+    norms = []
+    step = torch.optim.Adam.step
+
+    def look(self, *args):
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", look)
+    for clip in (None, 1e-3, 1e3):
+        fit(weather, TASK, model=Linear, config=replace(CONFIG, steps=1, clip_norm=clip))
+    assert norms[0] > 1e-3
+    assert norms[1] == pytest.approx(1e-3, rel=1e-3)
+    assert norms[2] == norms[0]
+
+
+def test_the_average_is_what_is_validated_kept_and_returned(weather, valid, monkeypatch):
+    """By its definition, from the weights after each step."""
+    seen = []
+    step = torch.optim.Adam.step
+
+    def look(self, *args):
+        result = step(self, *args)
+        seen.append([p.detach().clone() for group in self.param_groups for p in group["params"]])
+        return result
+
+    monkeypatch.setattr(torch.optim.Adam, "step", look)
+    events = []
+    config = replace(CONFIG, ema=0.3, learning_rate=1e-2, validate_every=6)
+    options = {"config": config, "valid": valid, "progress": events.append}
+    forecaster = fit(weather, TASK, model=Linear, **options)
+    torch.manual_seed(config.seed)
+    average = [p.detach().clone() for p in Linear().parameters()]
+    for number, weights in enumerate(seen):
+        decay = min(0.3, (1 + number) / (10 + number))
+        average = [decay * a + (1 - decay) * w for a, w in zip(average, weights, strict=True)]
+    ours = list(forecaster.network.parameters())
+    for a, w, last in zip(average, ours, seen[-1], strict=True):
+        torch.testing.assert_close(a, w)
+        assert not torch.allclose(w, last)
+    scores = {e["step"]: e["valid_rmse"] for e in events if "valid_rmse" in e}
+    plain = fit(weather, TASK, model=Linear, **options | {"config": replace(config, ema=None)})
+    assert plain.training["validation"]["valid_rmse"] != scores[6]
+    without = fit(weather, TASK, model=Linear, config=config)  # no validation: the average still
+    assert all(map(torch.equal, without.network.parameters(), ours))
+
+
+def test_patience(weather, valid, tmp_path):
+    """It ends when nothing got better for so long; called again, it has ended; more, it goes on."""
+    config = replace(CONFIG, steps=40, learning_rate=0.5, patience=1)  # far too high
+    events = []
+    options = {"model": tiny, "valid": valid, "run_dir": tmp_path, "progress": events.append}
+    ended = fit(weather, TASK, config=config, **options)
+    scores = [e["valid_score"] for e in events if "valid_score" in e]
+    best = int(np.argmin(scores))
+    assert len(scores) == best + 2
+    step = 2 * len(scores)
+    assert step < 40
+    assert ended.training["stopped"] == {"why": "patience", "step": step, "steps": 40}
+    again = fit(weather, TASK, config=config, **options)
+    assert again.training["stopped"] == ended.training["stopped"]
+    assert torch.equal(weights(again), weights(ended))
+    assert events[-1]["step"] == step
+    fit(weather, TASK, config=replace(config, patience=None), **options)
+    assert events[-1]["step"] == 40
+    with pytest.raises(InputError, match="patience=1 needs a validation period"):
+        fit(weather, TASK, model=tiny, config=config)
+
+
+def test_minutes(weather, valid, tmp_path):
+    """A budget ends the call with a checkpoint; calls of one step each give the same weights."""
+    whole = fit(weather, TASK, model=tiny, config=CONFIG, valid=valid)
+    short, steps = replace(CONFIG, minutes=1e-9), []
+    for _ in range(6):
+        part = fit(weather, TASK, model=tiny, config=short, valid=valid, run_dir=tmp_path)
+        steps.append(part.training.get("stopped", {}).get("step"))
+    assert steps == [1, 2, 3, 4, 5, None]
+    assert torch.equal(weights(part), weights(whole))
+
+
+def test_warm_start(weather, valid, tmp_path, caplog):
+    """What fits is carried over, from another grid and with other steps; the rest is named."""
+    config = replace(CONFIG, steps=1, learning_rate=1e-30)
+    first = fit(weather, TASK, model=tiny, config=replace(CONFIG, learning_rate=5e-3))
+    bundle = first.save(tmp_path / "model")
+    other = make_weather(40, shape=(8, 14))
+    task = Task("t2m", input_steps=4, target_steps=2)
+    sizes = tiny().settings | {"target_steps": 2, "mlp_ratio": 4.0}
+    caplog.set_level("INFO")
+    for init in (bundle, first):
+        second = fit(other, task, model=lambda: SimVPv2(**sizes), config=config, init=init)
+        told = second.training["init"]
+        mine, theirs = second.network.state_dict(), first.network.state_dict()
+        left = set(told["left"])
+        assert left == {k for k in mine if mine[k].shape != theirs[k].shape} - {"change_scale"}
+        assert any("expand" in k for k in left)
+        assert all(" there, (" in why for why in told["left"].values())
+        for k in set(mine) - left - {"change_scale"}:
+            if "running" not in k and "tracked" not in k:
+                torch.testing.assert_close(mine[k], theirs[k])
+        assert told["carried"] == len(set(mine) - left - {"change_scale"})
+        assert 0.3 < told["share"] < 1
+    assert "carried over from" in caplog.text
+    same = fit(weather, TASK, model=tiny, config=config, init=bundle, run_dir=tmp_path / "run")
+    assert same.training["init"]["left"] == {}
+    with pytest.raises(InputError, match=r"init differ"):
+        fit(weather, TASK, model=tiny, config=config, run_dir=tmp_path / "run")
+    with pytest.raises(InputError, match=r"none of its .* tensors has the name and shape"):
+        fit(weather, TASK, model=Linear, config=config, init=bundle)
+    with pytest.raises(InputError, match="no bundle at"):
+        fit(weather, TASK, model=tiny, config=config, init=tmp_path / "nothing")
+
+
+def test_a_float64_network_computes_in_float64(weather, valid):
+    forecaster = fit(weather, TASK, model=lambda: tiny().double(), config=CONFIG, valid=valid)
+    assert weights(forecaster).dtype == torch.float64
+    assert forecaster.predict(valid)["2m_temperature"].dtype == np.float32
+
+
+def test_the_run_tells_what_happens(weather, valid, tmp_path):
+    """A line a validation, with speed and waiting; the same when it was stopped in between."""
+    from stforecast.journal import read_log
+
+    options = {"model": tiny, "config": replace(CONFIG, clip_norm=1.0), "valid": valid}
+    fit(weather, TASK, run_dir=tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        fit(weather, TASK, run_dir=tmp_path / "run", progress=stop_at(2), **options)
+    fit(weather, TASK, run_dir=tmp_path / "run", **options)
+    logs = [read_log(tmp_path / name) for name in ("whole", "run")]
+    assert [line["step"] for line in logs[0]] == [2, 4, 6]
+    for line, other in zip(*logs, strict=True):
+        assert 0 < line["waiting"] < 1
+        assert line["samples_per_s"] > 0
+        assert line["samples"] == 4 * line["step"]
+        times = {"seconds", "samples_per_s", "waiting"}
+        assert line.keys() >= times | {"loss", "learning_rate", "valid_rmse", "grad_norm"}
+        assert {k: v for k, v in line.items() if k not in times} == {
+            k: v for k, v in other.items() if k not in times
+        }
+    about = json.loads((tmp_path / "run/about.json").read_text())
+    assert about["task"]["input_steps"] == 4
+    assert len(about["fingerprint"]) == 16
+    assert [call["from_step"] for call in about["calls"]] == [0, 3]
+
+
 def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
     class Tied(torch.nn.Module):
         def __init__(self):
@@ -544,6 +731,13 @@ def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
         ({"precision": "fp8"}, "precision must be one of"),
         ({"feed": "disk"}, "feed must be one of auto, resident, stream"),
         ({"buffer": 0}, "buffer must be at least 1"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive"),
+        ({"minutes": -1.0}, "minutes must be positive"),
+        ({"ema": 1.0}, "ema must lie between 0 and 1"),
+        ({"storage": "int8"}, "storage must be one of fp32, bf16, fp16"),
+        ({"storage": "bf16", "feed": "stream"}, "a stream is float32"),
     ],
 )
 def test_bad_settings(options, words):
