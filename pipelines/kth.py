@@ -11,22 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from stforecast import Task, TrainConfig
-from stforecast.cli import run, train_and_score
+from stforecast import Task
+from stforecast.cli import Training, run, train_and_score
 from stforecast.datasets import open_kth, protocol_times
 from stforecast.models import SimVPv2
 
 TASK = Task("intensity", input_steps=10, target_steps=20, timestep="40ms")
 
 
-@dataclass
-class Options:
+@dataclass(kw_only=True)
+class Options(Training):
     """Train and score a forecaster of human actions."""
 
     data: Path
     """boxing.zip to walking.zip or their videos, or extracted frames; with 00sequences.txt."""
     output: Path = Path("runs/kth")
-    """Where results go. A run that was stopped goes on from its last checkpoint there."""
     preset: Literal["fast", "paper"] = "fast"
     """fast: a small network that forecasts the change, trained on all windows; fits a CPU.
     paper: 15.6 M parameters, 100 epochs of the protocol's windows; wants a GPU."""
@@ -38,16 +37,10 @@ class Options:
     """Optimiser steps (fast: 200 unless given; paper: 100 epochs)."""
     batch_size: int | None = None
     """Windows in a step (fast: 4; paper: 16)."""
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
     stride: int = 1
     """Score every n-th window of the protocol."""
     size: tuple[int, int] = (128, 128)
     """Height and width of the frames. The paper's unless given."""
-    seed: int = 0
-    """Initial weights, order of the windows."""
-    device: str | None = None
-    """Where to compute: cpu, cuda. A GPU if there is one."""
 
 
 def main(options: Options) -> None:
@@ -61,13 +54,11 @@ def main(options: Options) -> None:
     else:
         network = partial(network, hidden_spatial=16, hidden_temporal=64, drop_path=0.0)
         network = partial(network, mlp_ratio=4.0, residual=True)
-    config = TrainConfig(
+    config = options.config(
         epochs=100,
-        steps=options.steps or (None if paper else 200),
-        batch_size=options.batch_size or (16 if paper else 4),
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        device=options.device,
+        steps=None if paper else 200,
+        batch_size=16 if paper else 4,
+        learning_rate=1e-3,
     )
     table = train_and_score(
         f"kth_10_{options.target_steps}",
@@ -75,7 +66,7 @@ def main(options: Options) -> None:
         TASK,
         network,
         config,
-        options.output,
+        options,
         train_times=protocol_times(parts["train"], TASK) if paper else None,
         init_time=protocol_times(parts["test"], TASK, options.target_steps),
         steps=options.target_steps,

@@ -11,23 +11,22 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from stforecast import Task, TrainConfig
-from stforecast.cli import run, train_and_score
+from stforecast import Task
+from stforecast.cli import Training, run, train_and_score
 from stforecast.datasets import open_moving_mnist
 from stforecast.models import SimVPv2
 
 TASK = Task("intensity", input_steps=10, target_steps=10, timestep="1s")
 
 
-@dataclass
-class Options:
+@dataclass(kw_only=True)
+class Options(Training):
     """Train and score a forecaster of bouncing digits."""
 
     data: Path
     """The directory with MNIST's four files (train-images-idx3-ubyte.gz and so on). If it holds
     mnist_test_seq.npy as well, that is the test, as in the paper; else sequences are drawn."""
     output: Path = Path("runs/moving_mnist")
-    """Where results go. A run that was stopped goes on from its last checkpoint there."""
     preset: Literal["fast", "paper"] = "fast"
     """fast: a small network and 300 steps, to see it work on a CPU.
     paper: the paper's network, 46.8 M parameters, 200 epochs of 10,000 sequences; wants a GPU."""
@@ -43,10 +42,6 @@ class Options:
     """How many choose the best weights (fast: 128; paper: 1000)."""
     test_sequences: int = 10_000
     """How many to score."""
-    seed: int = 0
-    """Sequences, initial weights, and the order of the windows."""
-    device: str | None = None
-    """Where to compute: cpu, cuda. A GPU if there is one."""
 
 
 def main(options: Options) -> None:
@@ -65,17 +60,15 @@ def main(options: Options) -> None:
     if not paper:
         network = partial(network, hidden_spatial=16, hidden_temporal=128, temporal_layers=4)
         network = partial(network, mlp_ratio=4.0)
-    config = TrainConfig(
+    config = options.config(
         epochs=1,
         steps=steps,
         batch_size=options.batch_size,
         learning_rate=1e-3,
         validate_every=10_000 // options.batch_size if paper else 100,
         valid_windows=10**9,
-        seed=options.seed,
-        device=options.device,
     )
-    train = partial(train_and_score, "moving_mnist", parts, TASK, network, config, options.output)
+    train = partial(train_and_score, "moving_mnist", parts, TASK, network, config, options)
     # The published MSE and MAE are of forecasts as they are, not clipped.
     table = train(metrics=("mse_sum", "mae_sum", "ssim"), scored=lambda ds: ds)
     print(table.to_string())

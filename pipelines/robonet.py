@@ -11,22 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from stforecast import Task, TrainConfig
-from stforecast.cli import run, train_and_score
+from stforecast import Task
+from stforecast.cli import Training, run, train_and_score
 from stforecast.datasets import open_robonet
 from stforecast.models import SimVPv2
 
 TASK = Task(("red", "green", "blue"), input_steps=2, target_steps=10, timestep="1s")
 
 
-@dataclass
-class Options:
+@dataclass(kw_only=True)
+class Options(Training):
     """Train and score a forecaster of robot video."""
 
     data: Path
     """RoboNet's trajectory files (*.hdf5), in this directory or below."""
     output: Path = Path("runs/robonet")
-    """Where results go. A run that was stopped goes on from its last checkpoint there."""
     preset: Literal["fast", "paper"] = "fast"
     """fast: a small network that forecasts the change; fits a CPU.
     paper: 27.6 M parameters, 100 epochs at batch 64; wants a GPU."""
@@ -39,16 +38,10 @@ class Options:
     """Optimiser steps (fast: 200 unless given; paper: 100 epochs)."""
     batch_size: int | None = None
     """Windows in a step (fast: 4; paper: 64)."""
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
     stride: int = 1
     """Score every n-th test trajectory."""
     size: tuple[int, int] = (120, 160)
     """Height and width of the frames. The paper's unless given."""
-    seed: int = 0
-    """Initial weights, order of the windows."""
-    device: str | None = None
-    """Where to compute: cpu, cuda. A GPU if there is one."""
 
 
 def main(options: Options) -> None:
@@ -65,18 +58,14 @@ def main(options: Options) -> None:
     else:
         network = partial(network, hidden_spatial=16, hidden_temporal=128, temporal_layers=4)
         network = partial(network, mlp_ratio=4.0, residual=True)
-    config = TrainConfig(
+    config = options.config(
         epochs=100,
-        steps=options.steps or (None if paper else 200),
-        batch_size=options.batch_size or (64 if paper else 4),
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        device=options.device,
+        steps=None if paper else 200,
+        batch_size=64 if paper else 4,
+        learning_rate=1e-3,
     )
     parts = {name: open_part(name) for name in ("train", "valid", "test")}
-    table = train_and_score(
-        "robonet", parts, TASK, network, config, options.output, stride=options.stride
-    )
+    table = train_and_score("robonet", parts, TASK, network, config, options, stride=options.stride)
     print(table.to_string())
     print(
         f"\nResults are in {options.output.resolve()}: model/, forecast.zarr, scores.nc, scores.csv"

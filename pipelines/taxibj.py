@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from stforecast import Forecaster, Task, TrainConfig
-from stforecast.cli import run, train_and_score
+from stforecast import Forecaster, Task
+from stforecast.cli import Training, run, train_and_score
 from stforecast.datasets.flow import open_scaled
 from stforecast.models import SimVPv2
 from stforecast.weekly import WeeklyClimatology
@@ -20,15 +20,14 @@ from stforecast.weekly import WeeklyClimatology
 TASK = Task(("inflow", "outflow"), input_steps=4, target_steps=4, timestep="30min")
 
 
-@dataclass
-class Options:
+@dataclass(kw_only=True)
+class Options(Training):
     """Train and score a forecaster of traffic flow."""
 
     data: Path
     """The directory with BJ13_M32x32_T30_InOut.h5 to BJ16..., or dataset.npz of the authors' code;
     or NYTaxi or NYBike, or the directory with both (then taxis)."""
     output: Path = Path("runs/taxibj")
-    """Where results go. A run that was stopped goes on from its last checkpoint there."""
     preset: Literal["fast", "paper"] = "fast"
     """fast: a small network that learns what differs from the usual week; fits a CPU.
     paper: the paper's network and protocol, 10 M parameters, 50 epochs; wants a GPU."""
@@ -36,10 +35,6 @@ class Options:
     """Optimiser steps (fast: 1000 unless given; paper: 50 epochs)."""
     batch_size: int = 16
     """Windows in a step."""
-    seed: int = 0
-    """Initial weights, order of the windows."""
-    device: str | None = None
-    """Where to compute: cpu, cuda. A GPU if there is one."""
 
 
 def main(options: Options) -> None:
@@ -63,19 +58,17 @@ def main(options: Options) -> None:
         if usual is not None:  # learn what differs from it
             for name in ("train", "valid"):
                 parts[name] = usual.anomalies(parts[name], trained_on=name == "train")
-    config = TrainConfig(
+    config = options.config(
         epochs=50,
-        steps=options.steps or (None if paper else 1000),
+        steps=None if paper else 1000,
         batch_size=options.batch_size,
         learning_rate=5e-4 if paper else 2e-3,
         schedule="cosine" if paper else "onecycle",
         warmup_epochs=5 if paper else 0,
         validate_every=None if paper else 100,
         valid_windows=10**9 if paper else 512,
-        seed=options.seed,
-        device=options.device,
     )
-    train = partial(train_and_score, "taxibj", parts, TASK, network, config, options.output)
+    train = partial(train_and_score, "taxibj", parts, TASK, network, config, options)
     table = train(metrics=("mse_sum", "mae_sum", "ssim"), scored=lambda ds: ds, rivals=rivals)
     print(table.to_string())
     print(f"\nFlows from {scale.low:g} to {scale.high:g} are 0 to 1 above. In vehicles:")

@@ -1,15 +1,14 @@
 """Hourly global 2 m temperature at 5.625 degrees: from files to a scorecard, maps and a model.
 
-Trains SimVPv2, scores it beside persistence and climatology on a period that training never saw,
-and writes the forecast, the scores, the maps and the trained model. Without options it runs on the
-sample that is in the package (simulated by a general circulation model, one year).
+Trains SimVPv2, scores it beside persistence, climatology and a linear regression on a period that
+training never saw, and writes the forecast, the scores, the maps, a report and the trained model.
+Without options it runs on the sample that is in the package (simulated by a general circulation
+model, one year).
 """
 
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,13 +17,15 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from stforecast import Climatology, Persistence, Task, TrainConfig, evaluate, fit, maps, predict
-from stforecast.cli import run, write_forecast
+from stforecast import Climatology, Persistence, Task, TrainConfig, maps, predict
+from stforecast.cli import Training, run, train
+from stforecast.comparison import compare_forecasts, to_text, write_results
 from stforecast.conventions import InputError
 from stforecast.datasets import open_sample, open_weatherbench, split
-from stforecast.evaluation import save_scores, scorecard, to_table
 from stforecast.models import SimVPv2
+from stforecast.regression import LinearRegression
 from stforecast.windows import initialisations
+from stforecast.writing import write_forecast
 
 TASK = Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h")
 #: The paper's own figures, with what they mean; ours are put beside them in its protocol.
@@ -37,15 +38,14 @@ In the paper's protocol (means over all grid points, not area-weighted, and all 
 The public code chooses its best weights on the test period; this run chose them on validation."""
 
 
-@dataclass
-class Options:
+@dataclass(kw_only=True)
+class Options(Training):
     """Train and score a forecaster of hourly global 2 m temperature."""
 
     data: str | None = None
     """WeatherBench files: a directory of yearly netCDF, a .zip of it, a zarr store (also gs://...).
     Without it: the sample in the package."""
     output: Path = Path("runs/weatherbench_t2m")
-    """Where results go. A run that was stopped goes on from its last checkpoint there."""
     preset: Literal["fast", "paper"] = "fast"
     """fast: 1.6 M parameters, forecasts the change, trained in steps that fit a CPU.
     paper: the paper's network and protocol, 12.8 M parameters, 50 epochs; wants a GPU."""
@@ -57,45 +57,45 @@ class Options:
     """Test period: scored once, at the end. Paper: 2017:2018."""
     steps: int | None = None
     """Optimiser steps (fast: 200 unless given; paper: 50 epochs)."""
-    batch_size: int = 16
-    """Windows in a step."""
-    learning_rate: float | None = None
-    """Peak learning rate (fast: 3e-3; paper: 5e-3)."""
     validate_every: int | None = None
     """Steps between validations, each with a checkpoint (fast: 100; paper: once an epoch)."""
     stride: int = 1
     """Score every n-th hour of the test period as an initialisation."""
-    seed: int = 0
-    """Initial weights, order of the windows."""
-    device: str | None = None
-    """Where to compute: cpu, cuda. A GPU if there is one."""
 
 
 def recipe(options: Options) -> tuple[Callable[[], SimVPv2], TrainConfig]:
     """Network and training of the preset."""
     paper = options.preset == "paper"
 
-    def given(value: Any, default: Any) -> Any:
-        return default if value is None else value
-
     network = partial(SimVPv2, TASK.input_steps, TASK.target_steps)
     if not paper:
         network = partial(network, hidden_spatial=16, hidden_temporal=128, temporal_layers=6)
         network = partial(network, mlp_ratio=4.0, drop_path=0.0, periodic=True, residual=True)
-    config = TrainConfig(
+    config = options.config(
         epochs=50,
-        steps=given(options.steps, None if paper else 200),
-        batch_size=options.batch_size,
-        learning_rate=given(options.learning_rate, 5e-3 if paper else 3e-3),
+        steps=None if paper else 200,
+        batch_size=16,
+        learning_rate=5e-3 if paper else 3e-3,
         schedule="cosine" if paper else "onecycle",
         area_weighted=not paper,
         balance_leads=not paper,
-        validate_every=given(options.validate_every, None if paper else 100),
+        validate_every=options.validate_every or (None if paper else 100),
         valid_windows=10**9 if paper else 128,
-        seed=options.seed,
-        device=options.device,
     )
     return network, config
+
+
+def fit_baselines(train: xr.Dataset) -> dict[str, Any]:
+    """Persistence, and what the training period is long enough for."""
+    found: dict[str, Any] = {"Persistence": Persistence(TASK)}
+    fits: dict[str, Callable[..., Any]] = {"Climatology": Climatology.fit}
+    fits["LinearRegression"] = partial(LinearRegression.fit, windows=2000)  # enough: 29 predictors
+    for name, fit in fits.items():
+        try:
+            found[name] = fit(train, TASK)
+        except InputError as error:
+            logging.warning("going on without %s: %s", name, error)
+    return found
 
 
 def main(options: Options) -> None:
@@ -110,54 +110,31 @@ def main(options: Options) -> None:
         default = {k: ds.attrs[f"{k}_period"] for k in default}
     parts = split(ds, **{k: getattr(options, k) or period for k, period in default.items()})
 
-    baselines: dict[str, Persistence | Climatology] = {"Persistence": Persistence(TASK)}
-    try:
-        baselines["Climatology"] = Climatology.fit(parts["train"], TASK)
-    except InputError as error:
-        logging.warning("going on without climatology: %s", error)
-
     make_network, config = recipe(options)
-    forecaster = fit(
-        parts["train"],
-        TASK,
-        model=make_network,
-        config=config,
-        valid=parts["valid"],
-        run_dir=options.output / "run",
-        about={"command": shlex.join(["python", *sys.argv])},
-    )
-    forecaster.save(options.output / "model")
+    forecaster = train(parts, TASK, make_network, config, options)
 
     test = parts["test"].compute().chunk(time=720)  # chunks: forecasts are streamed, not held
     init_time = initialisations(test, TASK, options.stride)
     store = write_forecast(
         predict(test, forecaster, init_time=init_time), options.output / "forecast.zarr"
     )
-    forecasts = {"SimVPv2": xr.open_zarr(store)}
-    for name, baseline in baselines.items():
-        forecasts[name] = predict(test, baseline, init_time=init_time)
-    card = scorecard({name: evaluate(f, test) for name, f in forecasts.items()})
-    save_scores(card, options.output)
+    forecast = xr.open_zarr(store)
+    baselines = fit_baselines(parts["train"])
+    forecasts = {n: predict(test, m, init_time=init_time) for n, m in baselines.items()}
+    forecasts = {"SimVPv2": forecast, **forecasts}
+    card = compare_forecasts(forecasts, test, climatology=baselines.get("Climatology"))
+    training = {n: m.dataset.attrs for n, m in baselines.items() if hasattr(m, "dataset")}
+    training = {"SimVPv2": forecaster.training, **training}
+    written = write_results(card, forecasts, test, options.output, training=training)
+    written.append(maps.save(maps.forecast_panel(forecast, test), options.output / "maps.png"))
+    written.append(maps.save(maps.error_map(forecast, test), options.output / "error.png"))
 
-    forecast = forecasts["SimVPv2"]
-    pictures = {
-        "maps.png": maps.forecast_panel(forecast, test),
-        "error.png": maps.error_map(forecast, test),
-        "rmse_by_lead.png": maps.lead_curve(card),
-        "scorecard.png": maps.scorecard(card),
-    }
-    for name, figure in pictures.items():
-        maps.save(figure, options.output / name)
-    print(to_table(card).to_string())
+    print(to_text(card))
     if options.preset == "paper":
-        paper = evaluate(forecast, test, weights="uniform")["2m_temperature_overall"]
-        print(
-            PUBLISHED.format(
-                mae=float(paper.sel(metric="mae")), rmse=float(paper.sel(metric="rmse"))
-            )
-        )
+        paper = card["2m_temperature_overall"].sel(model="SimVPv2", weights="uniform")
+        print(PUBLISHED.format(**{m: float(paper.sel(metric=m)) for m in ("mae", "rmse")}))
     print(f"\nTrained on {forecaster.data}\nResults are in {options.output.resolve()}:")
-    print("  forecast.zarr, scores.nc, scores.csv, model/ (a bundle),", ", ".join(pictures))
+    print("  forecast.zarr, model/ (a bundle),", ", ".join(p.name for p in written))
 
 
 if __name__ == "__main__":

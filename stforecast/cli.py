@@ -7,16 +7,16 @@ import os
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import xarray as xr
 
-from .errors import DivergenceError, InputError
-from .files import replacing
+from .errors import DivergenceError, InputError, RankLostError
+from .writing import write_forecast
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +30,57 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 
 
+@dataclass(kw_only=True)
+class Training:
+    """What all pipelines that train can be told; each adds what is its own."""
+
+    output: Path = Path("runs")
+    """Where results go. A run that was stopped goes on from its last checkpoint there."""
+    steps: int | None = None
+    """Optimiser steps, in place of the preset's epochs or steps."""
+    batch_size: int | None = None
+    """Windows in a step, of all processes together; the preset's unless given."""
+    learning_rate: float | Literal["auto"] | None = None
+    """Peak learning rate; the preset's unless given. auto: the best of the paper's grid on the
+    validation period, by a short run of each."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic. auto: bf16 where the device has instructions for it."""
+    accumulate: int = 1
+    """Passes that a step's windows are cut into, where they need too much memory at once."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient."""
+    ema: float | None = None
+    """Decay of an average of the weights, 0.999 say, which is validated and saved instead."""
+    patience: int | None = None
+    """Validations without a better score after which training ends."""
+    minutes: float | None = None
+    """Budget of this call: training ends with a checkpoint, and the same command goes on."""
+    init: Path | None = None
+    """The bundle of a trained model to start from."""
+    trials: int = 1
+    """Runs with seeds of their own; mean and deviation of their scores are printed."""
+    seed: int = 0
+    """Initial weights, order of the windows."""
+    device: str | None = None
+    """Where to compute: cpu, cuda. A GPU if there is one."""
+
+    def config(self, **recipe: Any) -> TrainConfig:
+        """The preset's settings, and these where they are given."""
+        from .training import TrainConfig
+
+        names = ("steps", "batch_size", "learning_rate", "clip_norm", "ema", "patience", "minutes")
+        given = {n: getattr(self, n) for n in (*names, "precision", "accumulate", "seed", "device")}
+        if self.learning_rate == "auto":
+            del given["learning_rate"]
+        return TrainConfig(**recipe | {k: v for k, v in given.items() if v is not None})
+
+
 def run(main: Callable[[Options], None], options: type[Options]) -> None:
     """Read the options from the command line, and run `main` with them.
 
     Bad input ends in one line on the standard error and exit code 2; Ctrl-C in 130; a training that
-    diverged in 1. A traceback is printed for faults of the program only.
+    diverged, or lost one of its processes, in 1. A traceback is printed for faults of the program
+    only.
 
     Parameters
     ----------
@@ -45,14 +91,21 @@ def run(main: Callable[[Options], None], options: type[Options]) -> None:
     """
     import tyro
 
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one tells what goes on
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+        level=logging.INFO if first else logging.WARNING,
+        format="%(asctime)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
     )
     try:
-        main(tyro.cli(options, description=main.__globals__["__doc__"]))
+        given = tyro.cli(options, description=main.__globals__["__doc__"])
+        if isinstance(given, Training) and given.trials != 1:
+            _trials(main, given)
+        else:
+            main(given)
     except InputError as error:
         _stop(f"error: {error}", 2)
-    except DivergenceError as error:
+    except (DivergenceError, RankLostError) as error:
         _stop(f"error: {error}", 1)
     except KeyboardInterrupt as stop:
         _stop(str(stop) or "stopped", 130)
@@ -63,6 +116,42 @@ def run(main: Callable[[Options], None], options: type[Options]) -> None:
 def _stop(message: str, code: int) -> None:
     sys.stderr.write(message + "\n")
     raise SystemExit(code)
+
+
+class _OnlyHelped(SystemExit):
+    """A process of ``torchrun`` that is not the first has trained, and has nothing left to do."""
+
+
+def _trials(main: Callable[[Any], None], options: Training) -> None:
+    """Run a pipeline several times, and write and print mean and deviation of its scores."""
+    import pandas as pd
+
+    from .distributed import is_main
+    from .files import replacing
+    from .tuning import trials
+
+    keys = ["model", "variable", "metric", "weights"]
+
+    def one(i: int) -> pd.Series[float]:
+        output = options.output / f"trial-{i + 1}"
+        try:
+            main(replace(options, trials=1, seed=options.seed + i, output=output))
+        except _OnlyHelped:  # there is another trial to help with
+            return pd.Series(dtype=float)
+        scores = pd.read_csv(output / "scores.csv")
+        overall = scores[scores["lead_hours"].astype(str) == "overall"]
+        if "region" in overall:
+            overall = overall[overall["region"].isin([overall["region"].iloc[0]])]
+        return overall.set_index(keys)["value"]
+
+    table = trials(options.trials, one)
+    if not is_main():
+        return
+    with replacing(options.output / "trials.csv") as path:
+        table.to_csv(path)
+    shown = [f"{m:.4f} +- {d:.4f}" for m, d in zip(table["mean"], table["deviation"], strict=True)]
+    text = pd.Series(shown, index=table.index).to_string()
+    sys.stdout.write(f"\nMean and deviation of {options.trials} trials:\n{text}\n")
 
 
 @contextmanager
@@ -104,33 +193,91 @@ def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield update
 
 
-def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Write a forecast as zarr, block by block where it is lazy; an older one is replaced whole.
-
-    Parameters
-    ----------
-    forecast : xarray.Dataset
-        From :func:`stforecast.predict`.
-    path : path-like
-        The store, ``NAME.zarr``.
-
-    Returns
-    -------
-    Path
-        The store.
-    """
-    path = Path(path)
-    with replacing(path) as store, warnings.catch_warnings():
-        # Readers look for consolidated metadata and warn where there is none; the writer warns
-        # that zarr's third version has not specified it yet.
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        forecast.drop_encoding().to_zarr(store, mode="w", consolidated=True)
-    return path
-
-
 def clip_to_unit(ds: xr.Dataset) -> xr.Dataset:
     """Clip to [0, 1], as the published scores of video do before anything else."""
     return ds.clip(0, 1, keep_attrs=True)
+
+
+def train(
+    parts: Mapping[str, xr.Dataset],
+    task: Task,
+    network: Callable[[], nn.Module],
+    config: TrainConfig,
+    options: Training,
+    **more: Any,
+) -> Forecaster:
+    """Train as the options of a pipeline say, and save the bundle.
+
+    Writes ``run/`` (a stopped run goes on from there), ``model/`` (a bundle) and, where the
+    learning rate is looked for, ``learning_rate/`` and ``learning_rate.csv``. The program ends here
+    where a budget of minutes did, and in all processes of ``torchrun`` but the first.
+
+    Parameters
+    ----------
+    parts : mapping
+        Data sets ``"train"`` and ``"valid"``.
+    task : Task
+    network : callable
+        Makes the network.
+    config : TrainConfig
+        From :meth:`Training.config`.
+    options : Training
+    **more
+        For :func:`stforecast.fit`.
+
+    Returns
+    -------
+    Forecaster
+    """
+    from . import fit
+    from .distributed import is_main
+    from .files import replacing
+    from .tuning import find_learning_rate
+
+    more |= {"init": options.init}
+    if options.learning_rate == "auto":
+        began = time.monotonic()
+        table = find_learning_rate(
+            parts["train"],
+            task,
+            valid=parts["valid"],
+            model=network,
+            config=config,
+            steps=max(1, min(200, (config.steps or 1000) // 5)),
+            run_dir=options.output / "learning_rate",
+            **more,
+        )
+        config = replace(config, learning_rate=table.attrs["best"])
+        if config.minutes is not None:  # what is left of them
+            spent = (time.monotonic() - began) / 60
+            config = replace(config, minutes=max(config.minutes - spent, 1e-6))
+        if is_main():
+            with replacing(options.output / "learning_rate.csv") as path:
+                table.to_csv(path)
+            sys.stdout.write(f"{table.to_string()}\nlearning rate: {config.learning_rate:g}\n\n")
+    forecaster = fit(
+        parts["train"],
+        task,
+        model=network,
+        config=config,
+        valid=parts["valid"],
+        run_dir=options.output / "run",
+        about={"command": shlex.join(["python", *sys.argv])},
+        **more,
+    )
+    stopped = forecaster.training.get("stopped", {})
+    over = stopped.get("why") == "minutes"
+    if not is_main():
+        raise SystemExit(0) if over else _OnlyHelped(0)
+    forecaster.save(options.output / "model")
+    if over:
+        sys.stdout.write(
+            f"Stopped after step {stopped['step']} of {stopped['steps']}, as {options.minutes:g} "
+            f"minutes are over; nothing is scored yet. The same command goes on from there.\n"
+            f"The best model so far is in {(options.output / 'model').resolve()}\n"
+        )
+        raise SystemExit(0)
+    return forecaster
 
 
 def train_and_score(
@@ -139,7 +286,7 @@ def train_and_score(
     task: Task,
     network: Callable[[], nn.Module],
     config: TrainConfig,
-    output: Path,
+    options: Training,
     *,
     metrics: Sequence[str] = ("mse_sum", "mae_sum", "ssim", "psnr"),
     scored: Callable[[xr.Dataset], xr.Dataset] = clip_to_unit,
@@ -151,8 +298,7 @@ def train_and_score(
 ) -> pd.DataFrame:
     """Train, score beside Copying on the test part, and put the published rows beside both.
 
-    Writes ``run/`` (a stopped run goes on from there), ``model/`` (a bundle), ``forecast.zarr``,
-    ``scores.nc`` and ``scores.csv``.
+    Writes what :func:`train` does, ``forecast.zarr``, ``scores.nc`` and ``scores.csv``.
 
     Parameters
     ----------
@@ -165,7 +311,7 @@ def train_and_score(
     network : callable
         Makes the network.
     config : TrainConfig
-    output : Path
+    options : Training
     metrics : sequence of str
         Those of :func:`stforecast.evaluate`; where the published figures are computed otherwise,
         their way is added under its own name.
@@ -188,24 +334,11 @@ def train_and_score(
     pandas.DataFrame
         "this run" and its rivals among the published rows.
     """
-    from dataclasses import replace
-
-    from . import Persistence, evaluate, fit, predict
+    from . import Persistence, evaluate, predict
     from .evaluation import benchmark_table, save_scores, scorecard
     from .windows import initialisations
 
-    about = {"command": shlex.join(["python", *sys.argv])}
-    forecaster = fit(
-        parts["train"],
-        task,
-        model=network,
-        config=config,
-        valid=parts["valid"],
-        init_time=train_times,
-        run_dir=output / "run",
-        about=about,
-    )
-    forecaster.save(output / "model")
+    forecaster = train(parts, task, network, config, options, init_time=train_times)
 
     test, steps = parts["test"], steps or task.target_steps
     if init_time is None:
@@ -214,7 +347,7 @@ def train_and_score(
     models: dict[str, WindowForecaster] = {"this run": forecaster, "Copying": Persistence(task)}
     models |= rivals(forecaster) if rivals else {}
     forecasts = {n: predict(test, m, init_time=init_time, steps=steps) for n, m in models.items()}
-    store = write_forecast(forecasts["this run"], output / "forecast.zarr")
+    store = write_forecast(forecasts["this run"], options.output / "forecast.zarr")
     names = list(forecasts["this run"].data_vars)  # zarr sorts them
     forecasts["this run"] = xr.open_zarr(store)[names]
     truth = scored(test)
@@ -222,5 +355,5 @@ def train_and_score(
         name: evaluate(scored(f), truth, metrics=metrics, data_range=1.0, protocol="paper")
         for name, f in forecasts.items()
     }
-    save_scores(scorecard(scores), output)
+    save_scores(scorecard(scores), options.output)
     return benchmark_table(benchmark, scores)

@@ -58,7 +58,11 @@ __all__ = [
 _LEAD = "prediction_timedelta"
 # Okabe and Ito's colours, which colour-blind readers can tell apart. Baselines are grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_BASELINES = {"Persistence": ("0.30", "--"), "Climatology": ("0.55", "-.")}
+_BASELINES = {
+    "Persistence": ("0.30", "--"),
+    "Climatology": ("0.55", "-."),
+    "LinearRegression": ("0.45", ":"),
+}
 _SHORT = {"rmse": "RMSE", "mae": "MAE", "mse": "MSE", "bias": "bias", "acc": "ACC"}
 
 
@@ -313,6 +317,10 @@ def lead_curve(
 ) -> Figure:
     """Draw a score by lead time, a line for each model; baselines are grey and dashed.
 
+    Where the scorecard has intervals of this score's differences, a light band around a model's
+    line is that of its difference to the best baseline, laid at that baseline's line: where it
+    leaves that line out, the difference is more than chance.
+
     Parameters
     ----------
     card : xarray.Dataset
@@ -346,6 +354,7 @@ def lead_curve(
     ax = figure.add_axes((0.1, 0.12, 0.71, 0.69))
     colours = iter(_COLOURS * len(models))
     ends = []
+    bands = _bands(card, name, metric, dict(zip(models, scores, strict=True)))
     for model, values in zip(models, scores, strict=True):
         grey, dash = _BASELINES.get(model, (None, "-"))
         colour = grey or next(colours)
@@ -354,6 +363,8 @@ def lead_curve(
             style = {"linewidth": 2.2, "zorder": 3, "marker": "o", "markersize": 4.5}
         ax.plot(lead, values, color=colour, linestyle=dash, label=model, clip_on=False, **style)
         ends.append((float(values[-1]), model, colour, grey is None))
+        if model in bands:
+            ax.fill_between(lead, *bands[model], color=colour, alpha=0.2, linewidth=0, zorder=2)
     if metric in ("bias", "acc"):
         ax.axhline(0, color="0.7", linewidth=0.8, zorder=1)
     elif np.isfinite(scores).any():
@@ -561,8 +572,28 @@ def _table(
 # --- what comes out -------------------------------------------------------------------------------
 
 
+def _bands(
+    card: xr.Dataset, name: str, metric: str, scores: dict[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Interval of each model's difference to the best baseline, laid at that baseline's scores."""
+    differences = card.get(f"{name}_difference")
+    baselines = [m for m in scores if m in _BASELINES]
+    if differences is None or not baselines or metric != card.attrs.get("interval_metric"):
+        return {}
+    first = {d: 0 for d in ("weights", "region") if d in differences.dims}
+    best = min(baselines, key=lambda m: float(np.nanmean(scores[m])))
+    against = differences.isel(first).sel(rival=best)
+    found = {}
+    for m in (m for m in scores if m not in _BASELINES):
+        low, high = (
+            against.sel(model=m, quantity=q).values + scores[best] for q in ("low", "high")
+        )
+        found[m] = low, high
+    return found
+
+
 def _weighted(scores: xr.Dataset) -> str:
-    weights = str(scores.attrs.get("weights", ""))
+    weights = str(scores.attrs.get("weights", "")).split(", ")[0]  # of several the first is shown
     return {"area": "area-weighted", "uniform": "unweighted"}.get(weights, "")
 
 

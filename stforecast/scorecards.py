@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,8 +13,9 @@ import pandas as pd
 import xarray as xr
 
 from .conventions import InputError
+from .significance import LEAST, compare
 
-__all__ = ["save_scores", "scorecard", "to_table"]
+__all__ = ["mean_over_time", "save_scores", "scorecard", "to_table", "verdicts"]
 
 _LEAD = "prediction_timedelta"
 # Attributes that tell the sample: scores that differ in one do not compare.
@@ -22,10 +24,17 @@ _SAMPLE = (
     *("initialisations", "first_initialisation", "last_initialisation"),
 )
 _SKILL = ("rmse", "mse", "mse_sum")  # what skill can be made of
+BASELINES = ("Persistence", "Climatology", "LinearRegression")
+_QUANTITIES = ("difference", "low", "high", "p_value", "block_length")
 
 
 def scorecard(
-    scores: Mapping[str, xr.Dataset], references: Sequence[str] | None = None
+    scores: Mapping[str, xr.Dataset],
+    references: Sequence[str] | None = None,
+    *,
+    by_time: Mapping[str, xr.Dataset] | None = None,
+    samples: int = 2000,
+    level: float = 0.95,
 ) -> xr.Dataset:
     """Put the scores of several models in one Dataset, with skill against the baselines.
 
@@ -35,15 +44,26 @@ def scorecard(
         Results of :func:`evaluate` by name of model. All must be of the same variables, metrics,
         weights, grid, lead times and initialisations: other samples do not compare.
     references : sequence of str, optional
-        Models to measure skill against; by default those named "Persistence" and "Climatology".
-        Skill needs "rmse", "mse" or "mse_sum" among the metrics.
+        Models to measure skill against; by default those named "Persistence", "Climatology" and
+        "LinearRegression". Skill needs "rmse", "mse" or "mse_sum" among the metrics.
+    by_time : mapping of str to xarray.Dataset, optional
+        The same scores by ``("time", "prediction_timedelta")``, from which come intervals and
+        p-values of the differences between models (:func:`stforecast.significance.compare`).
+    samples, level : int, float
+        Of the bootstrap, and of the intervals.
 
     Returns
     -------
     xarray.Dataset
         As from :func:`evaluate` with a leading dim ``model``; and for each variable V,
-        ``V_skill`` with dims (model, reference, *by) and ``V_skill_overall`` (model, reference):
-        1 - RMSE / RMSE of the reference; 1 is perfect, 0 no better than the reference.
+        ``V_skill`` with dims ``(model, reference, *by)`` and ``V_skill_overall`` with (model,
+        reference): 1 - RMSE / RMSE of the reference; 1 is perfect, 0 no better than the reference.
+
+        With `by_time` also ``V_difference`` with dims ``(model, rival, quantity, *by)`` and
+        ``V_difference_overall``: RMSE of the model minus that of the rival, the ends ``low``
+        and ``high`` of its interval, the ``p_value`` of no difference, and the length of the blocks
+        that were drawn. They are NaN for a model and itself. With fewer than 20 initialisations
+        there are none. The attribute ``intervals`` tells the method, or why there are none.
 
     Raises
     ------
@@ -67,7 +87,7 @@ def scorecard(
                 )
     metric = next((m for m in _SKILL if m in first["metric"].values), None)
     if references is None:
-        usual = ("Persistence", "Climatology") if metric is not None else ()
+        usual = BASELINES if metric is not None else ()
         references = [name for name in usual if name in scores]
     missing = [name for name in references if name not in scores]
     if missing:
@@ -91,7 +111,112 @@ def scorecard(
             card[name] = skill.transpose(*order).assign_attrs(
                 units="1", long_name=f"1 - RMSE / RMSE of the reference, {v}"
             )
-    return card
+    return card if by_time is None else _add_differences(card, by_time, samples, level)
+
+
+def _add_differences(
+    card: xr.Dataset, by_time: Mapping[str, xr.Dataset], samples: int, level: float
+) -> xr.Dataset:
+    """Differences of every model to every other, with intervals."""
+    models = [str(m) for m in card["model"].values]
+    if set(by_time) != set(models):
+        raise InputError(f"by_time must be of the models {models}, found {list(by_time)}")
+    n = by_time[models[0]].sizes.get("time", 0)
+    if n < LEAST:
+        words = f"none: {n} initialisations are too few to tell chance, {LEAST} are needed"
+        return card.assign_attrs(intervals=words)
+    have = card["metric"].values.tolist()
+    metric = "rmse" if {"rmse", "mse"} & set(have) else "mae"
+    if metric not in have and "mse" not in have:
+        return card.assign_attrs(intervals="none: they need rmse, mse or mae among the metrics")
+    several = [d for d in ("weights", "region") if d in card.dims]
+
+    def between(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
+        dim = next((d for d in several if d in a.dims), None)
+        if dim is None:
+            found = compare(a, b, metric=metric, samples=samples, level=level)
+            return found.sel(quantity=list(_QUANTITIES))
+        labels = card[dim]
+        parts = [between(*(x.sel({dim: c}, drop=True) for x in (a, b))) for c in labels.values]
+        return xr.concat(parts, labels, combine_attrs="override")
+
+    done: dict[tuple[str, str], xr.Dataset] = {}
+    for i, m in enumerate(models):
+        for r in models[i + 1 :]:
+            done[m, r] = between(by_time[m], by_time[r])
+            done[r, m] = _turned(done[m, r])
+    if not done:
+        return card.assign_attrs(intervals="none: there is one model only")
+    first = next(iter(done.values()))
+    nothing = xr.full_like(first, np.nan)
+    rows = [
+        xr.concat([done.get((m, r), nothing) for r in models], "rival", join="override")
+        for m in models
+    ]
+    all_of = xr.concat(rows, "model", join="override", combine_attrs="override")
+    all_of = all_of.assign_coords(model=models, rival=models)
+    for v in variables_of(card):
+        for suffix in ("", "_overall"):
+            if f"{v}{suffix}" not in all_of:
+                continue
+            array = all_of[f"{v}{suffix}"].transpose("model", "rival", "quantity", *several, ...)
+            array.attrs = {
+                "units": card[v].attrs.get(f"units_{metric}", "unknown"),
+                "long_name": f"{metric} of the model minus {metric} of its rival, {v}",
+            }
+            card[f"{v}_difference{suffix}"] = array
+    about = f"{first.attrs['method']}; block length {first.attrs['block_length']}"
+    return card.assign_attrs(
+        intervals=about, interval_metric=metric, interval_level=level, interval_samples=samples
+    )
+
+
+def _turned(compared: xr.Dataset) -> xr.Dataset:
+    """What :func:`compare` gives with its models exchanged."""
+    sign = xr.DataArray([-1.0, -1, -1, 1, 1], {"quantity": list(_QUANTITIES)}, "quantity")
+    source = {"low": "high", "high": "low"}
+    picked = compared.sel(quantity=[source.get(q, q) for q in _QUANTITIES])
+    return picked.assign_coords(quantity=list(_QUANTITIES)) * sign
+
+
+def mean_over_time(scores: xr.Dataset) -> xr.Dataset:
+    """Scores by lead time from scores by initialisation and lead time.
+
+    What ``evaluate(..., by=("prediction_timedelta",))`` gives, without reading the data again: the
+    mean over initialisations; of RMSE the root of the mean square.
+
+    Parameters
+    ----------
+    scores : xarray.Dataset
+        From :func:`evaluate` with ``"time"`` in `by`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Without the dim ``time``.
+
+    Raises
+    ------
+    InputError
+        If they are not by initialisation, or points are masked: then initialisations do not all
+        weigh the same.
+    """
+    if "time" not in scores.dims:
+        raise InputError(f'expected scores by "time", found the dims {tuple(scores.dims)}')
+    if any(scores[v].attrs.get("masked_points", 0) for v in scores.data_vars):
+        raise InputError(
+            "points without truth make initialisations weigh differently: evaluate by lead time"
+        )
+    root = scores["metric"] == "rmse"
+    out = xr.where(root, scores**2, scores, keep_attrs=True).mean("time", keep_attrs=True)
+    out = xr.where(root, out**0.5, out, keep_attrs=True)
+    for v in scores.data_vars:
+        if str(v).endswith("_overall"):
+            out[v] = scores[v]
+        else:
+            dims = [d for d in scores[v].dims if d != "time"]
+            out[v] = out[v].transpose(*dims).assign_attrs(scores[v].attrs)
+    return out.assign_attrs(scores.attrs)
 
 
 def variables_of(card: xr.Dataset) -> list[str]:
@@ -116,6 +241,37 @@ def _lead_labels(lead: np.ndarray) -> list[str]:
     shortest = np.abs(seconds).min()
     unit, size = ("h", 3600) if shortest >= 60 else ("s", 1) if shortest >= 1 else ("ms", 1e-3)
     return [f"{value:g} {unit}" for value in seconds / size]
+
+
+def _selected(
+    card: xr.Dataset,
+    variable: str | None,
+    weights: str | None,
+    region: str | None,
+    metric: str | None = None,
+) -> tuple[xr.Dataset, str, str]:
+    """One kind of weights and one region of a scorecard, the variable, and words for the former."""
+    _model_card(card)
+    known = variables_of(card)
+    v = known[0] if variable is None else variable
+    if v not in known or (metric is not None and metric not in card["metric"].values):
+        raise InputError(
+            f"the scorecard has the variables {known} and metrics "
+            f"{card['metric'].values.tolist()}, found {v!r}, {metric!r}"
+        )
+    policy, place = card.attrs.get("weights", "?"), ""
+    for dim, wanted in (("weights", weights), ("region", region)):
+        if dim not in card.dims:
+            if wanted is not None and (dim, wanted) != ("weights", policy):
+                raise InputError(f"the scores have no several {dim}; found {dim}={wanted!r}")
+            continue
+        labels = card[dim].values.tolist()
+        chosen = labels[0] if wanted is None else wanted
+        if chosen not in labels:
+            raise InputError(f"the scores have the {dim} {labels}, found {chosen!r}")
+        card = card.sel({dim: chosen}, drop=True)
+        policy, place = (chosen, place) if dim == "weights" else (policy, f", {chosen}")
+    return card, v, f"{policy} weights{place}"
 
 
 def to_table(
@@ -149,26 +305,7 @@ def to_table(
         reference against each reference. Columns: lead times (``"6 h"``), where scores are by
         lead time only, and ``"overall"``. The columns' name says variable, unit and weights.
     """
-    _model_card(card)
-    known = variables_of(card)
-    v = known[0] if variable is None else variable
-    if v not in known or metric not in card["metric"].values:
-        raise InputError(
-            f"the scorecard has the variables {known} and metrics "
-            f"{card['metric'].values.tolist()}, found {v!r}, {metric!r}"
-        )
-    policy, place = card.attrs.get("weights", "?"), ""
-    for dim, wanted in (("weights", weights), ("region", region)):
-        if dim not in card.dims:
-            if wanted is not None and (dim, wanted) != ("weights", policy):
-                raise InputError(f"the scores have no several {dim}; found {dim}={wanted!r}")
-            continue
-        labels = card[dim].values.tolist()
-        chosen = labels[0] if wanted is None else wanted
-        if chosen not in labels:
-            raise InputError(f"the scores have the {dim} {labels}, found {chosen!r}")
-        card = card.sel({dim: chosen}, drop=True)
-        policy, place = (chosen, place) if dim == "weights" else (policy, f", {chosen}")
+    card, v, place = _selected(card, variable, weights, region, metric)
     leads = card[v].dims == ("model", "metric", _LEAD)
     columns = _lead_labels(card[_LEAD].values) if leads else []
 
@@ -185,8 +322,59 @@ def to_table(
                 rows[f"{m}: skill vs {r}"] = row(f"{v}_skill", model=m, reference=r)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*columns, "overall"])
     unit = card[v].attrs.get(f"units_{metric}", "unknown")
-    table.columns.name = f"{v} {metric} [{unit}], {policy} weights{place}"
+    table.columns.name = f"{v} {metric} [{unit}], {place}"
     return table.round(digits)
+
+
+def verdicts(
+    card: xr.Dataset,
+    *,
+    variable: str | None = None,
+    weights: str | None = None,
+    region: str | None = None,
+) -> pd.DataFrame:
+    """Tell which model beats which by more than chance.
+
+    Parameters
+    ----------
+    card : xarray.Dataset
+        From :func:`scorecard` with `by_time`.
+    variable, weights, region : str, optional
+        As in :func:`to_table`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each pair of models (index), of all lead times together: ``difference`` of
+        the scores, ``low`` and ``high`` of its interval, ``p_value``, ``block_length`` and
+        ``verdict``: "better" or "worse" where the interval leaves out 0, else "no difference
+        shown". ``leads`` says at how many lead times the interval leaves out 0, each taken by
+        itself, on the side of the verdict. Empty where the card has no intervals.
+    """
+    card, v, _ = _selected(card, variable, weights, region)
+    columns = [*_QUANTITIES, "leads", "verdict"]
+    index = pd.MultiIndex.from_tuples([], names=["model", "rival"])
+    if f"{v}_difference" not in card:
+        return pd.DataFrame([], index, columns)
+    rows = {}
+    by_lead, overall = card[f"{v}_difference"], card[f"{v}_difference_overall"]
+    models = card["model"].values.tolist()
+    models.sort(key=lambda m: m in BASELINES)  # these come second in a pair
+    for m, r in itertools.combinations(models, 2):
+        of = overall.sel(model=m, rival=r)
+        figures = dict(zip(_QUANTITIES, of.values.tolist(), strict=True))
+        verdict = "no difference shown"
+        low, high = (by_lead.sel(model=m, rival=r, quantity=q) for q in ("low", "high"))
+        beyond = (high < 0) | (low > 0)
+        if figures["high"] < 0:
+            verdict, beyond = "better", high < 0
+        elif figures["low"] > 0:
+            verdict, beyond = "worse", low > 0
+        leads = f"{int(beyond.sum())} of {beyond.size}" if _LEAD in by_lead.dims else ""
+        rows[m, r] = [*figures.values(), leads, verdict]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    table.index = pd.MultiIndex.from_tuples(list(rows), names=["model", "rival"])
+    return table
 
 
 def _to_csv_table(card: xr.Dataset) -> pd.DataFrame:
@@ -202,13 +390,21 @@ def _to_csv_table(card: xr.Dataset) -> pd.DataFrame:
                 part = card[name].to_series().rename("value").reset_index()
                 part["metric"] = "skill_vs_" + part["reference"].astype(str)
                 parts.append(part.drop(columns="reference").assign(variable=v, units="1"))
+        for name in (f"{v}_difference", f"{v}_difference_overall"):
+            if name in card:
+                wide = card[name].to_dataset("quantity").to_dataframe().reset_index()
+                wide = wide[wide["model"] != wide["rival"]]
+                of = card.attrs.get("interval_metric", "rmse")
+                wide["metric"] = f"{of}_minus_" + wide["rival"].astype(str)
+                wide = wide.drop(columns="rival").rename(columns={"difference": "value"})
+                parts.append(wide.assign(variable=v, units=card[name].attrs["units"]))
     for part in parts:
         part["lead_hours"] = hours_of(part.pop(_LEAD).to_numpy()) if _LEAD in part else "overall"
     table = pd.concat(parts, ignore_index=True)
     if "weights" not in table:
         table["weights"] = card.attrs.get("weights", "")
     front = ["model", "variable", "metric", "lead_hours"]
-    back = ["value", "units", "weights"]
+    back = ["value", *(q for q in _QUANTITIES[1:] if q in table), "units", "weights"]
     others = [c for c in table.columns if c not in (*front, *back)]  # other dims of `by`
     return table[[*front, *others, *back]]
 

@@ -18,7 +18,7 @@ from .conventions import InputError
 __all__ = ["block_length", "compare"]
 
 _LEAD = "prediction_timedelta"
-_LEAST = 20  # initialisations: with fewer an autocorrelation is a guess
+LEAST = 20  # initialisations: with fewer an autocorrelation is a guess
 _SAME = ("weights", "grid", "lead_hours", "nan", "initialisations", "first_initialisation")
 
 
@@ -123,8 +123,9 @@ def block_length(series: Any) -> float:
 
     After Politis and White (2004), "Automatic block-length selection for the dependent bootstrap",
     Econometric Reviews 23, 53-70, as corrected by Patton, Politis and White (2009), ibid. 28,
-    372-375: b = (2 G^2 / D)^(1/3) n^(1/3), with G the sum of |k| R(k) and D = 4/3 (sum of R(k))^2
-    over lags k up to twice that past which correlations are noise, under a flat-top window.
+    372-375: b = (2 G^2 / D)^(1/3) n^(1/3), with G the sum of ``|k| R(k)`` and D =
+    4/3 (sum of R(k))^2 over lags k up to twice that past which correlations are noise, under a
+    flat-top window.
 
     Parameters
     ----------
@@ -183,10 +184,10 @@ def _check_same(a: xr.Dataset, b: xr.Dataset) -> None:
     for what, x, y in pairs:
         if not np.array_equal(x, y):
             raise InputError(f"the scores are not of the same forecasts: {what} {x} and {y}")
-    if a.sizes["time"] < _LEAST:
+    if a.sizes["time"] < LEAST:
         raise InputError(
             f"{a.sizes['time']} initialisations are too few to tell their autocorrelation: give at "
-            f"least {_LEAST}"
+            f"least {LEAST}"
         )
 
 

@@ -64,7 +64,7 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     ]
     assert pipeline("weatherbench_t2m", *options, monkeypatch=monkeypatch) == 0
 
-    names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv"}
+    names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv", "report.html"}
     pictures = {"maps.png", "error.png", "rmse_by_lead.png", "scorecard.png"}
     assert {p.name for p in out.iterdir()} == names | pictures
     for name in pictures:
@@ -81,7 +81,8 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     valid = forecast["time"] + forecast["prediction_timedelta"]
     assert (forecast["valid_time"] == valid).all()
     scores = pd.read_csv(out / "scores.csv")
-    assert set(scores["model"]) == {"SimVPv2", "Persistence", "Climatology"}
+    baselines = {"Persistence", "Climatology", "LinearRegression"}
+    assert set(scores["model"]) == {"SimVPv2"} | baselines
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("SimVPv2", "Persistence", "Climatology", str(out)))
 
@@ -322,3 +323,78 @@ def test_ctrl_c_keeps_a_checkpoint(tmp_path, monkeypatch, capsys):
     assert "stopped after step 3 of 6; the same call goes on" in capsys.readouterr().err
     state = json.loads((out / "run/checkpoint-00000003/state.json").read_text())
     assert state["step"] == 3
+
+
+# --- what all pipelines that train share --------------------------------------------------------
+
+
+def shared(tmp_path, *more):
+    data = tmp_path / "data"
+    if not data.exists():
+        write_year(weather(), data)
+    options = ["--data", data, "--batch-size", 2, "--stride", 9, *PERIODS, *more]
+    return [*options, "--output", tmp_path / "out"]
+
+
+def test_a_budget_of_minutes_ends_with_a_checkpoint_and_goes_on(tmp_path, monkeypatch, capsys):
+    arguments = shared(tmp_path, "--steps", 4)
+    assert (
+        pipeline("weatherbench_t2m", *arguments, "--minutes", "1e-6", monkeypatch=monkeypatch) == 0
+    )
+    out = tmp_path / "out"
+    assert "Stopped after step 1 of 4" in capsys.readouterr().out
+    assert (out / "run/checkpoint-00000001").is_dir()
+    assert not (out / "scores.csv").exists()  # the test period is for the end
+    assert load(out / "model").training["stopped"]["why"] == "minutes"
+    assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
+    assert "stopped" not in load(out / "model").training
+    assert (out / "scores.csv").exists()
+    calls = json.loads((out / "run/about.json").read_text())["calls"]
+    assert [call["from_step"] for call in calls] == [0, 1]
+
+
+def test_trials_have_seeds_of_their_own(tmp_path, monkeypatch, capsys):
+    arguments = shared(tmp_path, "--steps", 2, "--trials", 2, "--seed", 7)
+    assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
+    out = tmp_path / "out"
+    assert "Mean and deviation of 2 trials" in capsys.readouterr().out
+    seeds = [load(out / f"trial-{i}/model").training["config"]["seed"] for i in (1, 2)]
+    assert seeds == [7, 8]
+    table = pd.read_csv(out / "trials.csv").query("weights == 'area'")
+    table = table.set_index(["model", "metric"])
+    each = [
+        pd.read_csv(out / f"trial-{i}/scores.csv").query("lead_hours == 'overall'") for i in (1, 2)
+    ]
+    values = [
+        float(one.query("model == 'SimVPv2' and metric == 'rmse'")["value"].iloc[0]) for one in each
+    ]
+    row = table.loc[("SimVPv2", "rmse")]
+    assert float(row["mean"]) == pytest.approx(np.mean(values))
+    assert float(row["deviation"]) == pytest.approx(np.std(values, ddof=1))
+    assert float(table.loc[("Persistence", "rmse"), "deviation"]) == 0
+
+
+def test_the_learning_rate_can_be_looked_for(tmp_path, monkeypatch, capsys):
+    arguments = shared(tmp_path, "--steps", 5, "--learning-rate", "auto")
+    assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
+    table = pd.read_csv(tmp_path / "out/learning_rate.csv", index_col=0)
+    assert table.index.tolist() == [1e-2, 5e-3, 1e-3, 5e-4, 1e-4]
+    chosen = load(tmp_path / "out/model").training["config"]["learning_rate"]
+    assert chosen == table["valid_score"].idxmin()
+    assert f"learning rate: {chosen:g}" in capsys.readouterr().out
+
+
+def test_options_reach_the_training(tmp_path, monkeypatch):
+    first = shared(tmp_path, "--steps", 2)
+    assert pipeline("weatherbench_t2m", *first, monkeypatch=monkeypatch) == 0
+    settings = ["--precision", "fp32", "--accumulate", 2, "--clip-norm", 1, "--ema", 0.9]
+    settings += ["--patience", 3, "--seed", 5, "--learning-rate", 0.002, "--device", "cpu"]
+    second = shared(tmp_path, "--steps", 2, *settings, "--init", tmp_path / "out/model")
+    second[-1] = tmp_path / "tuned"
+    assert pipeline("weatherbench_t2m", *second, monkeypatch=monkeypatch) == 0
+    training = load(tmp_path / "tuned/model").training
+    wanted = {"precision": "fp32", "accumulate": 2, "clip_norm": 1.0, "ema": 0.9, "patience": 3}
+    wanted |= {"seed": 5, "learning_rate": 0.002, "batch_size": 2, "device": "cpu"}
+    assert {k: training["config"][k] for k in wanted} == wanted
+    assert training["init"]["share"] > 0.99  # all but what describes the data
+    assert training["init"]["left"] == {}
