@@ -24,7 +24,7 @@ import xarray as xr
 from . import __version__
 from ._alignment import check_grid, check_units, valid_positions
 from ._cartography import Grid
-from ._figures import lead_words, time_words, words
+from ._figures import lead_words, number, time_words, words
 from .conventions import InputError, canonicalize, valid_times
 from .files import replacing
 from .scorecards import BASELINES, variables_of, verdicts
@@ -382,17 +382,18 @@ def _summary(card: xr.Dataset) -> str:
     items = []
     for v in variables:
         of = f" in {words(card[v])}" if len(variables) > 1 else ""
-        unit = card[v].attrs.get(f"units_{metric}", "")
+        unit = str(card[v].attrs.get(f"units_{metric}", ""))
+        unit = "" if unit in ("", "1", "unknown") else f" {unit}"
         for row in verdicts(card, variable=v).reset_index().to_dict("records"):
             if row["model"] in BASELINES:
                 continue
             does = {"better": "beats", "worse": "is beaten by"}
             told = does.get(str(row["verdict"]), "cannot be told from")
             p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
-            leads = f", and at {row['leads']} taken singly" if row["leads"] else ""
+            leads = f"; the same at {row['leads']} lead times taken singly" if row["leads"] else ""
             low, high = _signed(row["low"]), _signed(row["high"])
             numbers = (
-                f"{of}: {metric.upper()} {_signed(row['difference'])} {unit}, {level} interval "
+                f"{of}: {metric.upper()} {_signed(row['difference'])}{unit}, {level} interval "
                 f"{low} to {high}, {p} ({policy} weights{place}; all lead times together"
                 f"{leads if told in does.values() else ''})."
             )
@@ -402,7 +403,7 @@ def _summary(card: xr.Dataset) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}")
+    return number(value, sign="+") if value else "0"
 
 
 def _provenance(

@@ -276,6 +276,7 @@ def test_the_page_asks_nothing_of_a_network(card, forecasts, truth, tmp_path):
 def test_what_data_say_of_themselves_is_shown_and_cannot_run(card, forecasts, truth, tmp_path):
     sly = "</script><script>alert(1)</script>"
     named = {n: f.assign_attrs(comment=sly) for n, f in forecasts.items()}
+    card = card.assign({T2M: card[T2M].assign_attrs(long_name=f"field {sly}")})
     training = {"Net": {"config": {"steps": 2400}, "period": "1979 & later", "none": None}}
     options = {"title": f"A {sly}", "training": training, "about": {"command": "run <me>"}}
     path = write_report(card, named, truth.assign_attrs(title=sly), tmp_path / "r.html", **options)
