@@ -83,8 +83,11 @@ def number(value: float, digits: int = 3, sign: str = "") -> str:
 
 
 def lead_words(lead: Any) -> str:
-    """Write a lead time as people do: ``+6 h``, ``+30 min``, ``+5 d``."""
+    """Write a lead time as people do: ``+6 h``, ``+30 min``, ``+5 d``; of clips ``+40 ms``."""
     minutes = np.timedelta64(lead) / np.timedelta64(1, "m")
+    if minutes % 1:
+        seconds = np.timedelta64(lead) / np.timedelta64(1, "s")
+        return f"{1000 * seconds:+g} ms" if abs(seconds) < 1 else f"{seconds:+g} s"
     if minutes % 60:
         return f"{minutes:+g} min"
     hours = minutes / 60

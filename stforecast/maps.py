@@ -39,6 +39,7 @@ from ._figures import (
     with_unit,
     words,
 )
+from ._motion import animate, clip_strip, difference_map, hovmoller, performance
 from .conventions import InputError, Labels, canonical_name, canonicalize, valid_times
 
 if TYPE_CHECKING:
@@ -46,9 +47,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "animate",
+    "clip_strip",
+    "difference_map",
     "error_map",
     "forecast_panel",
+    "hovmoller",
     "lead_curve",
+    "performance",
     "plot_map",
     "projection_for",
     "save",

@@ -19,7 +19,7 @@ import xarray as xr
 from .conventions import InputError
 from .metrics import METRICS
 
-__all__ = ["BENCHMARKS", "benchmark_table"]
+__all__ = ["BENCHMARKS", "benchmark_table", "cost_table"]
 
 # What tables print for our metrics: name of the column: (metric, factor).
 _SCALED = {"mse_x100": ("mse_sum", 100.0), "lpips_x100": ("lpips", 100.0)}
@@ -262,6 +262,42 @@ def benchmark_table(
     columns = [*benchmark.columns, *(c for c in table.columns if c not in benchmark.columns)]
     columns.remove("protocol")
     return table[[*columns, "protocol"]]
+
+
+#: GFLOPs, seconds an epoch and frames a second (batch 1) of Moving MNIST, on a V100 (Table II).
+_COSTS = """
+    ConvLSTM-S: 14.45 190 7.50 46.26
+    PhyDNet: 15.33 452 4.62 35.68
+    MAU: 17.79 535 3.08 30.64
+    SimVP: 19.43 261 27.15 32.22
+    SimVPv2-S: 16.53 156 44.09 26.60
+    ConvLSTM-L: 127.01 879 6.24 29.88
+    PredRNN: 115.95 869 3.97 25.04
+    PredRNN++: 171.73 1280 3.71 22.45
+    MIM: 179.18 1388 3.08 23.66
+    E3D-LSTM: 298.87 2693 3.73 36.19
+    CrevNet: 270.68 1166 1.01 30.15
+    PredRNNv2: 116.59 899 3.49 27.73
+    SwinLSTM: 69.87 820 6.51 27.44
+    MMVP: 93.55 402 21.33 33.29
+    SimVPv2-L: 152.20 796 21.23 21.81
+"""
+
+
+def cost_table() -> pd.DataFrame:
+    """What the paper reports of cost beside error on Moving MNIST, for :func:`maps.performance`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``model``; columns ``gflops``, ``seconds_per_epoch``, ``frames_per_second`` (batch 1)
+        and ``mse_sum`` after 200 epochs. All of one V100: not to be mixed with other machines'.
+    """
+    columns = ["gflops", "seconds_per_epoch", "frames_per_second", "mse_sum"]
+    rows = dict(line.strip().split(": ") for line in _COSTS.strip().splitlines())
+    figures = {model: [float(x) for x in text.split()] for model, text in rows.items()}
+    table = pd.DataFrame.from_dict(figures, orient="index", columns=columns)
+    return table.rename_axis("model")
 
 
 def _wanted(column: str, benchmark: Benchmark) -> bool:
