@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
-from tyro.conf import Positional
 
 from .comparison import baseline_forecasts, compare_forecasts, to_text, write_results
 from .errors import InputError
@@ -24,7 +23,7 @@ from .errors import InputError
 class Options:
     """Score one forecast, or several side by side, against truth and baselines."""
 
-    paths: Positional[tuple[str, ...]]
+    paths: tuple[str, ...]
     """FORECAST... TRUTH: forecasts, and truth last. Zarr stores or netCDF files, truth also a
     directory of them. A forecast has the dims time (the initialisation), prediction_timedelta,
     latitude and longitude."""
@@ -110,4 +109,4 @@ def command() -> None:
     """Read the command line and run."""
     from .cli import run
 
-    run(main, Options)
+    run(main, Options, positional=True)

@@ -75,7 +75,9 @@ class Training:
         return TrainConfig(**recipe | {k: v for k, v in given.items() if v is not None})
 
 
-def run(main: Callable[[Options], None], options: type[Options]) -> None:
+def run(
+    main: Callable[[Options], None], options: type[Options], *, positional: bool = False
+) -> None:
     """Read the options from the command line, and run `main` with them.
 
     Bad input ends in one line on the standard error and exit code 2; Ctrl-C in 130; a training that
@@ -88,6 +90,8 @@ def run(main: Callable[[Options], None], options: type[Options]) -> None:
         Takes an instance of `options`.
     options : dataclass
         Its fields and their docstrings become options and their help.
+    positional : bool
+        Fields without a default are given by position, not by name.
     """
     import tyro
 
@@ -98,7 +102,11 @@ def run(main: Callable[[Options], None], options: type[Options]) -> None:
         datefmt="%H:%M:%S",
     )
     try:
-        given = tyro.cli(options, description=main.__globals__["__doc__"])
+        given = tyro.cli(
+            options,
+            description=main.__globals__["__doc__"],
+            config=(tyro.conf.PositionalRequiredArgs,) if positional else (),
+        )
         if isinstance(given, Training) and given.trials != 1:
             _trials(main, given)
         else:
