@@ -361,13 +361,13 @@ class StreamingFeed(Feed):
 
 def _take(ring: Tensor, first: np.ndarray, out: Tensor) -> None:
     """Copy the windows that begin at rows `first` of the ring to `out` (B, window, C, H, W)."""
-    length = out.shape[1]
-    if ring.device.type == "cpu":  # a window lies in one piece, and is copied as such
-        source, target = ring.numpy(), out.numpy()
-        for number, row in enumerate(first.tolist()):
-            target[number] = source[row : row + length]
+    rows = (first[:, None] + np.arange(out.shape[1])).ravel()
+    if ring.device.type == "cpu":
+        # One call: a thread that lets go of the interpreter for each window has to queue for it
+        # behind the readers each time. Clipping does nothing, but "raise" would copy twice.
+        np.take(ring.numpy(), rows, axis=0, out=out.flatten(0, 1).numpy(), mode="clip")
     else:
-        index = torch.from_numpy((first[:, None] + np.arange(length)).ravel())
+        index = torch.from_numpy(rows)
         if ring.device.type == "cuda":  # or the host would wait for the copy
             index = index.pin_memory()
         index = index.to(ring.device, non_blocking=True)
