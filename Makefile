@@ -17,7 +17,7 @@ demo: setup  ## train a small SimVPv2 on the sample, score it, draw the maps
 	$(RUN) pipelines/weatherbench_t2m.py --output $(OUTPUT)
 
 test: setup  ## the tests (not those marked slow)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint, format, types
 	$(VENV)/bin/ruff check .

@@ -165,6 +165,7 @@ def _trials(main: Callable[[Any], None], options: Training) -> None:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A bar with time left, samples a second, loss and validation error, for :func:`fit`."""
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -179,7 +180,8 @@ def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, TextColumn("{task.fields[note]}")) as bar:
+    console = Console(stderr=True)  # the standard output is for results
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bar:
         line = bar.add_task(what, note="", total=None)
         notes: dict[str, str] = {}
         samples, since = 0, time.monotonic()

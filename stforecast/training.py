@@ -479,13 +479,18 @@ def _reporting(
     """Where the steps are reported to: a function, a progress bar, or nowhere."""
     if callable(progress):
         yield progress
-    elif progress or (progress is None and (sys.stderr.isatty() or "ipykernel" in sys.modules)):
+    elif progress or (progress is None and (sys.stderr.isatty() or _in_jupyter())):
         from .cli import progress_bar
 
         with progress_bar("training") as update:
             yield update
     else:
         yield lambda event: None
+
+
+def _in_jupyter() -> bool:
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    return kernel is not None and kernel.IPKernelApp.initialized()
 
 
 @contextmanager

@@ -282,6 +282,7 @@ def _sound(part: Path, blocks: Mapping[Block, int]) -> set[Block]:
 @contextmanager
 def _bar(part: Path, what: str, total: int) -> Iterator[None]:
     """Show how many blocks the journal holds, whoever writes them."""
+    from rich.console import Console
     from rich.progress import Progress
 
     stop = threading.Event()
@@ -290,7 +291,7 @@ def _bar(part: Path, what: str, total: int) -> Iterator[None]:
         while not stop.wait(0.5):
             bar.update(line, completed=_lines(part / _JOURNAL))
 
-    with Progress() as bar:
+    with Progress(console=Console(stderr=True)) as bar:
         line = bar.add_task(what, total=total)
         thread = threading.Thread(target=watch, args=(bar, line), daemon=True)
         thread.start()

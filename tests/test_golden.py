@@ -13,7 +13,10 @@ from stforecast.models import load_openstl
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden" / "public"
 CASES = sorted(p.name.removesuffix(".weights.safetensors") for p in GOLDEN.glob("*.safetensors"))
-pytestmark = pytest.mark.skipif(not CASES, reason=f"no golden files at {GOLDEN}")
+pytestmark = [
+    pytest.mark.skipif(not CASES, reason=f"no golden files at {GOLDEN}"),
+    pytest.mark.usefixtures("several_threads"),
+]
 
 
 def load_case(name):

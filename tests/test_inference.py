@@ -10,6 +10,8 @@ from torch import nn
 from stforecast.models import SimVPv2
 from stforecast.models.inference import _Conv, for_inference
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 GSTA = [name for name in CASES if name.startswith("gsta")]
 
 

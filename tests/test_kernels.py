@@ -9,6 +9,8 @@ from torch import nn
 
 from stforecast.models import kernels
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 
 def leaves(*shapes, seed=0):
     generator = torch.Generator().manual_seed(seed)

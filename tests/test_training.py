@@ -702,6 +702,19 @@ def test_the_run_tells_what_happens(weather, valid, tmp_path):
     assert [call["from_step"] for call in about["calls"]] == [0, 3]
 
 
+def test_a_bar_is_shown_where_somebody_looks(weather, capfd, monkeypatch):
+    """In a terminal or in Jupyter; on the standard error, as the standard output is for results."""
+    kernelapp = pytest.importorskip("ipykernel.kernelapp")  # to import it is not to be in it
+    fit(weather, TASK, model=tiny, config=replace(CONFIG, steps=2))
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(kernelapp.IPKernelApp, "initialized", lambda: True)
+    fit(weather, TASK, model=tiny, config=replace(CONFIG, steps=2))
+    out, err = capfd.readouterr()
+    assert not out
+    assert "training" in err
+    assert "2/2" in err
+
+
 def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
     class Tied(torch.nn.Module):
         def __init__(self):
