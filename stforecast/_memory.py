@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,3 +41,24 @@ def empty(shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch
         bits = {4: np.float32, 2: np.int16}[dtype.itemsize]
         return torch.from_numpy(np.empty(shape, dtype=bits)).view(dtype)
     return torch.empty(*shape, device=device, dtype=dtype)
+
+
+class Recycled:
+    """Float32 memory on the host that is given out again when nobody holds it any more.
+
+    Fresh memory comes page by page, zeroed: for batches of many MB that can take as long as to fill
+    it.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def empty(self, shape: Sequence[int]) -> Tensor:
+        """Return a tensor of any content. Its memory is used again once all its views are gone."""
+        size = math.prod(shape)
+        fits = (i for i, memory in enumerate(self._free) if memory.size >= size)
+        at = next(fits, None)
+        memory = np.empty(size, np.float32) if at is None else self._free.pop(at)
+        lease = memory[:size]  # an object of its own, which the tensor's storage holds
+        weakref.finalize(lease, self._free.append, memory).atexit = False
+        return torch.from_numpy(lease).view(*shape)

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._memory import empty, free_memory
+from ._memory import Recycled, empty, free_memory
 from ._order import Block, StreamOrder, generator, share
 from ._reading import ReadAhead, Source, reader_threads
 from ._statistics import Moments
@@ -273,6 +273,7 @@ class StreamingFeed(Feed):
             world_size=world_size,
         )
         self._ring: Tensor | None = None
+        self._memory = Recycled()
         self._ahead: ReadAhead[Block, Tensor] | None = None
         self._since = self._last = (-1, -1)  # (epoch, number) of the blocks in the ring
 
@@ -291,7 +292,8 @@ class StreamingFeed(Feed):
             shape = (self._order.places * self._order.span, *self.source.shape[1:])
             self._ring = empty(shape, self.device)
         shape = (len(rows), self.task.window, *self._ring.shape[1:])
-        window = empty(shape, self.device, self._ring.dtype)
+        host = self.device.type == "cpu"
+        window = self._memory.empty(shape) if host else empty(shape, self.device)
         done = 0
         while done < len(rows):  # once, but where reading goes on within a batch
             self._fill(epoch, int(need[done]))
@@ -311,6 +313,7 @@ class StreamingFeed(Feed):
         if self._ahead is not None:
             self._ahead.close()
         self._ahead = self._ring = None
+        self._memory = Recycled()
         self._since = self._last = (-1, -1)
 
     def _fill(self, epoch: int, number: int) -> None:

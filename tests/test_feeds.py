@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stforecast import Task
+from stforecast._memory import Recycled
 from stforecast._order import StreamOrder
 from stforecast._reading import ReadAhead, Source, stored_edges
 from stforecast.conventions import InputError
@@ -372,6 +373,45 @@ def readers():
     return [
         t for t in threading.enumerate() if t.name.startswith("stforecast-read") and t.is_alive()
     ]
+
+
+HOLDERS = {
+    "a view": lambda x: x[0, 0],
+    "an array of numpy": lambda x: x.numpy()[0],
+    "a view of a view": lambda x: x.flatten(0, 1)[1:][0],
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_memory_is_used_again_when_nobody_holds_it(holder):
+    memory = Recycled()
+    first = memory.empty((4, 3, 2)).fill_(7)
+    place, kept = first.data_ptr(), HOLDERS[holder](first)
+    del first
+    other = memory.empty((4, 3, 2)).fill_(0)
+    assert other.data_ptr() != place
+    assert (np.asarray(kept) == 7).all()
+    del kept
+    gc.collect()
+    assert memory.empty((2, 3, 2)).data_ptr() == place  # a smaller one fits too
+
+
+def test_memory_that_a_gradient_needs_is_held():
+    memory, weight = Recycled(), torch.ones((), requires_grad=True)
+    loss = (weight * memory.empty((4, 3)).fill_(7)).sum()
+    memory.empty((4, 3)).fill_(0)
+    loss.backward()
+    assert weight.grad == 7 * 12
+
+
+def test_batches_keep_their_numbers():
+    """Held while others are made, in memory that is used again."""
+    ds = counting(200, chunks=10)
+    with stream(ds, batch_size=8) as feed:
+        held = [feed.batch(step)[0] for step in range(20)][::3]
+    with stream(ds, batch_size=8) as feed:
+        for step, x in zip(range(0, 20, 3), held, strict=True):
+            assert torch.equal(feed.batch(step)[0], x)
 
 
 def test_threads_end_with_the_feed():
