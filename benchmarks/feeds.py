@@ -33,9 +33,8 @@ import xarray as xr
 from _table import Table, interleaved, machine
 
 from stforecast import Task
-from stforecast._reading import Source
 from stforecast.datasets import open_weatherbench
-from stforecast.feeds import ResidentFeed, StreamingFeed
+from stforecast.loading import ResidentFeed, Source, StreamingFeed
 
 TASK = Task("counted", input_steps=12, target_steps=12, timestep="1h")
 BATCH, SHAPE, CHUNK = 32, (32, 64), 512

@@ -30,8 +30,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from _table import Table, interleaved, machine  # noqa: E402
 from reference import ReferenceSimVPv2  # noqa: E402
 
-from stforecast._schedule import schedule  # noqa: E402
 from stforecast.models import SimVPv2, for_inference  # noqa: E402
+from stforecast.training.schedule import schedule  # noqa: E402
 
 BENCHMARKS = ("taxibj", "weatherbench_t2m", "moving_mnist")
 #: Ratios to reach, (float32, bf16) on a CPU and bf16 on a GPU.

@@ -29,8 +29,7 @@ from _table import Table, machine
 
 import stforecast
 from stforecast.datasets import open_sample, open_weatherbench, select_period
-from stforecast.forecaster import Forecaster, default_bundle
-from stforecast.writing import write_forecast
+from stforecast.forecasting import Forecaster, default_bundle, write_forecast
 
 SPEED, MEMORY = 0.9, 1500  # of the bare network's; MB
 EVERY = 8  # batches

@@ -41,9 +41,9 @@ from torch import Tensor, nn
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from _table import interleaved, machine  # noqa: E402
 
-from stforecast._schedule import schedule  # noqa: E402
-from stforecast.datasets.bouncing import generate, load_digits  # noqa: E402
+from stforecast.datasets.moving_mnist_generator import generate, load_digits  # noqa: E402
 from stforecast.models import SimVPv2, summary  # noqa: E402
+from stforecast.training.schedule import schedule  # noqa: E402
 
 SHAPE = (10, 1, 64, 64)
 EPOCH = 10_000  # sequences

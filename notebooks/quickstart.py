@@ -22,10 +22,10 @@
 
 # %%
 import stforecast
-from stforecast import maps
+from stforecast import plots
 from stforecast.datasets import select_period
 from stforecast.evaluation import scorecard
-from stforecast.windows import initialisations
+from stforecast.task import initialisations
 
 ds = stforecast.open_sample()
 ds
@@ -56,7 +56,7 @@ forecast
 stforecast.plot_map(forecast["2m_temperature"].isel(time=0, prediction_timedelta=-1))
 
 # %%
-maps.forecast_panel(forecast, ds)
+plots.forecast_panel(forecast, ds)
 
 # %% [markdown]
 # It cools over North America, where night falls, and warms over Africa and Asia, where the day
@@ -78,7 +78,7 @@ forecasts = {
     "Persistence": stforecast.Persistence(task).predict(test, init_time=init_time),
 }
 card = scorecard({name: stforecast.evaluate(f, test) for name, f in forecasts.items()})
-maps.scorecard(card)
+plots.scorecard(card)
 
 # %% [markdown]
 # Errors are weighted by the area of the cells, and the root is taken last, over all forecasts
@@ -97,7 +97,7 @@ card["2m_temperature_overall"].sel(metric=["rmse", "mae", "bias"]).to_pandas().r
 start = [f"2018-07-{day}T{hour:02}" for day in (16, 17, 18, 19) for hour in range(0, 24, 3)]
 models = {"SimVPv2": None, "Persistence": stforecast.Persistence(task)}
 longer = {n: stforecast.predict(test, m, init_time=start, steps=48) for n, m in models.items()}
-maps.lead_curve(scorecard({n: stforecast.evaluate(f, test) for n, f in longer.items()}))
+plots.lead_curve(scorecard({n: stforecast.evaluate(f, test) for n, f in longer.items()}))
 
 # %% [markdown]
 # It does, without a jump where the next twelve hours begin. The error of persistence falls back

@@ -28,11 +28,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import stforecast
-from stforecast import maps, testing
+from stforecast import plots, testing
+from stforecast.baselines import WeeklyClimatology
 from stforecast.datasets import open_nyc_flow, split
 from stforecast.evaluation import scorecard
-from stforecast.weekly import WeeklyClimatology
-from stforecast.windows import initialisations
+from stforecast.task import initialisations
 
 path = Path("../../shared/data/nyc_flow/NYTaxi")
 if not path.exists():
@@ -86,10 +86,10 @@ card = scorecard(
     {n: stforecast.evaluate(f, test) for n, f in forecasts.items()},
     references=["Persistence", "usual week"],
 )
-maps.scorecard(card, variable="outflow")
+plots.scorecard(card, variable="outflow")
 
 # %%
-maps.lead_curve(card, variable="outflow")
+plots.lead_curve(card, variable="outflow")
 
 # %% [markdown]
 # Persistence loses by the half hour; the usual week does not care how far ahead it looks. What the

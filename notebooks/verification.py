@@ -25,12 +25,11 @@ import numpy as np
 import pandas as pd
 
 import stforecast
-from stforecast import maps
+from stforecast import plots
+from stforecast.baselines import LinearRegression
 from stforecast.datasets import select_period
-from stforecast.evaluation import scorecard
-from stforecast.regression import LinearRegression
-from stforecast.significance import compare
-from stforecast.windows import initialisations
+from stforecast.evaluation import compare, scorecard
+from stforecast.task import initialisations
 
 ds = stforecast.open_sample()
 train = select_period(ds, ds.attrs["train_period"]).compute()
@@ -71,7 +70,7 @@ card = scorecard(
     {n: stforecast.evaluate(f, test, climatology=climatology) for n, f in forecasts.items()},
     by_time=by_time,
 )
-maps.scorecard(card)
+plots.scorecard(card)
 
 # %% [markdown]
 # Against persistence the skill is about three quarters at every lead. Against the regression, the
@@ -84,7 +83,7 @@ maps.scorecard(card)
 # usual is so in the same places. It is 1 for a perfect forecast, and climatology has none.
 
 # %%
-maps.lead_curve(card.sel(model=["SimVPv2", "Persistence", "LinearRegression"]), metric="acc")
+plots.lead_curve(card.sel(model=["SimVPv2", "Persistence", "LinearRegression"]), metric="acc")
 
 # %% [markdown]
 # Network and regression stay above 0.9, for what is unusual mostly lasts longer than twelve hours,
@@ -127,7 +126,7 @@ table["skill vs LinearRegression"] = 1 - table["SimVPv2"] / table["LinearRegress
 table.round(2)
 
 # %%
-maps.error_map(forecasts["SimVPv2"], test, lead="12h")
+plots.error_map(forecasts["SimVPv2"], test, lead="12h")
 
 # %% [markdown]
 # Error and skill tell different stories. Of these regions North America has the largest error, and
@@ -142,7 +141,7 @@ maps.error_map(forecasts["SimVPv2"], test, lead="12h")
 square = stforecast.evaluate(
     forecasts["SimVPv2"], test, metrics="mse", by=("latitude", "longitude")
 )["2m_temperature"].sel(metric="mse", drop=True)
-area = stforecast.metrics.area_weights(square["latitude"])[:, None]
+area = stforecast.conventions.grid.area_weights(square["latitude"])[:, None]
 part = (square.values * area / (square.values * area).sum()).ravel()
 float(np.sort(part)[::-1][: part.size // 10].sum().round(2))
 
@@ -153,7 +152,7 @@ float(np.sort(part)[::-1][: part.size // 10].sum().round(2))
 # more:
 
 # %%
-maps.error_map(forecasts["SimVPv2"], test, metric="bias", lead="12h")
+plots.error_map(forecasts["SimVPv2"], test, metric="bias", lead="12h")
 
 # %% [markdown]
 # Over Asia and North America warm and cold patches alternate. Four weeks hold few weather systems,

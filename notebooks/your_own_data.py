@@ -28,12 +28,11 @@ from pathlib import Path
 import pandas as pd
 
 import stforecast
-from stforecast import maps, testing
+from stforecast import plots, testing
+from stforecast.baselines import LinearRegression
 from stforecast.datasets import describe, open_ncep
-from stforecast.evaluation import scorecard
-from stforecast.regression import LinearRegression
-from stforecast.significance import compare
-from stforecast.windows import initialisations
+from stforecast.evaluation import compare, scorecard
+from stforecast.task import initialisations
 
 path = Path("../../shared/data/ncep_air_temperature/air_temperature.zarr")
 if not path.exists():
@@ -102,7 +101,7 @@ models = {
 }
 forecasts = {n: m.predict(test, init_time=init_time) for n, m in models.items()}
 card = scorecard({n: stforecast.evaluate(f, test) for n, f in forecasts.items()})
-maps.scorecard(card)
+plots.scorecard(card)
 
 # %% [markdown]
 # Persistence is worst after twelve hours, where the afternoon is taken for the night, and recovers
@@ -131,13 +130,13 @@ difference.round(4)
 # The last forecast of the test, by lead:
 
 # %%
-maps.forecast_panel(forecasts["SimVPv2"], test)
+plots.forecast_panel(forecasts["SimVPv2"], test)
 
 # %% [markdown]
 # And a day ahead, over the whole test: where are the errors?
 
 # %%
-maps.error_map(forecasts["SimVPv2"], test, lead="24h")
+plots.error_map(forecasts["SimVPv2"], test, lead="24h")
 
 # %% [markdown]
 # Over most of the ocean, whose temperature hardly changes in a day, there is little to get wrong.

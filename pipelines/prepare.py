@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stforecast import datasets
-from stforecast.cli import progress_bar, run
-from stforecast.conventions import InputError
+from stforecast.cli import run
 from stforecast.datasets import describe, open_prepared, prepare, statistics
+from stforecast.errors import InputError
+from stforecast.training.progress import progress_bar
 
 
 @dataclass

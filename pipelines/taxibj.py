@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stforecast import Forecaster, Task
+from stforecast.baselines import WeeklyClimatology
 from stforecast.cli import Training, run, train_and_score
 from stforecast.datasets.flow import open_scaled
 from stforecast.models import SimVPv2
-from stforecast.weekly import WeeklyClimatology
 
 TASK = Task(("inflow", "outflow"), input_steps=4, target_steps=4, timestep="30min")
 

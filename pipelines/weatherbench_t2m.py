@@ -17,15 +17,16 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from stforecast import Climatology, Persistence, Task, TrainConfig, maps, predict
+from stforecast import Climatology, Persistence, Task, TrainConfig, plots, predict
+from stforecast.baselines import LinearRegression
 from stforecast.cli import Training, run, train
-from stforecast.comparison import compare_forecasts, to_text, write_results
-from stforecast.conventions import InputError
 from stforecast.datasets import open_sample, open_weatherbench, split
+from stforecast.errors import InputError
+from stforecast.evaluation import compare_forecasts, to_text
+from stforecast.forecasting import write_forecast
 from stforecast.models import SimVPv2
-from stforecast.regression import LinearRegression
-from stforecast.windows import initialisations
-from stforecast.writing import write_forecast
+from stforecast.plots import write_results
+from stforecast.task import initialisations
 
 TASK = Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h")
 #: The paper's own figures, with what they mean; ours are put beside them in its protocol.
@@ -126,8 +127,8 @@ def main(options: Options) -> None:
     training = {n: m.dataset.attrs for n, m in baselines.items() if hasattr(m, "dataset")}
     training = {"SimVPv2": forecaster.training, **training}
     written = write_results(card, forecasts, test, options.output, training=training)
-    written.append(maps.save(maps.forecast_panel(forecast, test), options.output / "maps.png"))
-    written.append(maps.save(maps.error_map(forecast, test), options.output / "error.png"))
+    written.append(plots.save(plots.forecast_panel(forecast, test), options.output / "maps.png"))
+    written.append(plots.save(plots.error_map(forecast, test), options.output / "error.png"))
 
     print(to_text(card))
     if options.preset == "paper":

@@ -29,7 +29,7 @@ except ImportError as error:  # the name of this module is taken: say which pack
         "stforecast.climetlab needs the package climetlab: pip install 'stforecast[climetlab]'"
     ) from error
 
-from .conventions import InputError
+from .errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ class Sample(_Opened):
 
     def to_xarray(self, **options: Any) -> xr.Dataset:
         """As :func:`stforecast.datasets.open_sample`, whose options it takes."""
-        from .datasets import open_sample
+        from .datasets.weather import open_sample
 
         return open_sample(**self._options | options)
 
@@ -126,7 +126,7 @@ class WeatherBenchT2m(_Opened):
 
     def to_xarray(self, **options: Any) -> xr.Dataset:
         """As :func:`stforecast.datasets.open_weatherbench`, whose options it takes."""
-        from .datasets import open_weatherbench
+        from .datasets.weather import open_weatherbench
 
         return open_weatherbench(**self._options | options)
 

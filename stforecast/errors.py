@@ -1,4 +1,4 @@
-"""What goes wrong, by name. ``InputError`` is in :mod:`stforecast.conventions` too."""
+"""What goes wrong, by name."""
 
 
 class InputError(ValueError):

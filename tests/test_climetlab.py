@@ -13,10 +13,12 @@ import pytest
 import xarray as xr
 
 import stforecast
-from stforecast import Persistence, Task, predict
-from stforecast.conventions import InputError
-from stforecast.datasets import open_sample, open_weatherbench
-from stforecast.testing import make_weather, relabel
+from stforecast.baselines.persistence import Persistence
+from stforecast.datasets.weather import open_sample, open_weatherbench
+from stforecast.errors import InputError
+from stforecast.forecasting.predict import predict
+from stforecast.task import Task
+from stforecast.testing.weather import make_weather, relabel
 
 ENTRY_POINTS = {
     "stforecast-sample": "stforecast.climetlab:Sample",
@@ -120,7 +122,7 @@ print(stforecast.datasets.open_weatherbench(few).sizes["time"])
 def test_unknown_names_and_no_path_end_at_once(in_a_process):
     found = in_a_process("""
 from stforecast.climetlab import load_dataset
-from stforecast.conventions import InputError
+from stforecast.errors import InputError
 for name in ("stforecast-smaple", "weatherbench-t2m"):
     try:
         load_dataset(name)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 import stforecast
-from stforecast.testing import make_weather, relabel
+from stforecast.testing.weather import make_weather, relabel
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -20,7 +20,7 @@ CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 PUBLIC = {
     *("Task", "Forecaster", "TrainConfig", "Persistence", "Climatology", "SimVPv2"),
     *("fit", "predict", "load", "evaluate", "open_sample", "plot_map"),
-    *("datasets", "models", "metrics", "maps", "testing"),
+    *("datasets", "models", "evaluation", "plots", "testing"),
 }
 
 

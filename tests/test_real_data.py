@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from stforecast import Persistence, Task, TrainConfig, evaluate, fit, predict
-from stforecast.datasets import open_weatherbench
-from stforecast.models import SimVPv2
+from stforecast.baselines.persistence import Persistence
+from stforecast.datasets.weather import open_weatherbench
+from stforecast.evaluation.evaluate import evaluate
+from stforecast.forecasting.predict import predict
+from stforecast.models.simvp import SimVPv2
+from stforecast.task import Task
+from stforecast.training.config import TrainConfig
+from stforecast.training.fit import fit
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"no data at {DATA}")

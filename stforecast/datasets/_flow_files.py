@@ -16,10 +16,10 @@ import pandas as pd
 import xarray as xr
 from xarray.core import indexing
 
-from ..conventions import InputError
+from ..errors import InputError
 from ._hdf5 import open_hdf5
-from ._lazy import Joined, LazyArray, in_chunks
 from .joining import cut, some
+from .lazy import Joined, LazyArray, in_chunks
 from .numpy_files import NpzMember
 from .sources import stamp
 

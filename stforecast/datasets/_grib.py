@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from ..conventions import InputError
+from ..errors import InputError
 
 SUFFIXES = (".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".gb2")
 

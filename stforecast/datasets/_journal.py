@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions import TIME, InputError, Y
+from ..conventions.axes import TIME, Y
+from ..errors import InputError
 from ..files import replacing
 from .content import BLOCK_BYTES, Packing
 from .joining import some

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..conventions import InputError
+from ..errors import InputError
 from .numpy_files import npy_header
 
 _CORES = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since numpy 2

@@ -10,7 +10,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
-from ..conventions import InputError
+from ..errors import InputError
 
 _METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 # "air/0.0.0" and "air/0/0/0" (v2), "air/c/0/0/0" and "air/c" (v3)

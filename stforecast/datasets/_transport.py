@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from .. import __version__
 from ..errors import InputError
+from ..package import __version__
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..conventions import InputError
+from ..errors import InputError
 from .downloads import Progress, checksum, fetch
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions import InputError
-from ._lazy import FirstValid
+from ..errors import InputError
+from .lazy import FirstValid
 from .periods import when
 
 logger = logging.getLogger(__name__)

@@ -21,9 +21,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions import LEAD, TIME, VALID, InputError, X, Y, time_differences
-from ..windows import Task, window_starts
-from ._lazy import LazyArray, in_chunks, locate
+from ..conventions.axes import LEAD, TIME, VALID, X, Y
+from ..conventions.times import time_differences
+from ..errors import InputError
+from ..task import Task, window_starts
+from .lazy import LazyArray, in_chunks, locate
 from .sources import READ_ERRORS
 
 #: Decoded frames that a data set keeps: the channels of a frame decode it once.

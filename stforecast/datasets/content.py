@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._numbers import Field
-from ..conventions import TIME
+from ..conventions.axes import TIME
+from ..conventions.units import Field
 
 _PACKED_FILLS = ("_FillValue", "missing_value")
 #: Of float32 read at once where nothing else says how much.

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..conventions import InputError
-from ..locking import locked
+from ..errors import InputError
+from ..files import locked
 from ._transport import Answer, Source, StaleError, TransientError, reason_of, source_of
 
 logger = logging.getLogger(__name__)

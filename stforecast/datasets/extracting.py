@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
-from ..conventions import InputError
+from ..errors import InputError
 from .downloads import checksum
 from .sources import MAX_BYTES, MAX_MEMBERS, MAX_RATIO, extract_zip
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from ..conventions import InputError
+from ..errors import InputError
 from ._flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates
 from .joining import some
 from .numpy_files import NpzMember

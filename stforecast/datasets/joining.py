@@ -14,21 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions import (
-    LAT,
-    LON,
-    TIME,
-    VARIABLES,
-    InputError,
-    Meant,
-    canonical_name,
-    canonicalize,
-    find_axes,
-    levels_of,
-    meant,
-    split_level,
-)
-from ._lazy import Joined, Repeated, in_chunks
+from ..conventions.axes import LAT, LON, TIME, find_axes
+from ..conventions.gate import canonicalize
+from ..conventions.variables import VARIABLES, Meant, canonical_name, levels_of, meant, split_level
+from ..errors import InputError
+from .lazy import Joined, Repeated, in_chunks
 from .periods import when
 from .sources import open_parts, stamp
 

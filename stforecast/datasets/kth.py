@@ -23,7 +23,7 @@ from ..errors import InputError
 from ._archives import Member, find_members, first_of
 from .clips import Clip, check_split, clip_dataset
 from .joining import some
-from .pictures import decode_images, decode_video, resize
+from .video import decode_images, decode_video, resize
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def open_kth(
     actions : sequence of str, optional
         Some of boxing, handclapping, handwaving, jogging, running, walking.
     size : (int, int)
-        Height and width to resize to, see :func:`stforecast.datasets.pictures.resize`.
+        Height and width to resize to, see :func:`stforecast.datasets.video.resize`.
     chunks : {"auto"}, None or mapping
         As in :func:`stforecast.datasets.open_weatherbench`.
 

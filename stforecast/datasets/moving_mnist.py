@@ -12,10 +12,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions import TIME, InputError, X, Y
-from ._lazy import LazyArray, as_slice, in_chunks
-from .bouncing import SPLITS, Split, digits_of, find_digits, generate, idx_shape, read_idx
+from ..conventions.axes import TIME, X, Y
+from ..errors import InputError
 from .clips import clip_times
+from .lazy import LazyArray, as_slice, in_chunks
+from .moving_mnist_generator import (
+    SPLITS,
+    Split,
+    digits_of,
+    find_digits,
+    generate,
+    idx_shape,
+    read_idx,
+)
 from .numpy_files import npy_header
 from .sources import stamp
 
@@ -57,7 +66,7 @@ def open_moving_mnist(
         How many; of ``mnist_test_seq.npy`` the first of them. The paper trains on 10,000 new ones
         an epoch: ask for 10,000 times the epochs, and train for one.
     digits, steps, size, seed
-        As in :func:`stforecast.datasets.bouncing.generate`. ``mnist_test_seq.npy`` has its own.
+        As in :func:`stforecast.datasets.moving_mnist_generator.generate`. ``mnist_test_seq.npy`` has its own.
     chunks : {"auto"}, None or mapping
         As in :func:`stforecast.datasets.open_weatherbench`; ``"auto"`` cuts between sequences.
 

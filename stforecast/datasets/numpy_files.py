@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..conventions import InputError
+from ..errors import InputError
 from .joining import some
 from .sources import READ_ERRORS
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions import InputError, time_step
+from ..conventions.times import time_step
+from ..errors import InputError
 
 logger = logging.getLogger(__name__)
 

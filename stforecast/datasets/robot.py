@@ -22,13 +22,13 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from ..conventions import InputError
+from ..errors import InputError
 from ._hdf5 import open_hdf5
 from ._pickled import Array, scan_npy
 from .clips import Clip, check_split, clip_dataset
 from .joining import some
-from .pictures import decode_images, decode_video, resize
 from .sources import existing, stamp
+from .video import decode_images, decode_video, resize
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import xarray as xr
 
-from ..conventions import InputError
+from ..errors import InputError
 from . import _grib
 
 logger = logging.getLogger(__name__)

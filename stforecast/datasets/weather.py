@@ -13,20 +13,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions import (
-    LAT,
-    LON,
-    TIME,
-    VARIABLES,
-    InputError,
-    canonicalize,
-    find_axes,
-    time_gaps,
-    time_step,
-)
+from ..conventions.axes import LAT, LON, TIME, find_axes
+from ..conventions.gate import canonicalize
+from ..conventions.times import time_gaps, time_step
+from ..conventions.variables import VARIABLES
+from ..errors import InputError
 from . import _grib
-from ._finding import FILES, find_sources
 from .cds import EXPVER, merge_streams
+from .finding import FILES, find_sources
 from .joining import open_joined, some
 from .periods import when
 from .sources import is_zarr, open_parts

@@ -1,6 +1,6 @@
 """Networks (B, T, C, H, W) -> (B, T', C', H, W). They know nothing of xarray."""
 
-from ._summary import Summary, summary
+from .cost import Summary, summary
 from .inference import for_inference
 from .openstl import load_openstl
 from .simvp import SimVPv2

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .layers import Conv2d, MetaBlock, fan_out_normal_, wrap
+from .kernels import wrap
+from .layers import Conv2d, MetaBlock, fan_out_normal_
 
 HEADS = 8
 #: Translators whose weights depend on the size of the latent grid.

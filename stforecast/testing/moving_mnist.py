@@ -74,7 +74,7 @@ def write_mnist_test_seq(
     Path
         The file.
     """
-    from ..datasets.bouncing import generate
+    from ..datasets.moving_mnist_generator import generate
 
     directory.mkdir(parents=True, exist_ok=True)
     images = make_digits(40, seed=seed)

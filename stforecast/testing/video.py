@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..datasets.pictures import resize
+from ..datasets.video import resize
 from ._encode import _encode, encode_jpeg, moving_blobs
 
 Clips = Sequence[np.ndarray] | None

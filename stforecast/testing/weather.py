@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions import LAT, LEAD, LON, TIME, VALID, valid_times
+from ..conventions.axes import LAT, LEAD, LON, TIME, VALID
+from ..conventions.times import valid_times
 
 _CELSIUS = 273.15
 

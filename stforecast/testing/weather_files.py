@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from ..conventions import LAT, LON, TIME
+from ..conventions.axes import LAT, LON, TIME
 from .weather import make_weather
 
 _HISTORY = (

@@ -1,0 +1,18 @@
+"""What a forecast must be better than."""
+
+from __future__ import annotations
+
+from .climatology import Climatology, climatology_at
+from .forecasts import baseline_forecasts
+from .persistence import Persistence
+from .regression import LinearRegression
+from .weekly import WeeklyClimatology
+
+__all__ = [
+    "Climatology",
+    "LinearRegression",
+    "Persistence",
+    "WeeklyClimatology",
+    "baseline_forecasts",
+    "climatology_at",
+]

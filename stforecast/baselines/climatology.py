@@ -1,0 +1,399 @@
+"""The two forecasts any model must beat: persistence, and the climatology of the training years.
+
+Both keep the protocol of a window forecaster (``stforecast.forecasting.core.WindowForecaster``), so
+``baseline.predict(ds)`` takes and gives what a trained ``Forecaster`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import gcd
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..conventions.gate import canonicalize
+from ..conventions.times import iso_time, time_blocks, valid_times
+from ..errors import InputError
+from ..forecasting.core import ForecastModel
+from ..task import Task
+
+_DAY = 86_400 * 10**9  # ns
+
+_MOST_A_DAY = 1440  # steps of a minute
+
+_TOLERANCE = 1e-3  # degrees, as in evaluation
+
+
+class Climatology(ForecastModel):
+    """Forecast the mean of the training years at the day of year and time of day.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Dims (hour, dayofyear, latitude, longitude), or (…, y, x): one variable for each of
+        ``task.outputs``. ``hour`` is the time of day in hours UTC (fractions for steps below an
+        hour), ``dayofyear`` runs from 1 to 366. The climatologies published with WeatherBench 2
+        have this form; dimensions may come in any order, latitudes in any direction.
+    task : Task
+        What is forecast.
+
+    Raises
+    ------
+    InputError
+        If a dimension or a variable is missing.
+    """
+
+    def __init__(self, dataset: xr.Dataset, task: Task) -> None:
+        self.dataset = conform(dataset, task.outputs)
+        self.task = task
+
+    @classmethod
+    def fit(cls, ds: Any, task: Task, *, window_days: int = 61) -> Climatology:
+        """Average history by day of year and time of day, smoothed over neighbouring days.
+
+        The method is WeatherBench 2's (``weatherbench2/utils.py``: ``create_window_weights``,
+        ``compute_rolling_stat``, ``compute_hourly_stat``):
+
+        1. All years are averaged for each day of year and time of day. In a year without a day
+           366 its day 365 stands in, if any other year has a day 366.
+        2. With h = (n - 1) / 2 for n = `window_days`, a bin becomes the mean of the days d - h to
+           d + h, wrapped around the year, with the triangular weights
+           ``[linspace(0, 1, h + 1), linspace(1, 0, h + 1)[1:]]`` divided by their mean (so the
+           outermost days count nothing), over the days that have data.
+
+        It is equal to theirs for complete years. Years are averaged first, so that a day seen
+        more often does not outweigh its neighbours where years are incomplete. Where no year has
+        a day 366 (or a calendar has no such day) the year wraps at its own last day, and days up
+        to 366 are copies of that one.
+
+        Parameters
+        ----------
+        ds : xarray.Dataset
+            History, of the training period only: no period is selected here. Gaps are allowed.
+            Data of dask are read block by block, and the sums need
+            8 bytes x 366 x (steps in a day) x (grid points): 144 MB for hourly 32 x 64.
+        task : Task
+            Gives the variables and the time step, hence the times of day (6-hourly: 0, 6, 12,
+            18 h). A step that does not divide the day is taken at their greatest common divisor.
+        window_days : int
+            Odd number of days, at least 3 (which averages years and does not smooth).
+
+        Returns
+        -------
+        Climatology
+            Its ``dataset`` is float32; the attributes record period and method.
+
+        Raises
+        ------
+        InputError
+            If a bin has no data in its whole window, times do not keep to the time step, or data
+            are not finite. Points that are NaN at *all* times (land, in data of the sea surface)
+            stay NaN. With ``Task(nan="mask")`` others may be NaN at times: their means are over
+            the rest, NaN where there is none in the whole window.
+        """
+        if window_days % 2 == 0 or not 3 <= window_days <= 365:
+            raise InputError(f"window_days must be odd, from 3 to 365, found {window_days}")
+        canonical, _ = canonicalize(ds, task.outputs)
+        time = canonical["time"].values
+        year, day, clock = _calendar(time)
+        bins = gcd(int(task.step.astype("int64")), _DAY)
+        if _DAY // bins > _MOST_A_DAY:
+            raise InputError(
+                f"a climatology tells the hour and the day of the year, which a time step of "
+                f"{task.timestep} would split into {_DAY // bins:,} parts a day; at most "
+                f"{_MOST_A_DAY:,} are of use. For clips, compare with Persistence"
+            )
+        phases = np.unique(clock % bins)
+        if len(phases) > 1:
+            raise InputError(
+                f"the data do not keep to the task's time step of {task.timestep}: for one, "
+                f"{time[np.argmax(clock % bins != clock[0] % bins)]} does not lie on the steps "
+                f"from {time[0]}; ds.isel(time=slice(None, None, n)) takes every nth step"
+            )
+        slot = clock // bins
+        hours = (phases[0] + bins * np.arange(_DAY // bins)) / (_DAY / 24)
+        lengths = _year_lengths(time, year)
+        # Whether the year wraps after 366 days or earlier: see 1. above.
+        cycle = 366 if np.any(day == 366) else min(365, max(lengths.values()))
+
+        variables = {}
+        for name in task.outputs:
+            array = canonical[name]
+            mean, count = _daily_means(
+                array, year, day, slot, len(hours), lengths, masked=task.nan == "mask"
+            )
+            smooth = _smooth(mean[:, :cycle], count[:, :cycle], window_days, hours)
+            tail = np.repeat(smooth[:, -1:], 366 - cycle, axis=1)
+            variables[name] = (
+                ("hour", "dayofyear", *array.dims[1:]),
+                np.concatenate([smooth, tail], axis=1),
+                dict(array.attrs),
+            )
+        whole = np.all(hours == np.round(hours))
+        coords: dict[str, Any] = {
+            "hour": (
+                "hour",
+                hours.astype(int) if whole else hours,
+                {"long_name": "hour of day, UTC"},
+            ),
+            "dayofyear": ("dayofyear", np.arange(1, 367), {"long_name": "day of year"}),
+        }
+        coords |= {str(d): canonical[d] for d in array.dims[1:] if d in canonical.coords}
+        attrs = {
+            "title": "climatology by day of year and hour of day",
+            "climatology_period": f"{iso_time(time[0])}/{iso_time(time[-1])}",
+            "climatology_years": len(lengths),
+            "climatology_method": f"years averaged, then a triangular window of {window_days} days "
+            "(as WeatherBench 2)",
+            "window_days": window_days,
+            "timestep": task.timestep,
+        }
+        return cls(xr.Dataset(variables, coords, attrs), task)
+
+    def at(self, valid_time: Any) -> xr.Dataset:
+        """Look up the climatology at any times.
+
+        Parameters
+        ----------
+        valid_time : xarray.DataArray or array-like
+            ``datetime64`` or cftime, of any shape. Arrays without names get the dim ``time``
+            (or ``time, prediction_timedelta`` where there are two dims).
+
+        Returns
+        -------
+        xarray.Dataset
+            Dims (those of `valid_time`, latitude, longitude), with the coordinate `valid_time`.
+        """
+        return climatology_at(self.dataset, valid_time)
+
+    def forecast(
+        self,
+        inputs: np.ndarray,
+        init_time: np.ndarray,
+        steps: int,
+        *,
+        latitude: np.ndarray | None = None,
+        longitude: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Look up the climatology at the times forecast.
+
+        Parameters
+        ----------
+        inputs : numpy.ndarray of shape (B, T, C, H, W)
+            Only its H and W matter.
+        init_time : numpy.ndarray of shape (B,)
+            Times of the last input step, ``datetime64`` or cftime.
+        steps : int
+            Number of steps of ``task.timestep``.
+        latitude, longitude : array-like, optional
+            Grid of the input in canonical order; must be the climatology's to 0.001 degrees.
+
+        Returns
+        -------
+        numpy.ndarray of shape (B, steps, C', H, W), float32
+            Channels in the order of ``task.outputs``.
+        """
+        for name, values in (("latitude", latitude), ("longitude", longitude)):
+            if values is None or name not in self.dataset.coords:
+                continue
+            own, given = self.dataset[name].values, np.asarray(values)
+            if given.shape != own.shape or np.max(np.abs(given - own)) > _TOLERANCE:
+                raise InputError(
+                    f"the climatology's {name} is not that of the input: {own.size} points from "
+                    f"{own[0]:g} to {own[-1]:g}, found {given.size} from {given[0]:g} to "
+                    f"{given[-1]:g}; fit a climatology on this grid"
+                )
+        found = self.at(valid_times(init_time, self.task.lead_times(steps)))
+        out = np.stack([found[name].values for name in self.task.outputs], axis=2)
+        if out.shape[-2:] != np.shape(inputs)[-2:]:
+            raise InputError(
+                f"the climatology's grid is {out.shape[-2:]}, that of the input "
+                f"{np.shape(inputs)[-2:]}; fit a climatology on this grid"
+            )
+        return out.astype(np.float32, copy=False)
+
+
+def conform(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
+    """Bring a climatology's names, order of dims, latitudes and longitudes in canonical form.
+
+    The gate (:func:`stforecast.conventions.canonicalize`) is for arrays with a time; this is for
+    those with (hour, dayofyear) in its place.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As for :class:`Climatology`.
+    variables : sequence of str
+        Canonical names of those to keep.
+
+    Raises
+    ------
+    InputError
+        If a dimension or a variable is missing.
+    """
+    missing = {"hour", "dayofyear"} - set(dataset.dims)
+    if missing:
+        raise InputError(
+            "a climatology has dims (hour, dayofyear, latitude, longitude), or (..., y, x) in "
+            f"place of the last two; found {tuple(dataset.dims)}"
+        )
+    dataset = dataset.sortby(["hour", "dayofyear"])
+    # To the gate a climatology is a forecast: of the hours (as lead times) from every day. The
+    # leads are just numbers, from 1 h: the gate takes a lead time of 0 for no forecast at all.
+    days = np.datetime64("1999-12-31", "ns") + dataset["dayofyear"].values * np.timedelta64(1, "D")
+    leads = np.arange(1, dataset.sizes["hour"] + 1) * np.timedelta64(1, "h").astype("m8[ns]")
+    names = {"dayofyear": "time", "hour": "prediction_timedelta"}
+    as_forecast = dataset.rename(names).assign_coords(time=days, prediction_timedelta=leads)
+    out, _ = canonicalize(as_forecast, variables)
+    out = out.drop_vars("valid_time").rename({v: k for k, v in names.items()})
+    out = out.assign_coords({k: dataset[k].variable for k in names})
+    return out.transpose("hour", "dayofyear", ...)
+
+
+def climatology_at(dataset: xr.Dataset, valid_time: Any) -> xr.Dataset:
+    """Look up a Dataset with dims (hour, dayofyear, …) at any times.
+
+    Day 366 of a data set that ends with day 365 is that day.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Climatology as :class:`Climatology` holds it.
+    valid_time : xarray.DataArray or array-like
+        As for :meth:`Climatology.at`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims (those of `valid_time`, latitude, longitude).
+
+    Raises
+    ------
+    InputError
+        If the climatology does not have a time of day that is asked for.
+    """
+    if not isinstance(valid_time, xr.DataArray):
+        values = np.asarray(valid_time)
+        valid_time = xr.DataArray(values, dims=("time", "prediction_timedelta")[: values.ndim])
+    times = valid_time.values
+    _, day, clock = _calendar(times.ravel())
+    own = np.round(dataset["hour"].values * (_DAY / 24)).astype(np.int64)
+    slot = np.searchsorted(own, clock).clip(max=own.size - 1)
+    if np.any(own[slot] != clock):
+        first = times.ravel()[np.argmax(own[slot] != clock)]
+        raise InputError(
+            f"the climatology has the hours {dataset['hour'].values.tolist()}, "
+            f"which do not include that of {first}; fit it with the time step of the forecast"
+        )
+    days = dataset["dayofyear"].values
+    index = np.searchsorted(days, day).clip(max=days.size - 1)
+    found = dataset.isel(
+        hour=xr.DataArray(slot.reshape(times.shape), dims=valid_time.dims),
+        dayofyear=xr.DataArray(index.reshape(times.shape), dims=valid_time.dims),
+    )
+    found = found.drop_vars(["hour", "dayofyear"]).transpose(*valid_time.dims, ...)
+    return found.assign_coords(valid_time=(valid_time.dims, times))
+
+
+def _calendar(time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Year, day of year (from 1) and nanoseconds since midnight of (N,) times."""
+    if time.dtype == object:
+        parts = [
+            (t.year, t.dayofyr, (t.hour * 60 + t.minute) * 60 + t.second, t.microsecond)
+            for t in time
+        ]
+        year, day, second, micro = np.array(parts, dtype=np.int64).reshape(-1, 4).T
+        return year, day, second * 10**9 + micro * 1000
+    index = pd.DatetimeIndex(time)
+    clock = (time - time.astype("datetime64[D]")).astype("timedelta64[ns]").astype(np.int64)
+    return index.year.to_numpy(), index.day_of_year.to_numpy(), clock
+
+
+def _year_lengths(time: np.ndarray, year: np.ndarray) -> dict[int, int]:
+    """Days in each year that occurs, in the calendar of `time`."""
+    years, first = np.unique(year, return_index=True)
+    if time.dtype != object:
+        leap = pd.DatetimeIndex(time[first]).is_leap_year
+        return dict(zip(years.tolist(), np.where(leap, 366, 365).tolist(), strict=True))
+    last = {i: 30 if time[i].calendar == "360_day" else 31 for i in first}
+    return {
+        int(y): int(time[i].replace(month=12, day=last[i]).dayofyr)
+        for y, i in zip(years, first, strict=True)
+    }
+
+
+def _daily_means(
+    array: xr.DataArray,
+    year: np.ndarray,
+    day: np.ndarray,
+    slot: np.ndarray,
+    slots: int,
+    lengths: dict[int, int],
+    *,
+    masked: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means over years (slots, 366, H, W) in float64, and how many values each has.
+
+    The numbers are (slots, 366, 1, 1), or if `masked`, with NaN left out, those of every point.
+    """
+    total = np.zeros((slots * 366, *array.shape[1:]))
+    count = np.zeros((slots * 366, *(array.shape[1:] if masked else (1, 1))), dtype=np.int32)
+    never: np.ndarray | None = None  # where all values are NaN
+    for block in time_blocks(array):
+        values = array.isel(time=block).values
+        bad = ~np.isfinite(values)
+        if never is None:
+            never = np.isnan(values).all(axis=0)
+        wrong = np.isinf(values) if masked else bad != never
+        if np.any(wrong):
+            step, *_ = np.argwhere(wrong)[0]
+            raise InputError(
+                f"{array.name} is NaN or infinite at some times only: first at "
+                f"{array['time'].values[block][step]}, {np.count_nonzero(wrong)} values "
+                "there and near; fill or drop them (points that are NaN at all times may stay), or "
+                "say that NaN are missing: Task(..., nan='mask')"
+            )
+        present = ~bad if masked else np.ones((len(values), 1, 1), dtype=bool)
+        values = np.where(bad, 0, values) if masked else values
+        # In one year a bin occurs once, so plain indexed addition is right, and fast.
+        for y in np.unique(year[block]):
+            at = np.flatnonzero(year[block] == y)
+            index = slot[block][at] * 366 + day[block][at] - 1
+            total[index] += values[at]
+            count[index] += present[at]
+            if lengths[int(y)] < 366:  # day 365 stands in for the missing 366
+                last = day[block][at] == 365
+                total[index[last] + 1] += values[at[last]]
+                count[index[last] + 1] += present[at[last]]
+    total /= np.maximum(count, 1)
+    return total.reshape(slots, 366, *array.shape[1:]), count.reshape(slots, 366, *count.shape[1:])
+
+
+def _smooth(mean: np.ndarray, count: np.ndarray, window_days: int, hours: np.ndarray) -> np.ndarray:
+    """Triangular window over the days, wrapped: (slots, days, H, W) to the same in float32."""
+    days, half = mean.shape[1], window_days // 2
+    window = np.concatenate([np.linspace(0, 1, half + 1), np.linspace(1, 0, half + 1)[1:]])
+    window /= window.mean()
+    matrix = np.zeros((days, days))
+    here = np.arange(days)
+    for offset, weight in zip(range(-half, half + 1), window, strict=True):
+        matrix[here, (here + offset) % days] += weight
+    norm = (count > 0).any(axis=(2, 3)) @ matrix.T
+    if np.any(norm == 0):
+        slot, day = np.argwhere(norm == 0)[0]
+        raise InputError(
+            f"no data within {half - 1} days of day {day + 1} of the year at {hours[slot]:g} h "
+            f"(and for {np.count_nonzero(norm == 0)} of {norm.size} days and hours in all): a "
+            "climatology needs data through the whole year at every time of day; give a longer "
+            "period, or a task with the time step of the data"
+        )
+    out = np.empty(mean.shape, dtype=np.float32)
+    for slot in range(mean.shape[0]):  # by hour, so that no second array of that size is needed
+        seen = matrix @ (count[slot] > 0).reshape(days, -1)
+        with np.errstate(invalid="ignore"):  # 0 / 0: a point that is masked through the window
+            flat = matrix @ mean[slot].reshape(days, -1) / seen
+        out[slot] = flat.reshape(mean.shape[1:])
+    return out

@@ -1,0 +1,223 @@
+"""The climatology of traffic: the mean of the training weeks at the time of the week."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..conventions.gate import canonicalize
+from ..conventions.times import iso_time, time_blocks, valid_times
+from ..errors import InputError
+from ..files import replacing
+from ..forecasting.core import ForecastModel
+from ..task import Task
+
+if TYPE_CHECKING:
+    from ..task import WindowForecaster
+
+_WEEK = 7 * 86_400 * 10**9  # ns
+_MONDAY = np.datetime64("1970-01-05", "ns")
+
+
+class WeeklyClimatology(ForecastModel):
+    """Forecast the mean of the training weeks at the day of the week and the time of day.
+
+    It has the protocol of :class:`stforecast.Climatology`, so it is a baseline beside it. What a
+    flow differs by from its usual week is an easier thing to learn than the flow: :meth:`anomalies`
+    gives that, and :meth:`around` makes a forecaster of it one of flows.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Dims (week_hour, y, x): one variable for each of ``task.outputs``. ``week_hour`` counts
+        hours (with fractions) from Monday 00:00, in the time of the data. ``weeks`` (week_hour)
+        says how many each mean is of.
+    task : Task
+        What is forecast.
+
+    Examples
+    --------
+    >>> import pandas as pd, xarray as xr
+    >>> from stforecast.testing.flow import make_flow
+    >>> times = pd.date_range("2016-01-01", periods=21 * 48, freq="30min")
+    >>> flow = xr.Dataset({"inflow": (("time", "y", "x"), make_flow(times, (3, 4))[:, 0])})
+    >>> flow = flow.assign_coords(time=times)
+    >>> usual = WeeklyClimatology.fit(flow, Task("inflow", 4, 4, "30min"))
+    >>> usual.dataset.sizes["week_hour"] == 7 * 48
+    True
+    """
+
+    def __init__(self, dataset: xr.Dataset, task: Task) -> None:
+        missing = [n for n in ("week_hour", "weeks", *task.outputs) if n not in dataset.variables]
+        if missing:
+            raise InputError(f"a weekly climatology has no {missing}, found {list(dataset)}")
+        self.dataset = dataset.sortby("week_hour")
+        self.task = task
+
+    @classmethod
+    def fit(cls, ds: Any, task: Task) -> WeeklyClimatology:
+        """Average history by the time of the week.
+
+        Parameters
+        ----------
+        ds : xarray.Dataset
+            History, of the training period only: no period is selected here. Gaps are allowed.
+        task : Task
+            Gives the variables.
+
+        Returns
+        -------
+        WeeklyClimatology
+            float32; times of the week without data are not in it.
+
+        Raises
+        ------
+        InputError
+            If times are not ``datetime64``, or data are not finite.
+        """
+        canonical, _ = canonicalize(ds, task.outputs)
+        time = canonical["time"].values
+        slots, index, weeks = np.unique(
+            _since_monday(time), return_inverse=True, return_counts=True
+        )
+        variables: dict[str, Any] = {}
+        for name in task.outputs:
+            array = canonical[name]
+            total = np.zeros((len(slots), *array.shape[1:]))
+            for block in time_blocks(array):
+                np.add.at(total, index[block], array.isel(time=block).values)
+            if not np.isfinite(total).all():
+                raise InputError(f"{name} is NaN or infinite at some times: fill or drop them")
+            mean = (total / weeks[:, None, None]).astype(np.float32)
+            variables[name] = (("week_hour", *array.dims[1:]), mean, dict(array.attrs))
+        variables["weeks"] = ("week_hour", weeks, {"long_name": "weeks in the mean"})
+        hours = {"long_name": "hours since Monday 00:00", "units": "h"}
+        coords: dict[str, Any] = {"week_hour": ("week_hour", slots / 3.6e12, hours)}
+        coords |= {str(d): canonical[d] for d in array.dims[1:] if d in canonical.coords}
+        attrs = {
+            "title": "climatology by time of the week",
+            "climatology_period": f"{iso_time(time[0])}/{iso_time(time[-1])}",
+        }
+        return cls(xr.Dataset(variables, coords, attrs), task)
+
+    def at(self, valid_time: Any) -> xr.Dataset:
+        """Look up the climatology at any times.
+
+        Parameters
+        ----------
+        valid_time : xarray.DataArray or array-like of datetime64
+            Of one dim, ``time``, or two, ``(time, prediction_timedelta)``, unless it is labelled.
+
+        Returns
+        -------
+        xarray.Dataset
+            Dims (those of `valid_time`, y, x), with the coordinate `valid_time`.
+
+        Raises
+        ------
+        InputError
+            If the training period had nothing at one of these times of the week.
+        """
+        if not isinstance(valid_time, xr.DataArray):
+            values = np.asarray(valid_time)
+            valid_time = xr.DataArray(values, dims=("time", "prediction_timedelta")[: values.ndim])
+        own = np.round(self.dataset["week_hour"].values * 3.6e12).astype(np.int64)
+        wanted = _since_monday(valid_time.values)
+        index = np.searchsorted(own, wanted).clip(max=own.size - 1)
+        if np.any(own[index] != wanted):
+            first = pd.Timestamp(valid_time.values[own[index] != wanted].ravel()[0])
+            raise InputError(
+                f"the training period has no data on a {first.day_name()} at {first:%H:%M}, which "
+                "is asked for: give a longer one"
+            )
+        found = self.dataset.isel(week_hour=xr.DataArray(index, dims=valid_time.dims))
+        found = found.drop_vars(["week_hour"]).transpose(*valid_time.dims, ...)
+        return found.assign_coords(valid_time=(valid_time.dims, valid_time.values))
+
+    def forecast(
+        self, inputs: np.ndarray, init_time: np.ndarray, steps: int, **grid: Any
+    ) -> np.ndarray:
+        """Look up the climatology at the times forecast; see :meth:`Climatology.forecast`."""
+        found = self.at(valid_times(init_time, self.task.lead_times(steps)))
+        out = np.stack([found[name].values for name in self.task.outputs], axis=2)
+        if out.shape[-2:] != np.shape(inputs)[-2:]:
+            raise InputError(
+                f"the climatology's grid is {out.shape[-2:]}, that of the input "
+                f"{np.shape(inputs)[-2:]}; fit a climatology on this grid"
+            )
+        return out
+
+    def anomalies(self, ds: xr.Dataset, *, trained_on: bool = False) -> xr.Dataset:
+        """Subtract the climatology from a history.
+
+        Parameters
+        ----------
+        ds : xarray.Dataset
+            Canonical, with ``task.outputs``; other variables stay as they are.
+        trained_on : bool
+            `ds` is what the climatology was fitted to. Its own week then counts in the mean that is
+            subtracted, and makes anomalies too small by (n - 1) / n for a mean of n weeks; this
+            undoes it, so that they are what they would be in a week that was not there.
+
+        Returns
+        -------
+        xarray.Dataset
+        """
+        usual = self.at(ds["time"]).drop_vars("valid_time")
+        factor = (usual["weeks"] / (usual["weeks"] - 1).clip(1)).astype(np.float32)
+        out = ds.copy()
+        for name in self.task.outputs:
+            anomaly = ds[name] - usual[name]
+            out[name] = (anomaly * factor if trained_on else anomaly).assign_attrs(ds[name].attrs)
+        return out
+
+    def around(self, forecaster: WindowForecaster) -> WindowForecaster:
+        """Make a forecaster of anomalies one of flows.
+
+        It subtracts the climatology from what it is given, and adds it to what `forecaster` makes
+        of that, at the valid times.
+
+        Parameters
+        ----------
+        forecaster : Forecaster or baseline
+            Of the same variables, which are its inputs and its targets.
+        """
+        return _Around(self, forecaster)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the Dataset as netCDF; ``WeeklyClimatology(xr.open_dataset(path), task)`` reads."""
+        with replacing(path) as part:
+            self.dataset.to_netcdf(part, engine="netcdf4")
+
+
+class _Around:
+    def __init__(self, usual: WeeklyClimatology, forecaster: WindowForecaster) -> None:
+        if not tuple(forecaster.task.variables) == forecaster.task.outputs == usual.task.outputs:
+            raise InputError(
+                f"a forecaster of anomalies of {', '.join(usual.task.outputs)} takes these and "
+                f"forecasts these, found {forecaster.task}"
+            )
+        self.usual, self.forecaster, self.task = usual, forecaster, forecaster.task
+
+    def forecast(
+        self, inputs: np.ndarray, init_time: np.ndarray, steps: int, **grid: Any
+    ) -> np.ndarray:
+        before = self.task.step * np.arange(1 - self.task.input_steps, 1)
+        anomalies = inputs - self._at(init_time[:, None] + before)
+        made = self.forecaster.forecast(anomalies, init_time, steps, **grid)
+        return made + self._at(valid_times(init_time, self.task.lead_times(steps)))
+
+    def _at(self, times: np.ndarray) -> np.ndarray:
+        found = self.usual.at(times)
+        return np.stack([found[name].values for name in self.task.outputs], axis=2)
+
+
+def _since_monday(time: np.ndarray) -> np.ndarray:
+    """Nanoseconds since Monday 00:00."""
+    if time.dtype.kind != "M":
+        raise InputError("a weekly climatology needs dates of the ordinary calendar (datetime64)")
+    return (time.astype("datetime64[ns]") - _MONDAY).astype(np.int64) % _WEEK

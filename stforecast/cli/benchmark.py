@@ -1,0 +1,237 @@
+"""What the pipelines of the benchmarks share: options, training, scores."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import xarray as xr
+
+from ..forecasting.writing import write_forecast
+from .run import OnlyHelped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..forecasting.forecaster import Forecaster
+    from ..task import Task, WindowForecaster
+    from ..training.config import TrainConfig
+
+
+@dataclass(kw_only=True)
+class Training:
+    """What all pipelines that train can be told; each adds what is its own."""
+
+    output: Path = Path("runs")
+    """Where results go. A run that was stopped goes on from its last checkpoint there."""
+    steps: int | None = None
+    """Optimiser steps, in place of the preset's epochs or steps."""
+    batch_size: int | None = None
+    """Windows in a step, of all processes together; the preset's unless given."""
+    learning_rate: float | Literal["auto"] | None = None
+    """Peak learning rate; the preset's unless given. auto: the best of the paper's grid on the
+    validation period, by a short run of each."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic. auto: bf16 where the device has instructions for it."""
+    accumulate: int = 1
+    """Passes that a step's windows are cut into, where they need too much memory at once."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient."""
+    ema: float | None = None
+    """Decay of an average of the weights, 0.999 say, which is validated and saved instead."""
+    patience: int | None = None
+    """Validations without a better score after which training ends."""
+    minutes: float | None = None
+    """Budget of this call: training ends with a checkpoint, and the same command goes on."""
+    init: Path | None = None
+    """The bundle of a trained model to start from."""
+    trials: int = 1
+    """Runs with seeds of their own; mean and deviation of their scores are printed."""
+    seed: int = 0
+    """Initial weights, order of the windows."""
+    device: str | None = None
+    """Where to compute: cpu, cuda. A GPU if there is one."""
+
+    def config(self, **recipe: Any) -> TrainConfig:
+        """The preset's settings, and these where they are given."""
+        from ..training.config import TrainConfig
+
+        names = ("steps", "batch_size", "learning_rate", "clip_norm", "ema", "patience", "minutes")
+        given = {n: getattr(self, n) for n in (*names, "precision", "accumulate", "seed", "device")}
+        if self.learning_rate == "auto":
+            del given["learning_rate"]
+        return TrainConfig(**recipe | {k: v for k, v in given.items() if v is not None})
+
+
+def clip_to_unit(ds: xr.Dataset) -> xr.Dataset:
+    """Clip to [0, 1], as the published scores of video do before anything else."""
+    return ds.clip(0, 1, keep_attrs=True)
+
+
+def train(
+    parts: Mapping[str, xr.Dataset],
+    task: Task,
+    network: Callable[[], Any],
+    config: TrainConfig,
+    options: Training,
+    **more: Any,
+) -> Forecaster:
+    """Train as the options of a pipeline say, and save the bundle.
+
+    Writes ``run/`` (a stopped run goes on from there), ``model/`` (a bundle) and, where the
+    learning rate is looked for, ``learning_rate/`` and ``learning_rate.csv``. The program ends here
+    where a budget of minutes did, and in all processes of ``torchrun`` but the first.
+
+    Parameters
+    ----------
+    parts : mapping
+        Data sets ``"train"`` and ``"valid"``.
+    task : Task
+    network : callable
+        Makes the network.
+    config : TrainConfig
+        From :meth:`Training.config`.
+    options : Training
+    **more
+        For :func:`stforecast.fit`.
+
+    Returns
+    -------
+    Forecaster
+    """
+    from ..files import replacing
+    from ..training.distributed import is_main
+    from ..training.fit import fit
+    from ..training.tuning import find_learning_rate
+
+    more |= {"init": options.init}
+    if options.learning_rate == "auto":
+        began = time.monotonic()
+        table = find_learning_rate(
+            parts["train"],
+            task,
+            valid=parts["valid"],
+            model=network,
+            config=config,
+            steps=max(1, min(200, (config.steps or 1000) // 5)),
+            run_dir=options.output / "learning_rate",
+            **more,
+        )
+        config = replace(config, learning_rate=table.attrs["best"])
+        if config.minutes is not None:  # what is left of them
+            spent = (time.monotonic() - began) / 60
+            config = replace(config, minutes=max(config.minutes - spent, 1e-6))
+        if is_main():
+            with replacing(options.output / "learning_rate.csv") as path:
+                table.to_csv(path)
+            sys.stdout.write(f"{table.to_string()}\nlearning rate: {config.learning_rate:g}\n\n")
+    forecaster = fit(
+        parts["train"],
+        task,
+        model=network,
+        config=config,
+        valid=parts["valid"],
+        run_dir=options.output / "run",
+        about={"command": shlex.join(["python", *sys.argv])},
+        **more,
+    )
+    stopped = forecaster.training.get("stopped", {})
+    over = stopped.get("why") == "minutes"
+    if not is_main():
+        raise SystemExit(0) if over else OnlyHelped(0)
+    forecaster.save(options.output / "model")
+    if over:
+        sys.stdout.write(
+            f"Stopped after step {stopped['step']} of {stopped['steps']}, as {options.minutes:g} "
+            f"minutes are over; nothing is scored yet. The same command goes on from there.\n"
+            f"The best model so far is in {(options.output / 'model').resolve()}\n"
+        )
+        raise SystemExit(0)
+    return forecaster
+
+
+def train_and_score(
+    benchmark: str,
+    parts: Mapping[str, xr.Dataset],
+    task: Task,
+    network: Callable[[], Any],
+    config: TrainConfig,
+    options: Training,
+    *,
+    metrics: Sequence[str] = ("mse_sum", "mae_sum", "ssim", "psnr"),
+    scored: Callable[[xr.Dataset], xr.Dataset] = clip_to_unit,
+    train_times: Any = None,
+    init_time: Any = None,
+    steps: int | None = None,
+    stride: int = 1,
+    rivals: Callable[[Forecaster], Mapping[str, WindowForecaster]] | None = None,
+) -> pd.DataFrame:
+    """Train, score beside Copying on the test part, and put the published rows beside both.
+
+    Writes what :func:`train` does, ``forecast.zarr``, ``scores.nc`` and ``scores.csv``.
+
+    Parameters
+    ----------
+    benchmark : str
+        Which published table, by its name in :func:`stforecast.evaluation.benchmark_table`.
+    parts : mapping
+        Canonical data sets: ``"train"``, ``"valid"`` (chooses the best weights), ``"test"`` (scored
+        once, at the end).
+    task : Task
+    network : callable
+        Makes the network.
+    config : TrainConfig
+    options : Training
+    metrics : sequence of str
+        Those of :func:`stforecast.evaluate`; where the published figures are computed otherwise,
+        their way is added under its own name.
+    scored : callable
+        What is done to forecast and truth before they are scored: they must lie in [0, 1] then.
+    train_times : array of times, optional
+        Train on the windows of these initialisations only. Default: all there are.
+    init_time : array of times, optional
+        Initialisations of the test part to score. Default: all that can be.
+    steps : int, optional
+        Target steps to forecast and score, where the model rolls out past the trained ones.
+    stride : int
+        Score every `stride`-th of these initialisations.
+    rivals : callable, optional
+        Gives models to score as well, by name, for the trained forecaster; "this run" stands in
+        its place.
+
+    Returns
+    -------
+    pandas.DataFrame
+        "this run" and its rivals among the published rows.
+    """
+    from ..baselines.persistence import Persistence
+    from ..evaluation.evaluate import evaluate
+    from ..evaluation.published import benchmark_table
+    from ..evaluation.scorecards import save_scores, scorecard
+    from ..forecasting.predict import predict
+    from ..task import initialisations
+
+    forecaster = train(parts, task, network, config, options, init_time=train_times)
+
+    test, steps = parts["test"], steps or task.target_steps
+    if init_time is None:
+        init_time = initialisations(test, replace(task, target_steps=steps))
+    init_time = init_time[::stride]
+    models: dict[str, WindowForecaster] = {"this run": forecaster, "Copying": Persistence(task)}
+    models |= rivals(forecaster) if rivals else {}
+    forecasts = {n: predict(test, m, init_time=init_time, steps=steps) for n, m in models.items()}
+    store = write_forecast(forecasts["this run"], options.output / "forecast.zarr")
+    names = list(forecasts["this run"].data_vars)  # zarr sorts them
+    forecasts["this run"] = xr.open_zarr(store)[names]
+    truth = scored(test)
+    scores = {
+        name: evaluate(scored(f), truth, metrics=metrics, data_range=1.0, protocol="paper")
+        for name, f in forecasts.items()
+    }
+    save_scores(scorecard(scores), options.output)
+    return benchmark_table(benchmark, scores)

@@ -1,0 +1,28 @@
+"""The gate: anybody's labels to ours, and back."""
+
+from __future__ import annotations
+
+from .axes import is_global
+from .gate import Labels, canonicalize, check, grid_of, restore
+from .grid import area_weights, cell_bounds, grid_weights
+from .regrid import to_grid
+from .times import time_gaps, time_step, valid_times
+from .variables import VARIABLES, canonical_name
+
+__all__ = [
+    "VARIABLES",
+    "Labels",
+    "area_weights",
+    "canonical_name",
+    "canonicalize",
+    "cell_bounds",
+    "check",
+    "grid_of",
+    "grid_weights",
+    "is_global",
+    "restore",
+    "time_gaps",
+    "time_step",
+    "to_grid",
+    "valid_times",
+]

@@ -1,0 +1,251 @@
+"""The dimensions of a caller's arrays: which one is what, and their values in canonical form.
+
+Public names of this module are to be had from :mod:`stforecast.conventions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..errors import InputError
+from .times import canonical_times, is_cftime, times_like
+
+TIME, LEAD, VALID = "time", "prediction_timedelta", "valid_time"
+
+LAT, LON, Y, X = "latitude", "longitude", "y", "x"
+
+DIMS = (TIME, LEAD, LAT, LON, Y, X)  # the canonical order
+
+_NAMES = {
+    TIME: "time valid_time date datetime init_time forecast_reference_time",
+    LEAD: "prediction_timedelta lead_time leadtime step forecast_period",
+    LAT: "latitude lat nav_lat xlat",
+    LON: "longitude lon long nav_lon xlong",
+    Y: "y row rows height nj j rlat south_north grid_latitude projection_y_coordinate",
+    X: "x col column columns width ni i rlon west_east grid_longitude projection_x_coordinate",
+}
+
+_ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
+
+_DEGREES = {
+    f"{degree}{_}{side}": role
+    for role, sides in ((LAT, ("north", "n")), (LON, ("east", "e")))
+    for side in sides
+    for degree in ("degrees", "degree")
+    for _ in ("_", "")
+}
+
+
+def role_of(name: Hashable, variable: xr.Variable | None = None) -> str | None:
+    """Tell which canonical dimension a coordinate describes, if any."""
+    attrs = {} if variable is None else variable.attrs
+    if variable is not None and variable.dtype.kind in "mM":
+        return LEAD if variable.dtype.kind == "m" else TIME
+    if variable is not None and variable.dtype == object and is_cftime(variable.to_numpy()):
+        return TIME
+    standard, axis = attrs.get("standard_name"), attrs.get("axis")
+    if standard in _ROLES:
+        return _ROLES[standard]
+    units = str(attrs.get("units", "")).lower()
+    if units in _DEGREES:
+        return _DEGREES[units]
+    if axis in ("X", "Y") and units.startswith("degree"):
+        return LAT if axis == "Y" else LON
+    return TIME if axis == "T" else _ROLES.get(str(name).lower())
+
+
+def find_axes(ds: xr.Dataset) -> dict[Hashable, tuple[str, Hashable | None]]:
+    """Find what the dimensions of a Dataset are.
+
+    Returns
+    -------
+    dict
+        ``{dimension: (canonical dimension, name of the coordinate with its values or None)}``,
+        without the dimensions that are no canonical one.
+    """
+    found: dict[Hashable, tuple[str, Hashable | None]] = {}
+    for dim in ds.dims:
+        along = [c for c in ds.coords if ds.coords[c].dims == (dim,)]
+        along.sort(key=lambda c: c != dim)
+        roles = [(role, c) for c in along if (role := role_of(c, ds.variables[c]))]
+        roles.sort(key=lambda r: r[0] in (Y, X))  # lat(y) says more than y(y)
+        named = role_of(dim)
+        if roles or named:
+            found[dim] = roles[0] if roles else (str(named), None)
+    return found
+
+
+def scalar(ds: xr.Dataset, role: str) -> Hashable | None:
+    """Name of the scalar coordinate that stands for a time or a lead time."""
+    for name, coord in ds.coords.items():
+        named = coord.ndim == 0 and _ROLES.get(str(name).lower()) == role
+        if named and role_of(name, coord.variable) == role and coord.dtype.kind in "mMO":
+            return name
+    return None
+
+
+def _unit_of_time(units: Any) -> Any:
+    return pd.Timedelta(1, unit=units).as_unit("ns").to_timedelta64()
+
+
+def _lead_times(name: Hashable, variable: xr.Variable) -> np.ndarray:
+    given = np.atleast_1d(variable.to_numpy())
+    units = str(variable.attrs.get("units", "")).lower()
+    if given.dtype.kind in "fiu" and units:  # WeatherBench 2 stores that xarray has not decoded
+        try:
+            return (given * _unit_of_time(units)).astype("timedelta64[ns]")
+        except ValueError:
+            pass
+    if given.dtype.kind != "m":
+        raise InputError(
+            f"lead time '{name}' holds {given.dtype} values with units {units!r}, expected "
+            f"timedelta64: ds.assign_coords({name}=pd.to_timedelta(ds['{name}'], 'h'))"
+        )
+    return given.astype("timedelta64[ns]")
+
+
+def is_global(longitude: np.ndarray) -> bool:
+    """Whether longitudes (degrees, any convention) go round the whole globe, so are periodic."""
+    lon = np.sort(_wrap(longitude))
+    if len(lon) < 2:
+        return False
+    span = float(lon[-1] - lon[0])
+    spacing = span / (len(lon) - 1)
+    return abs(360.0 - span - spacing) < 0.25 * spacing
+
+
+def _wrap(longitude: Any, start: float = 0.0) -> np.ndarray:
+    """Longitudes in [start, start + 360); rounding errors below `start` do not go round."""
+    wrapped = np.mod(np.asarray(longitude, dtype=np.float64) - start, 360.0)
+    return np.where(wrapped > 360.0 - 1e-4, 0.0, wrapped) + start
+
+
+def _longitudes(name: Hashable, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Longitudes ascending without a break, and their positions in what was given."""
+    lon = _wrap(given)
+    order = np.argsort(lon, kind="stable")
+    lon = lon[order]
+    twice = np.flatnonzero(np.diff(lon) < 1e-4)
+    if len(twice):
+        a, b = given[order[twice[0]]], given[order[twice[0] + 1]]
+        raise InputError(
+            f"longitude '{name}' has the same meridian twice ({a:g} and {b:g}): drop one, for a "
+            f"wrap point with ds.isel({name}=slice(None, -1))"
+        )
+    if len(lon) > 1 and not is_global(lon):
+        # A region that crosses Greenwich must not be torn apart: begin after the widest gap.
+        start = (int(np.argmax(np.diff(lon, append=lon[0] + 360))) + 1) % len(lon)
+        if start:
+            order = np.roll(order, -start)
+            lon = np.concatenate([lon[start:] - 360.0, lon[:start]])
+    if len(lon) > 2:
+        spacing = np.diff(lon)
+        deviation = np.abs(spacing - spacing.mean())
+        worst = int(deviation.argmax())
+        if deviation[worst] > 0.1 * spacing.mean():  # what is rounded to decimals is even enough
+            raise InputError(
+                f"longitude '{name}' is not evenly spaced: {spacing[worst]:g} degrees between "
+                f"{lon[worst]:g} and {lon[worst + 1]:g}, elsewhere {np.median(spacing):g}. Fill in "
+                "missing columns, or interpolate to even longitudes"
+            )
+    return lon, order
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One canonical dimension as the caller has it."""
+
+    role: str
+    dim: Hashable | None  # None: a scalar coordinate, without a dimension
+    coord: Hashable | None = None  # name of the coordinate that gives its values
+    variable: xr.Variable | None = None  # that coordinate, as it came
+    values: np.ndarray | None = None  # canonical values
+    order: np.ndarray | None = None  # canonical position -> caller's position; None: the same
+
+    @classmethod
+    def of(cls, role: str, dim: Hashable | None, coord: Hashable | None, ds: xr.Dataset) -> Axis:
+        """Bring one dimension of `ds` into canonical form; refuse what cannot be ordered."""
+        if coord is None and role in (Y, X):
+            return cls(role, dim)
+        if coord is None:
+            raise InputError(
+                f"dimension '{dim}' has no coordinate: expected its values, "
+                f"set with ds.assign_coords({dim}=...)"
+            )
+        variable = ds.variables[coord].to_base_variable()
+        values = given = np.atleast_1d(variable.to_numpy())
+        if given.size == 0:
+            raise InputError(f"dimension '{dim}' has size 0: expected at least one {role}")
+        if role == TIME:
+            values = canonical_times(coord, given)
+        elif role == LEAD:
+            values = _lead_times(coord, variable)
+        elif given.dtype.kind not in "fiu":
+            raise InputError(f"{role} '{coord}' holds {given.dtype} values, expected numbers")
+        elif role in (LAT, LON):
+            values = given.astype(np.float64)
+        missing = pd.isna(values) | (np.isinf(values) if values.dtype.kind == "f" else False)
+        if missing.any():
+            raise InputError(
+                f"coordinate '{coord}' has {missing.sum()} missing values (NaN), expected none: "
+                f"select the others with ds.isel({dim}=ds['{coord}'].notnull())"
+            )
+        if role in (Y, X):
+            return cls(role, dim, coord, variable, values)
+        if role == LON:
+            values, order = _longitudes(coord, values)
+        else:
+            order = np.argsort(values, kind="stable")
+            values = values[order]
+        twice = np.flatnonzero(values[1:] == values[:-1])
+        if len(twice):
+            raise InputError(
+                f"{role} '{coord}' has {len(twice)} duplicated values, the first is "
+                f"{values[twice[0]]}: drop them with ds.drop_duplicates('{dim}')"
+            )
+        if role == LAT and np.abs(values).max() > 90.001:
+            raise InputError(
+                f"latitude '{coord}' goes from {values[0]:g} to {values[-1]:g}, expected -90 to "
+                "90: are latitude and longitude exchanged, or in other units?"
+            )
+        same = bool((order == np.arange(len(order))).all())
+        return cls(role, dim, coord, variable, values, None if same else order)
+
+    @property
+    def inverse(self) -> np.ndarray | None:
+        """Caller's position -> canonical position; None: the same."""
+        return None if self.order is None else np.argsort(self.order)
+
+    def has(self, values: np.ndarray | None) -> bool:
+        """Whether `values` are the canonical values of this axis, but for rounding."""
+        if values is None or self.values is None:
+            return values is self.values
+        if values.shape != self.values.shape:
+            return False
+        if values.dtype.kind == "f":
+            return bool(np.allclose(values, self.values, rtol=0, atol=1e-5))
+        return bool((values == self.values).all())
+
+    def in_convention(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Write other canonical values in the caller's convention; their order in it."""
+        assert self.variable is not None
+        given = np.atleast_1d(self.variable.to_numpy())
+        order = None
+        if self.role == TIME:
+            return times_like(values, given), None
+        if self.role == LEAD and given.dtype.kind != "m":
+            values = values / _unit_of_time(str(self.variable.attrs["units"]).lower())
+        if self.role == LON:
+            low, high = float(given.min()), float(given.max())
+            start = 0.0 if low >= 0 and high < 360 else -180.0 if high < 180 else low
+            values = _wrap(values, start)
+        if self.role in (LAT, LON):
+            order = np.argsort(values, kind="stable")[:: -1 if given[0] > given[-1] else 1]
+            values = values[order]
+        return values.astype(given.dtype), order

@@ -1,0 +1,30 @@
+from .addresses import download as download
+from .clips import as_samples as as_samples
+from .clips import protocol_times as protocol_times
+from .content import fingerprint as fingerprint
+from .describe import Description as Description
+from .describe import describe as describe
+from .downloads import fetch as fetch
+from .extracting import extract as extract
+from .flow import FlowScale as FlowScale
+from .flow import open_nyc_flow as open_nyc_flow
+from .flow import open_taxibj as open_taxibj
+from .forcings import add_inputs as add_inputs
+from .kitti_caltech import open_caltech as open_caltech
+from .kitti_caltech import open_kitti as open_kitti
+from .kth import open_kth as open_kth
+from .moving_mnist import open_moving_mnist as open_moving_mnist
+from .periods import select_period as select_period
+from .periods import split as split
+from .prepare import open_prepared as open_prepared
+from .prepare import prepare as prepare
+from .prepare import statistics as statistics
+from .robot import open_bridgedata as open_bridgedata
+from .robot import open_robonet as open_robonet
+from .weather import open_era5 as open_era5
+from .weather import open_grid as open_grid
+from .weather import open_ncep as open_ncep
+from .weather import open_sample as open_sample
+from .weather import open_weatherbench as open_weatherbench
+
+__all__: list[str]

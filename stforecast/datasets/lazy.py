@@ -1,0 +1,187 @@
+"""Arrays that are read when they are used: what they share, those made of others, their chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from ..conventions.axes import TIME
+from ..errors import InputError
+from .sources import is_read_error
+
+_CHUNK_BYTES = 16 * 2**20  # of float32: small enough for a few at once, large enough for dask
+
+
+class LazyArray(BackendArray):
+    """An array of which :meth:`_read` reads a part; it has `shape` and `dtype`.
+
+    It is asked for slices with a positive step or lists of indices along each axis, and for slices
+    only where `support` says so.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    support = indexing.IndexingSupport.OUTER
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, self.support, self._at)
+
+    def _at(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Read; an integer is a slice of one, and takes its axis away."""
+        single = tuple(i for i, k in enumerate(key) if isinstance(k, (int, np.integer)))
+        whole = list(key)
+        for axis in single:
+            place = int(key[axis]) % self.shape[axis]
+            whole[axis] = slice(place, place + 1)
+        return self._read(tuple(whole)).squeeze(single)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        raise NotImplementedError
+
+    def variable(
+        self, dims: Sequence[Hashable], attrs: Any = None, encoding: Any = None
+    ) -> xr.Variable:
+        """Give a variable that is read when it is used."""
+        return xr.Variable(dims, indexing.LazilyIndexedArray(self), attrs, encoding)
+
+
+class Joined(LazyArray):
+    """A variable in several files, joined along one dimension and read when used.
+
+    Errors while reading name the file.
+    """
+
+    def __init__(self, name: Hashable, pieces: Sequence[tuple[str, xr.Variable]], axis: int | None):
+        first = pieces[0][1]
+        self.name, self.pieces, self.axis = name, list(pieces), axis
+        self.dtype = np.result_type(*(v.dtype for _, v in pieces))
+        self.shape = first.shape
+        if axis is not None:
+            self.ends = np.cumsum([v.shape[axis] for _, v in pieces])
+            self.shape = (*first.shape[:axis], int(self.ends[-1]), *first.shape[axis + 1 :])
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        axis = self.axis
+        if axis is None:
+            return self._piece(0, key)
+        owner, local = locate(self.ends, key[axis])
+        read = []
+        for run in np.split(np.arange(len(local)), np.flatnonzero(np.diff(owner)) + 1):
+            piece = int(owner[run[0]]) if len(run) else 0
+            read.append(self._piece(piece, (*key[:axis], as_slice(local[run]), *key[axis + 1 :])))
+        return read[0] if len(read) == 1 else np.concatenate(read, axis=axis)
+
+    def _piece(self, number: int, key: tuple[Any, ...]) -> np.ndarray:
+        source, variable = self.pieces[number]
+        try:
+            return variable[key].to_numpy().astype(self.dtype, copy=False)
+        except InputError:
+            raise
+        except Exception as error:
+            if not is_read_error(error):
+                raise
+            raise InputError(
+                f"{source}: '{self.name}' cannot be read at {_where(variable, key)} "
+                f"({type(error).__name__}: {error}): the file is damaged. Copy or download it again"
+            ) from error
+
+
+class Repeated(LazyArray):
+    """A variable without time, the same at every time."""
+
+    def __init__(self, still: xr.Variable, steps: int):
+        self.still, self.dtype, self.shape = still, still.dtype, (steps, *still.shape)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        values = self.still[key[1:]].to_numpy()
+        times = len(np.arange(self.shape[0])[key[0]])
+        return np.broadcast_to(values, (times, *values.shape)).copy()
+
+
+class FirstValid(LazyArray):
+    """Values of one variable, and where they are NaN those of another."""
+
+    def __init__(self, first: xr.Variable, second: xr.Variable):
+        self.first, self.second = first, second
+        self.dtype, self.shape = np.dtype(first.dtype), first.shape
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        values = self.first[key].to_numpy()
+        missing = np.isnan(values)
+        return np.where(missing, self.second[key].to_numpy(), values) if missing.any() else values
+
+
+def locate(ends: np.ndarray, key: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find indices in parts that lie one behind the other and end at `ends`.
+
+    Returns the part's number and the place in it, for every index that `key` stands for.
+    """
+    wanted = np.arange(ends[-1])[key]
+    owner = np.searchsorted(ends, wanted, side="right")
+    return owner, wanted - np.append(0, ends)[owner]
+
+
+def as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """Write neighbours as a slice, which files read faster than a list."""
+    if len(index) and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def in_chunks(
+    ds: xr.Dataset,
+    chunks: Any,
+    dims: Mapping[str, Hashable],
+    cut: Callable[[int], int | tuple[int, ...]],
+    *made_of: Any,
+) -> xr.Dataset:
+    """Make of lazy arrays what an opener's argument `chunks` says.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Lazy; without what is to stay as it is.
+    chunks : {"auto"}, None or mapping
+        ``"auto"``: dask arrays of about 16 MiB. None: none. A mapping: dask chunk sizes by
+        dimension.
+    dims : mapping
+        Names of the dimensions that `chunks` may have, and what `ds` calls them; time is one.
+    cut : callable
+        For ``"auto"``: takes how many time steps fit, gives the sizes of chunks along time.
+    *made_of
+        What tells these data from others, and changes when the files do.
+
+    Raises
+    ------
+    InputError
+        If `chunks` is something else, or has another dimension.
+    """
+    if chunks is None:
+        return ds
+    from dask.base import tokenize
+
+    time = dims[TIME]
+    sizes: dict[Hashable, Any]
+    if isinstance(chunks, Mapping):
+        if unknown := [d for d in chunks if d not in dims]:
+            raise InputError(
+                f"chunks: no dimension {', '.join(map(repr, unknown))}, there are {', '.join(dims)}"
+            )
+        sizes = {dims[d]: size for d, size in chunks.items()}
+    elif chunks == "auto":
+        step_bytes = 4 * int(np.prod([n for d, n in ds.sizes.items() if d != time]))
+        sizes = {**dict.fromkeys(ds.dims, -1), time: cut(_CHUNK_BYTES // step_bytes)}
+    else:
+        raise InputError(f"chunks must be 'auto', None or a mapping by dimension, found {chunks!r}")
+    return ds.chunk(sizes, token=tokenize(*made_of))
+
+
+def _where(variable: xr.Variable, key: tuple[Any, ...]) -> str:
+    places = (np.arange(n)[k] for n, k in zip(variable.shape, key, strict=True))
+    spans = (f"{d} {p[0]}..{p[-1]}" for d, p in zip(variable.dims, places, strict=True) if len(p))
+    return ", ".join(spans)

@@ -1,0 +1,146 @@
+"""Whether forecast and truth lie on one grid, in one unit; where they meet, what points count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..conventions.axes import LEAD
+from ..conventions.gate import canonicalize
+from ..conventions.grid import grid_weights
+from ..conventions.times import valid_times
+from ..errors import InputError
+from .regions import choose_regions
+
+log = logging.getLogger(__name__)
+
+_TOLERANCE = 1e-3  # degrees: coordinates that differ by less are rounded versions of each other
+
+
+def check_units(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str]) -> None:
+    for v in variables:
+        ours, theirs = forecast[v].attrs.get("units"), truth[v].attrs.get("units")
+        if ours is None or theirs is None:
+            log.info("%s: units are not given (forecast %s, truth %s)", v, ours, theirs)
+        elif ours != theirs:
+            raise InputError(
+                f"{v} is in {ours!r} in the forecast and {theirs!r} in truth; convert one and set "
+                "its attribute units"
+            )
+
+
+def check_grid(forecast: xr.Dataset, other: xr.Dataset, space: Sequence[Any], whose: str) -> None:
+    """Refuse another grid; coordinates that agree to the tolerance count as the same.
+
+    All that follows is positional, which is as good as exact labels once this has passed; an
+    xarray operation on the two would silently drop rows whose coordinates differ in rounding.
+    """
+    for name in space:
+        if name not in other.dims:
+            raise InputError(f"{whose} has no {name}, found dims {tuple(other.dims)}")
+        if forecast.sizes[name] != other.sizes[name]:
+            raise InputError(
+                f"{whose} has {other.sizes[name]} points of {name} and the forecast "
+                f"{forecast.sizes[name]}; put both on one grid first"
+            )
+        if name in forecast.coords and name in other.coords:
+            gap = np.abs(forecast[name].values.astype(float) - other[name].values.astype(float))
+            if not gap.max() <= _TOLERANCE:
+                raise InputError(
+                    f"{name} of forecast and {whose} differ by up to {gap.max():.6g} (allowed: "
+                    f"{_TOLERANCE:g}, for rounding); put both on one grid first"
+                )
+
+
+def valid_positions(forecast: xr.Dataset, truth: xr.Dataset) -> np.ndarray:
+    """Positions in truth's time of every valid time: (initialisations, leads)."""
+    valid = valid_times(forecast["time"].values, forecast[LEAD].values)
+    have = truth.indexes["time"]
+    calendars = [getattr(t, "calendar", "standard") for t in (valid.flat[0], have[0])]
+    if calendars[0] != calendars[1]:
+        raise InputError(
+            f"the forecast's calendar is {calendars[0]} and truth's {calendars[1]}; bring one to "
+            "the other with ds.convert_calendar"
+        )
+    found = have.get_indexer(pd.Index(valid.ravel()))
+    absent = valid.ravel()[found < 0]
+    if absent.size:
+        different = np.unique(absent)
+        raise InputError(
+            f"truth lacks {different.size} of the forecast's {np.unique(valid).size} valid times, "
+            f"first {different[0]}, last {different[-1]} (truth runs from {have[0]} to "
+            f"{have[-1]}); give all of truth, or select the initialisations that it covers"
+        )
+    return found.reshape(valid.shape)
+
+
+@dataclass(frozen=True)
+class Grids:
+    """Weights (H, W) of the points: one array for each policy and region asked for."""
+
+    arrays: list[np.ndarray]
+    coords: dict[str, list[str]]  # the dims over which `arrays` run, and their labels
+    names: list[str]  # of the policies in force: "area", "uniform", "custom"
+    description: str
+    mask: np.ndarray  # True where no array has a weight
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of policies and of regions, where these are dims of the result."""
+        return tuple(map(len, self.coords.values()))
+
+    @classmethod
+    def of(
+        cls,
+        weights: str | Sequence[str] | xr.DataArray,
+        regions: str | Sequence[str] | Mapping[str, Any] | None,
+        forecast: xr.Dataset,
+        space: Sequence[Any],
+    ) -> Grids:
+        """Weights as :func:`stforecast.evaluate` takes them, on the grid of `forecast`."""
+        several = not isinstance(weights, (str, xr.DataArray))
+        policies: list[Any] = list(weights) if several else [weights]
+        if not policies:
+            raise InputError('weights is empty: give "area", "uniform", both or an array')
+        found: dict[str, tuple[np.ndarray, str]] = {}
+        for asked in policies:  # by the name of the policy in force: without latitude both are one
+            array, name, words = _weights(asked, forecast, space)
+            found.setdefault(name, (array, words))
+        coords: dict[str, list[str]] = {"weights": list(found)} if several else {}
+        parts = {"": np.ones(())}
+        if regions is not None:
+            if "latitude" not in space:
+                raise InputError(f"regions are of latitude and longitude; the grid has {space}")
+            parts = choose_regions(
+                regions, forecast["latitude"].values, forecast["longitude"].values
+            )
+            coords["region"] = list(parts)
+        arrays = [array * part for array, _ in found.values() for part in parts.values()]
+        if not all(array.any() for array in arrays):
+            raise InputError("the array of weights is 0 all over one of the regions")
+        mask = np.all([array == 0 for array in arrays], axis=0)
+        return cls(arrays, coords, list(found), "; ".join(w for _, w in found.values()), mask)
+
+
+def _weights(
+    weights: str | xr.DataArray, forecast: xr.Dataset, space: Sequence[Any]
+) -> tuple[np.ndarray, str, str]:
+    shape = (forecast.sizes[space[0]], forecast.sizes[space[1]])
+    if not isinstance(weights, xr.DataArray):
+        latitude = forecast["latitude"].values if "latitude" in space else None
+        return grid_weights(shape, latitude, weights)
+    # The gate wants a time; an array of weights has none.
+    array = weights.drop_vars("time", errors="ignore").rename("weights")
+    own, _ = canonicalize(array.expand_dims(time=forecast["time"].values[:1]).to_dataset())
+    check_grid(forecast, own, space, "the array of weights")
+    grid = own["weights"].isel(time=0).transpose(*space).values.astype(np.float64)
+    if not (np.all(np.isfinite(grid)) and grid.min() >= 0 and grid.max() > 0):
+        raise InputError("an array of weights must be finite, nowhere negative and not all zero")
+    masked = np.count_nonzero(grid == 0)
+    return grid / grid.mean(), "custom", f"weights of the caller, {masked} of {grid.size} masked"

@@ -1,0 +1,219 @@
+"""From labelled history to a labelled forecast, with one model: what all forecasters share."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..conventions import gate as conventions
+from ..conventions import regrid as regridding
+from ..errors import InputError
+from ..task import Task, WindowForecaster, refuse_months, window_starts
+from .batches import Batch, batches, forecast_later, forecast_now
+
+logger = logging.getLogger(__name__)
+
+
+class ForecastModel:
+    """Base class of the forecasters: arrays in, arrays out, and labels around them.
+
+    A subclass has a ``task`` and
+    ``forecast(inputs, init_time, steps, *, latitude, longitude)``, as
+    :class:`~stforecast.task.WindowForecaster` says.
+    """
+
+    task: Task
+
+    def predict(self, ds: xr.Dataset, **options: Any) -> xr.Dataset:
+        """Forecast from labelled history: :func:`stforecast.predict` with this model.
+
+        Parameters
+        ----------
+        ds : xarray.Dataset
+            The history, in any of the usual conventions.
+        **options
+            ``init_time``, ``steps``, ``batch_size``, ``device``, ``regrid`` of
+            :func:`stforecast.predict`.
+
+        Returns
+        -------
+        xarray.Dataset
+            The forecast, with the names, units and orders of `ds`.
+
+        Raises
+        ------
+        InputError
+            As :func:`stforecast.predict`.
+        """
+        if (device := options.pop("device", None)) is not None and hasattr(self, "to"):
+            self.to(device)
+        return forecast_with(self, ds, **options)  # type: ignore[arg-type]
+
+
+def forecast_with(
+    model: WindowForecaster,
+    ds: xr.Dataset | xr.DataArray | Any,
+    *,
+    init_time: Any = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    regrid: bool = False,
+) -> xr.Dataset:
+    """Forecast with one model; parameters, result and errors as of :func:`stforecast.predict`."""
+    if not isinstance(ds, (xr.Dataset, xr.DataArray)) and hasattr(ds, "to_xarray"):
+        ds = ds.to_xarray()
+    task = model.task
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+            raise InputError(f"{name} must be a whole number of at least 1, found {value!r}")
+    steps = task.target_steps if steps is None else int(steps)
+    batch_size = None if batch_size is None else int(batch_size)
+
+    ds, labels = conventions.canonicalize(ds, task.variables)
+    if "prediction_timedelta" in ds.dims:
+        raise InputError("predict needs a history (time, latitude, longitude), found a forecast")
+    _check_step(ds, model)
+    ds = _on_grid(ds, model, regrid)
+    ends = _inits(ds, task, init_time)
+
+    space = ds[task.variables[0]].dims[1:]
+    inputs = [ds[v].variable for v in task.variables]
+    coordinates = {k: ds[k].values if k in space else None for k in ("latitude", "longitude")}
+    batch = Batch(model, steps, coordinates)
+    size = 4 * steps * len(task.outputs) * int(np.prod(inputs[0].shape[1:]))
+    cut = batches(len(ends), batch_size, size)
+    lazy = any(v.chunks is not None for v in inputs)
+    values = (forecast_later if lazy else forecast_now)(
+        batch, inputs, ds["time"].values[ends], ends, cut
+    )
+    return conventions.restore(_labelled(values, ds, ends, steps, model, space), labels)
+
+
+def _training_note(model: WindowForecaster) -> str:
+    data = getattr(model, "data", "unknown")
+    return "" if data == "unknown" else f" The model was trained on: {data}."
+
+
+def _check_step(ds: xr.Dataset, model: WindowForecaster) -> None:
+    task = model.task
+    if ds.sizes["time"] < 2:
+        return  # the window check says it better
+    refuse_months(ds["time"].values)
+    found = conventions.time_step(ds["time"].values)
+    if found != task.step:
+        step = found / np.timedelta64(1, "h")
+        raise InputError(
+            f"the data are {step:g}-hourly, the model needs a step of {task.timestep} ({task})."
+            f"{_training_note(model)} Select or average the data to that step, or fit a model of "
+            f"your own: stforecast.fit(ds, Task(..., timestep='{step:g}h'))"
+        )
+
+
+def _on_grid(ds: xr.Dataset, model: WindowForecaster, regrid: bool) -> xr.Dataset:
+    """Check that the data are on the model's grid, or bring them there."""
+    grid = getattr(model, "grid", None)
+    if not grid or "latitude" not in grid:
+        return ds
+    if "latitude" not in ds.dims:
+        raise InputError("the model needs a grid with latitude and longitude, found y and x")
+    theirs = {k: ds[k].values.astype(float) for k in ("latitude", "longitude")}
+    ours = {k: np.asarray(v) for k, v in grid.items()}
+    if regridding.same_grid(theirs, ours):
+        return ds
+    if regrid:
+        return regridding.to_grid(ds, ours)
+    raise InputError(
+        f"the data are on a grid of {regridding.describe(theirs)}, the model was trained on "
+        f"{regridding.describe(ours)}.{_training_note(model)} Pass regrid=True to bring the data "
+        f"to the model's grid, or fit a model of your own: stforecast.fit(ds, task)"
+    )
+
+
+def _inits(ds: xr.Dataset, task: Task, init_time: Any) -> np.ndarray:
+    """Positions in time of the initialisations: the last step of each input window."""
+    time = ds.indexes["time"]
+    needed = f"{task.input_steps} steps of {task.timestep} in a row, up to and including it"
+    complete = window_starts(time, task.step, task.input_steps) + task.input_steps - 1
+    if len(complete) == 0:
+        raise InputError(
+            f"no initialisation has a complete input window ({needed}); found {len(time)} times"
+            + (f" from {time[0]} to {time[-1]}" if len(time) else "")
+        )
+    if init_time is None:
+        return complete[-1:]
+    positions = xr.DataArray(np.arange(len(time)), coords={"time": ds["time"]}, dims="time")
+    try:
+        chosen = np.atleast_1d(positions.sel(time=init_time).values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"init_time {init_time!r} is not among the data's times ({time[0]} to {time[-1]})"
+        ) from error
+    usable = np.intersect1d(chosen, complete) if isinstance(init_time, slice) else chosen
+    short = np.setdiff1d(usable, complete)
+    if len(short):
+        raise InputError(
+            f"{len(short)} of {len(chosen)} initialisations lack input: {time[short[0]]} needs "
+            f"{needed}"
+        )
+    if len(usable) == 0:
+        raise InputError(
+            f"no time in init_time {init_time!r} has a complete input window ({needed})"
+        )
+    if len(usable) < len(chosen):
+        logger.info(
+            "%d times in %s have no complete input window", len(chosen) - len(usable), init_time
+        )
+    return usable
+
+
+def _labelled(
+    values: Any,
+    ds: xr.Dataset,
+    ends: np.ndarray,
+    steps: int,
+    model: WindowForecaster,
+    space: tuple[Any, ...],
+) -> xr.Dataset:
+    """Put labels on the forecast: canonical names, `valid_time`, where it came from."""
+    task = model.task
+    lead = task.lead_times(steps)
+    dims = ("time", "prediction_timedelta", *space)
+    variables = {}
+    for channel, name in enumerate(task.outputs):
+        attrs = ds[name].attrs if name in ds else getattr(model, "variables", {}).get(name, {})
+        variables[name] = (dims, values[:, :, channel], dict(attrs))
+    init = ds["time"].isel(time=ends)
+    coords: dict[str, Any] = {
+        "time": (
+            "time",
+            init.values,
+            {"long_name": "initialisation time", "standard_name": "forecast_reference_time"},
+        ),
+        "prediction_timedelta": (
+            "prediction_timedelta",
+            lead,
+            {"long_name": "lead time", "standard_name": "forecast_period"},
+        ),
+        "valid_time": (
+            ("time", "prediction_timedelta"),
+            conventions.valid_times(init.values, lead),
+            {"long_name": "valid time", "standard_name": "time"},
+        ),
+    }
+    coords |= {d: ds[d] for d in space if d in ds.coords}
+    attrs = {
+        "Conventions": "CF-1.11",
+        "title": f"Forecast of {', '.join(task.outputs)}",
+        "source": f"stforecast {_name(model)}",
+        "history_length": f"{task.input_steps} steps of {task.timestep}",
+    }
+    if _training_note(model):
+        attrs["training_data"] = getattr(model, "data", "")
+    return xr.Dataset(variables, coords, attrs)
+
+
+def _name(model: WindowForecaster) -> str:
+    return type(getattr(model, "network", model)).__name__

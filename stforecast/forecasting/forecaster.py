@@ -1,0 +1,389 @@
+"""A network, the task it was trained for, and its normalisation: the thing that forecasts.
+
+This is the one place where labelled arrays and torch meet, and where a trained forecaster is saved
+as a *bundle*: a directory with ``model.safetensors`` and ``bundle.json``. None of it can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..files import replacing
+from ..models import inference
+from ..models.registry import NETWORKS
+from ..package import __version__
+from ..task import Task
+from .bundle import (
+    BUNDLE_FORMAT,
+    BUNDLE_VERSION,
+    _empty_directory,
+    _plain,
+    plain_tensors,
+    read_bundle,
+)
+from .core import ForecastModel
+
+if TYPE_CHECKING:
+    pass
+
+
+class Normalizer(nn.Module):
+    """Subtract a mean and divide by a deviation, one pair a channel.
+
+    Parameters
+    ----------
+    mean, std : sequence of float, shape (C,)
+        Over the training period only, in the physical units of each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Any, std: Any) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1))
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).reshape(-1))
+        if not bool(
+            (self.std > 0).all() and self.mean.isfinite().all() and self.std.isfinite().all()
+        ):
+            raise InputError(
+                f"normalisation needs finite means and positive deviations, found mean {mean}, "
+                f"deviation {std}; a variable that never changes cannot be an input"
+            )
+
+    def forward(self, x: Tensor, channels: Any = slice(None)) -> Tensor:
+        """Normalise (..., C, H, W), where `channels` (a slice or a list) says which ones C are."""
+        return (x - self.mean[channels, None, None]) / self.std[channels, None, None]
+
+    def inverse(self, x: Tensor, channels: Any = slice(None)) -> Tensor:
+        """Bring back to physical units."""
+        return x * self.std[channels, None, None] + self.mean[channels, None, None]
+
+
+class Forecaster(ForecastModel):
+    """A trained (or trainable) network with the labels of what it forecasts.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (B, T, C, H, W) to (B, T', C', H, W), in normalised units.
+    task : Task
+        Which variables, how many steps, how far apart.
+    mean, std : sequence of float, optional
+        Normalisation, one number a channel of ``task.channels``; 0 and 1 unless given.
+    grid : dict, optional
+        ``{"latitude": [...], "longitude": [...]}`` (canonical order) the network was trained on,
+        or the sizes ``{"y": H, "x": W}``. Input on another latitude-longitude grid is refused
+        unless it is regridded; without `grid` any will do.
+    variables : dict, optional
+        CF attributes of each variable (units at least), as in the training data.
+    training : dict, optional
+        How it came to be: period, settings, validation scores. Goes into the bundle.
+
+    Examples
+    --------
+    >>> import torch, stforecast
+    >>> class Drift(torch.nn.Module):
+    ...     def forward(self, x):  # (B, T, C, H, W)
+    ...         k = torch.arange(1, 4).view(1, 3, 1, 1, 1)
+    ...         return x[:, -1:] + k * (x[:, -1:] - x[:, -2:-1])
+    >>> task = stforecast.Task("t2m", input_steps=2, target_steps=3, timestep="6h")
+    >>> forecaster = stforecast.Forecaster(Drift(), task)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        *,
+        mean: Any = None,
+        std: Any = None,
+        grid: Mapping[str, Any] | None = None,
+        variables: Mapping[str, Mapping[str, Any]] | None = None,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        channels = len(task.channels)
+        self.network, self.task = network, task
+        self.normalizer = Normalizer(
+            np.zeros(channels) if mean is None else mean, np.ones(channels) if std is None else std
+        )
+        if len(self.normalizer.mean) != channels:
+            raise InputError(
+                f"normalisation has {len(self.normalizer.mean)} channels, the task has {channels}: "
+                f"{', '.join(task.channels)}"
+            )
+        self.grid = None if grid is None else {k: np.asarray(v).tolist() for k, v in grid.items()}
+        self.variables = {k: dict(v) for k, v in (variables or {}).items()}
+        self.training = dict(training or {})
+        self.precision: Literal["fp32", "bf16"] = "fp32"
+        self.compile: Literal["auto", "always", "never"] = "auto"
+        self._quick: tuple[Any, nn.Module] | None = None
+        self._samples = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_quick": None}  # made anew where it is needed
+
+    def __repr__(self) -> str:
+        size = sum(p.numel() for p in self.network.parameters())
+        period = self.training.get("period", "untrained")
+        return (
+            f"<stforecast.Forecaster {type(self.network).__name__}, {size:,} parameters>\n"
+            f"  task      {self.task}\n  trained   {period}\n  data      {self.data}"
+        )
+
+    @property
+    def data(self) -> str:
+        """What it was trained on, in words."""
+        return str(self.training.get("data", "unknown"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the network's input: float64 if its weights are, float32 otherwise."""
+        first = next((p.dtype for p in self.network.parameters()), torch.float32)
+        return torch.float64 if first == torch.float64 else torch.float32
+
+    def to(
+        self,
+        device: str | torch.device | None = None,
+        *,
+        precision: Literal["fp32", "bf16"] | None = None,
+        compile: Literal["auto", "always", "never"] | None = None,
+    ) -> Forecaster:
+        """Choose where and how forecasts are computed; returns itself.
+
+        Parameters
+        ----------
+        device : str, optional
+            ``"cpu"``, ``"cuda"``.
+        precision : {"fp32", "bf16"}, optional
+            Arithmetic of the network. "fp32" at first: forecasts then depend on the units and
+            orders of the input by 1e-4 K at most. "bf16" is about twice as fast where the device
+            has instructions for it, and differs by 1-2% of what the network gives, which for a
+            residual network is the forecast change.
+        compile : {"auto", "always", "never"}, optional
+            As :func:`stforecast.models.inference.for_inference` has it; "auto" at first.
+        """
+        for name, value, allowed in (
+            ("precision", precision, ("fp32", "bf16")),
+            ("compile", compile, ("auto", "always", "never")),
+        ):
+            if value is not None and value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, found {value!r}")
+        self.precision, self.compile = precision or self.precision, compile or self.compile
+        if device is not None:
+            self.network.to(device)
+            self.normalizer.to(device)
+        return self
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Normalise inputs (B, T, C, H, W); NaN become the mean, where the task masks them."""
+        x = self.normalizer(x, slice(len(self.task.variables)))
+        return x.masked_fill(x.isnan(), 0.0) if self.task.nan == "mask" else x
+
+    def apply(self, x: Tensor, network: nn.Module | None = None) -> Tensor:
+        """Normalise, run the network, de-normalise: (B, T, C, H, W) -> (B, T', C', H, W)."""
+        task = self.task
+        y = (network or self.network)(self.encode(x).to(self.dtype))
+        out = [task.channels.index(v) for v in task.outputs]
+        expected = (x.shape[0], task.target_steps, len(out), *x.shape[-2:])
+        if tuple(y.shape) != expected:
+            raise InputError(
+                f"the network gives {tuple(y.shape)} for input {tuple(x.shape)}; the task "
+                f"({task}) asks for {expected}"
+            )
+        return self.normalizer.inverse(y, out)
+
+    def forecast(
+        self,
+        inputs: np.ndarray,
+        init_time: Any = None,
+        steps: int | None = None,
+        *,
+        latitude: Any = None,
+        longitude: Any = None,
+    ) -> np.ndarray:
+        """Forecast `steps` steps from plain arrays, on its own output past the trained length.
+
+        Parameters
+        ----------
+        inputs : array of shape (B, T, C, H, W)
+            Canonical order and units, channels as ``task.variables``.
+        init_time, latitude, longitude
+            Not needed by a network; here for forecasters that look them up.
+        steps : int, optional
+            Target steps; ``task.target_steps`` unless given.
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (B, steps, C', H, W)
+            NaN where the last input step of the variable is, if the task masks NaN.
+        """
+        task = self.task
+        steps = task.target_steps if steps is None else steps
+        if steps > task.target_steps and task.outputs != task.variables:
+            raise InputError(
+                f"cannot forecast {steps} steps: past {task.target_steps} the network would need "
+                f"its own forecast of every input, but it forecasts {', '.join(task.outputs)} "
+                f"from {', '.join(task.variables)}"
+            )
+        self.network.eval()
+        self._samples += len(inputs)
+        network = self._inference_network()
+        with torch.inference_mode():
+            x = torch.as_tensor(np.ascontiguousarray(inputs, dtype=np.float32)).to(self.device)
+            missing = self._missing(x) if task.nan == "mask" else None
+            passes, done = [], 0
+            while done < steps:
+                y = self.apply(x, network)
+                if missing is not None:
+                    y = y.masked_fill(missing, math.nan)
+                passes.append(y)
+                done += y.shape[1]
+                if done < steps:  # the latest T steps, from the input where y is shorter
+                    x = torch.cat([x, y], dim=1)[:, -task.input_steps :]
+            result = passes[0] if len(passes) == 1 else torch.cat(passes, dim=1)
+            return result[:, :steps].float().cpu().numpy()
+
+    def _inference_network(self) -> nn.Module:
+        """The network's quick form, made anew when its weights or the settings have changed."""
+        worth = self._samples >= inference.WORTH_COMPILING
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        if any(t.is_inference() for t in tensors):  # they do not tell when they change
+            return self.network
+        state = [(id(t), t.data_ptr(), t._version) for t in tensors]
+        key = (self.precision, self.compile, worth, id(self.network), state)
+        if self._quick is None or self._quick[0] != key:
+            quick = inference.for_inference(
+                self.network,
+                precision=self.precision,
+                compile=self.compile,
+                samples=self._samples,
+            )
+            self._quick = key, quick
+            return quick
+        return self._quick[1]
+
+    def _missing(self, x: Tensor) -> Tensor:
+        """Where the last step of each output is NaN in inputs (B, T, C, H, W): (B, 1, C', H, W)."""
+        none, channels = torch.zeros_like(x[:, -1, 0]), self.task.variables
+        last = [x[:, -1, channels.index(v)] if v in channels else none for v in self.task.outputs]
+        return torch.stack(last, dim=1).isnan()[:, None]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a bundle: a directory with ``model.safetensors`` and ``bundle.json``.
+
+        Parameters
+        ----------
+        path : path-like
+            The directory. An older bundle there is replaced; anything else is not touched.
+
+        Returns
+        -------
+        Path
+            The directory.
+
+        Raises
+        ------
+        InputError
+            If `path` holds something else, or cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        if path.exists() and not (path / "bundle.json").is_file() and not _empty_directory(path):
+            raise InputError(f"{path} exists and is no bundle; choose a new directory name")
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"normalizer.{k}": v for k, v in self.normalizer.state_dict().items()}
+        with replacing(path) as directory:
+            directory.mkdir()
+            weights = directory / "model.safetensors"
+            save_file(plain_tensors(tensors), weights)
+            description = {
+                "format": BUNDLE_FORMAT,
+                "version": BUNDLE_VERSION,
+                "library": __version__,
+                "task": self.task.to_dict(),
+                "model": {
+                    "name": type(self.network).__name__,
+                    "settings": getattr(self.network, "settings", None),
+                },
+                "grid": self.grid,
+                "variables": self.variables,
+                "training": self.training,
+                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            }
+            text = json.dumps(description, indent=1, default=_plain)
+            (directory / "bundle.json").write_text(text + "\n")
+        return path
+
+
+def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> Forecaster:
+    """Read a bundle that :meth:`Forecaster.save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The bundle's directory.
+    network : torch.nn.Module, optional
+        The network to load the weights into. Needed only for networks that are not ours.
+
+    Returns
+    -------
+    Forecaster
+        On the CPU; :meth:`Forecaster.to` moves it.
+
+    Raises
+    ------
+    InputError
+        If there is no bundle, or it is damaged, or newer than this library, or holds what this
+        library does not know. Pickled files are never opened.
+    """
+    description, tensors = read_bundle(path)
+    task = Task(**description["task"])
+    model = description["model"]
+    if network is None:
+        if model.get("name") not in NETWORKS or not isinstance(model.get("settings"), dict):
+            raise InputError(
+                f"{path} holds a {model.get('name')!r}, not one of this library's networks "
+                f"({', '.join(NETWORKS)}); pass the network: load(path, network=...)"
+            )
+        try:
+            network = NETWORKS[model["name"]](**model["settings"])
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: its settings do not make a {model['name']}: {error}"
+            ) from error
+    part = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    try:
+        network.load_state_dict(part)
+        mean, std = tensors["normalizer.mean"], tensors["normalizer.std"]
+    except (RuntimeError, KeyError) as error:
+        raise InputError(
+            f"{Path(path) / 'model.safetensors'} does not fit the network in bundle.json: {error}"
+        ) from error
+    network.eval()
+    return Forecaster(
+        network,
+        task,
+        mean=mean,
+        std=std,
+        grid=description["grid"],
+        variables=description["variables"],
+        training=description["training"],
+    )

@@ -1,0 +1,131 @@
+"""predict(): windows of labelled history, a forecaster, and labels again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from ..errors import InputError
+from ..task import WindowForecaster
+from .core import forecast_with
+from .ensemble import combine, members_of, refuse_differing
+
+if TYPE_CHECKING:
+    import torch
+
+
+logger = logging.getLogger(__name__)
+
+Model = WindowForecaster | str | os.PathLike[str]
+
+
+def predict(
+    ds: xr.Dataset | xr.DataArray | Any,
+    model: Model | Sequence[Model] | None = None,
+    *,
+    init_time: Any = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    regrid: bool = False,
+    ensemble: int | None = None,
+) -> xr.Dataset:
+    """Forecast from labelled history.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset, DataArray or any object with ``to_xarray()``, such as climetlab's
+        The history, in any of the usual conventions: names (``t2m``, ``2m_temperature``, ...),
+        dimension order, latitude direction, longitude from 0 or from -180, kelvin or Celsius.
+    model : Forecaster, Persistence, Climatology, LinearRegression or path, or several, optional
+        A forecaster, or the directory of a saved one. Without it, the bundle that ships with the
+        package: hourly 2 m temperature on a global 5.625 degree grid, 12 hours in, 12 hours out.
+        Several of one task, or a directory of bundles ``member-0``, ``member-1``, ... (see
+        :func:`stforecast.forecasting.ensemble.save`), are an ensemble.
+    init_time : label, sequence of labels or slice, optional
+        Initialisation times, the last input step of each forecast. The last time with a complete
+        window of input before it unless given. A slice takes all times in it that have one.
+    steps : int, optional
+        Target steps; as many as the model was trained for unless given. Past these the forecast
+        goes on from its own output.
+    batch_size : int, optional
+        Forecasts computed at a time, at most; 32 unless given, or less on large grids. Where there
+        is dask in `ds`, these are the chunks of the result.
+    device : str, optional
+        Where to compute: ``"cpu"``, ``"cuda"``. A model given as an object stays where it is; one
+        loaded here goes to a GPU if there is one.
+    regrid : bool
+        Bring `ds` to the model's grid where it is on another: cell averages from a finer grid,
+        linear interpolation from a coarser one. The forecast is on the model's grid.
+    ensemble : int, optional
+        Take the first so many members of an ensemble; all unless given.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions ``time`` (initialisation), ``prediction_timedelta`` and the two of space, with
+        the coordinate ``valid_time``; variable names, units, latitude order and longitude
+        convention are those of `ds`. With dask inside if there was dask in `ds`: nothing is
+        computed yet, and :func:`stforecast.forecasting.writing.write_forecast` (or ``to_zarr``) does so in
+        bounded memory, on a ``dask.distributed`` cluster as well. The forecast of an ensemble has
+        ``realization`` as its first dimension; :mod:`stforecast.forecasting.ensemble` has mean and spread.
+
+    Raises
+    ------
+    InputError
+        If `ds` lacks a variable, has another time step or grid, too short a history, or NaN in
+        the input of a forecast (unless the model's task masks them: then the forecast is NaN
+        where the last input step is); the message says what was found and what to do.
+
+    Notes
+    -----
+    One by one or in batches, eager or lazy, on threads or on a cluster, forecasts are the same but
+    for the last bit of float32 here and there, which is worth 3e-5 K at 288 K.
+
+    Examples
+    --------
+    >>> import stforecast
+    >>> forecast = stforecast.predict(stforecast.open_sample())
+    >>> dict(forecast.sizes)
+    {'time': 1, 'prediction_timedelta': 12, 'latitude': 32, 'longitude': 64}
+    """
+    members = members_of(model, ensemble)
+    if members is not None:
+        members = [_resolve(member, device) for member in members]
+        refuse_differing(members)
+        options: dict[str, Any] = {"init_time": init_time, "steps": steps, "regrid": regrid}
+        return combine([predict(ds, m, batch_size=batch_size, **options) for m in members])
+    model = _resolve(model, device)  # type: ignore[arg-type]
+    return forecast_with(
+        model, ds, init_time=init_time, steps=steps, batch_size=batch_size, regrid=regrid
+    )
+
+
+def _resolve(model: Model | None, device: Any) -> WindowForecaster:
+    """Turn a path or nothing into a forecaster, on the device asked for."""
+    if model is None or isinstance(model, (str, os.PathLike)):
+        import torch
+
+        from .bundle import default_bundle
+        from .forecaster import load
+
+        path = default_bundle() if model is None else Path(model)
+        forecaster = load(path)
+        if model is None:
+            logger.info(
+                "using the bundle that ships with the package, trained on: %s", forecaster.data
+            )
+        return forecaster.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not isinstance(model, WindowForecaster):
+        raise InputError(
+            f"model must be a Forecaster, a baseline or the path of a bundle, found "
+            f"{type(model).__name__}; wrap a torch module: Forecaster(module, task)"
+        )
+    if device is not None and hasattr(model, "to"):
+        model.to(device)
+    return model

@@ -1,0 +1,282 @@
+"""A lazy data set, read as tensors: in blocks of whole stored chunks, ahead of need, by threads."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+from xarray.core.indexing import ExplicitlyIndexedNDArrayMixin, LazilyIndexedArray
+
+from ..conventions import gate as conventions
+from ..conventions.axes import TIME
+from ..conventions.lazy import LazyView
+from ..datasets.lazy import Joined
+from ..errors import InputError
+from ..task import Task, refuse_months, window_starts
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_SWEEP_BYTES = 2**25  # of a block where the data are read once, in order
+
+
+class Source:
+    """All channels of a data set as tensors (steps, C, H, W), read where and when asked for.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        As :func:`stforecast.conventions.canonicalize` takes it; best opened with ``chunks=None``,
+        but dask will do: its chunks are read whole, each by the thread that asks for it.
+    task : Task
+        Its channels are read, its NaN policy holds, and its windows are looked for.
+    what : str
+        What the data are, for messages: "training", "validation".
+
+    Raises
+    ------
+    InputError
+        If the data do not fit the task, or have no window.
+    """
+
+    def __init__(self, ds: xr.Dataset, task: Task, what: str = "training") -> None:
+        self.ds, labels = conventions.canonicalize(ds, task.channels)
+        self.task, self.what = task, what
+        self._names = {v: labels.fields[v].encoding.get("source") for v in task.channels}
+        self._file = labels.encoding.get("source")
+        time = self.ds.indexes[TIME]
+        refuse_months(time)
+        conventions.check(self.ds, task.channels, timestep=task.step, nan=False)
+        self.starts = window_starts(time, task.step, task.window)
+        if len(self.starts) == 0:
+            raise InputError(
+                f"the {what} data have no window of {task.window} steps ({task}) without a gap: "
+                f"found {len(time)} times from {time[0]} to {time[-1]}; give a longer period or a "
+                f"shorter Task"
+            )
+        self._variables = {v: self.ds.variables[v] for v in task.channels}
+        space = self._variables[task.channels[0]].shape[1:]
+        self.shape = (len(time), len(task.channels), *space)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the data in memory."""
+        return 4 * int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def step_bytes(self) -> int:
+        """Size of one time step in memory."""
+        return self.nbytes // self.shape[0]
+
+    def read(self, first: int, stop: int) -> Tensor:
+        """Read the steps from `first` up to `stop`: (stop - first, C, H, W), float32.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read, which is named, or holds what the task refuses.
+        """
+        parts = [self._values(name, first, stop) for name in self.task.channels]
+        block = parts[0][:, None] if len(parts) == 1 else np.stack(parts, axis=1)
+        return torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
+
+    def _values(self, name: str, first: int, stop: int) -> np.ndarray:
+        variable = self._variables[name][first:stop]
+        try:
+            # No scheduler of dask's own: the threads here are the ones that read ahead.
+            values = variable.compute(scheduler="synchronous").to_numpy()
+        except InputError:
+            raise
+        except Exception as error:  # whatever the library of a file's format raises
+            time = self.ds.indexes[TIME]
+            raise InputError(
+                f"{self._names[name] or self._file or f'the {self.what} data'}: '{name}' cannot be "
+                f"read from {time[first]} to {time[stop - 1]} ({type(error).__name__}: {error})"
+            ) from error
+        masked = self.task.nan == "mask"
+        # A sum is quick and finite as long as all its terms are (and it does not overflow).
+        if np.isinf(values).any() if masked else not np.isfinite(values.sum()):
+            bad = (np.isinf(values) if masked else ~np.isfinite(values)).any(axis=(1, 2))
+            if bad.any():
+                when = self.ds.indexes[TIME][first + int(bad.argmax())]
+                raise InputError(
+                    f"the {self.what} data hold {'' if masked else 'NaN or '}infinite values: "
+                    f"{name} at {bad.sum()} of the {stop - first} times read, first at {when}; "
+                    "fill or drop them before training"
+                    + ("" if masked else ", or say that they are missing: Task(..., nan='mask')")
+                )
+        return values
+
+    def blocks(self, steps: int) -> np.ndarray:
+        """Bounds (0, ..., N) of blocks of at most `steps` steps, made of whole stored chunks.
+
+        A chunk of more steps is a block by itself. Where nothing is known of chunks, blocks end at
+        gaps in time if they can: no window goes across.
+        """
+        n = self.shape[0]
+        known = [
+            edges for v in self._variables.values() if (edges := stored_edges(v, TIME)) is not None
+        ]
+        stored = min(known, key=len) if known else None
+        gaps = np.flatnonzero(conventions.time_differences(self.ds[TIME].values) != self.task.step)
+        ends = np.append(gaps + 1 if stored is None else stored, n)
+        bounds = [0]
+        while bounds[-1] < n:
+            reach = bounds[-1] + steps
+            after = int(np.searchsorted(ends, reach, side="right"))
+            if after and ends[after - 1] > bounds[-1]:
+                reach = int(ends[after - 1])
+            elif stored is not None:
+                reach = int(ends[after])
+            bounds.append(min(reach, n))
+        return np.array(bounds)
+
+    def select(self, init_time: Any) -> np.ndarray:
+        """First steps of the windows that forecast from the times `init_time`.
+
+        Raises
+        ------
+        InputError
+            If one of them has no complete window of input and target.
+        """
+        times = np.atleast_1d(init_time)
+        starts = self.ds.indexes[TIME].get_indexer(pd.Index(times)) - self.task.input_steps + 1
+        lacking = np.flatnonzero(~np.isin(starts, self.starts))
+        if len(lacking) or not len(times):
+            raise InputError(
+                f"{len(lacking)} of the {len(times)} times in init_time have no complete window "
+                f"in the {self.what} data{f', first {times[lacking[0]]}' if len(lacking) else ''} "
+                f"({self.task})"
+            )
+        return np.unique(starts)
+
+    def sweep(self, every: int = 1) -> Iterator[tuple[int, int, Tensor]]:
+        """Read all of the data once, in order, or every `every`-th block of about 32 MiB.
+
+        Yields
+        ------
+        first, new : int
+            The block's first step, and how many of its steps were in the block before: so many
+            that every window lies in one block.
+        block : Tensor of shape (steps, C, H, W)
+        """
+        overlap, none = self.task.window - 1, torch.empty(0, *self.shape[1:])
+        bounds = self.blocks(max(1, _SWEEP_BYTES // self.step_bytes)).tolist()
+        spans, end, last = list(itertools.pairwise(bounds))[::every], 0, none
+        with ReadAhead(spans, lambda span: self.read(*span), depth=2) as ahead:
+            for (first, stop), block in ahead:
+                block = torch.cat([last if first == end else none, block])
+                yield first - (len(block) - (stop - first)), len(block) - (stop - first), block
+                end, last = stop, block[max(0, len(block) - overlap) :].clone()
+
+
+class ReadAhead(Generic[Job, Result]):
+    """Results of jobs, in order, worked on by threads before they are asked for.
+
+    Parameters
+    ----------
+    jobs : iterable
+        Read only as far as needed; it may have no end. No job may hold on to this object.
+    work : callable
+        Done in the threads. What it raises is raised where its result is asked for.
+    depth : int
+        Jobs done or under way that have not been asked for, at most.
+    """
+
+    def __init__(
+        self, jobs: Iterable[Job], work: Callable[[Job], Result], depth: int, threads: int = 0
+    ) -> None:
+        self._jobs, self._work, self._depth = iter(jobs), work, depth
+        workers = min(depth, threads or reader_threads())
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="stforecast-read")
+        self._pending: deque[tuple[Job, Future[Result]]] = deque()
+        # Forgotten without close(): let the threads end, without waiting for them.
+        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[tuple[Job, Result]]:
+        return self
+
+    def __next__(self) -> tuple[Job, Result]:
+        self._submit()
+        if not self._pending:
+            raise StopIteration
+        job, future = self._pending.popleft()
+        try:
+            return job, future.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def _submit(self) -> None:
+        while len(self._pending) < self._depth:
+            try:
+                job = next(self._jobs)
+            except StopIteration:
+                return
+            self._pending.append((job, self._pool.submit(self._work, job)))
+
+    def close(self) -> None:
+        """Drop what is not done; wait for what is under way."""
+        self._pending.clear()
+        self._jobs = iter(())
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> ReadAhead[Job, Result]:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def reader_threads() -> int:
+    """Threads that read: as many as there are processors, up to four."""
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+
+
+def stored_edges(variable: xr.Variable, dim: Any) -> np.ndarray | None:
+    """Positions along `dim` at which a stored chunk begins, without 0; None where any would do.
+
+    Looks through xarray's lazy layers, down to what the file says. If it finds nothing it knows,
+    that costs speed only: chunks that are cut are decoded twice.
+    """
+    size = variable.sizes[dim]
+    if variable.chunks is not None:
+        return np.cumsum(variable.chunksizes[dim])[:-1]
+    data: Any = variable._data
+    axis, offset = variable.get_axis_num(dim), 0
+    while isinstance(data, ExplicitlyIndexedNDArrayMixin) and hasattr(data, "array"):
+        if isinstance(data, LazilyIndexedArray):
+            key = data.key.tuple
+            kept = [i for i, k in enumerate(key) if not isinstance(k, (int, np.integer))]
+            axis = kept[axis]
+            if not isinstance(key[axis], slice) or key[axis].step not in (None, 1):
+                return None
+            offset += key[axis].start or 0
+        data = data.array
+    edges: np.ndarray | None = None
+    if isinstance(data, LazyView):
+        if data.dims[axis] not in data.source.dims:
+            return None
+        edges = stored_edges(data.source, data.dims[axis])
+    elif isinstance(data, Joined):
+        lengths = np.diff(data.ends, prepend=0) if axis == data.axis else [data.shape[axis]]
+        begins = np.cumsum([0, *lengths])
+        parts = [stored_edges(piece, piece.dims[axis]) for _, piece in data.pieces]
+        found = [b + p for b, p in zip(begins, parts, strict=False) if p is not None]
+        edges = np.unique(np.concatenate([begins[1:-1], *found]))
+    elif length := (variable.encoding.get("preferred_chunks") or {}).get(dim):
+        edges = np.arange(length, offset + size, length)
+    if edges is None:
+        return None
+    edges = edges - offset
+    return edges[(edges > 0) & (edges < size)].astype(np.int64)

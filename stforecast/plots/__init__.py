@@ -1,0 +1,29 @@
+"""Maps, curves, films, and the report."""
+
+from __future__ import annotations
+
+from .clips import clip_strip
+from .curves import lead_curve, performance, scorecard
+from .fields import forecast_panel
+from .layout import save
+from .maps import difference_map, error_map, plot_map, projection_for
+from .motion import animate, hovmoller
+from .report import write_report
+from .results import write_results
+
+__all__ = [
+    "animate",
+    "clip_strip",
+    "difference_map",
+    "error_map",
+    "forecast_panel",
+    "hovmoller",
+    "lead_curve",
+    "performance",
+    "plot_map",
+    "projection_for",
+    "save",
+    "scorecard",
+    "write_report",
+    "write_results",
+]

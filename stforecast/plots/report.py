@@ -1,0 +1,452 @@
+"""One page that shows how forecasts did: maps by lead time, curves, tables and where all came from.
+
+The page is a single file without a link to anything: it opens from disk, years from now, without a
+network. Maps are drawn by the browser from the data themselves, which are in the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+import os
+import platform
+import struct
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..conventions.axes import LEAD
+from ..conventions.gate import canonicalize
+from ..conventions.times import valid_times
+from ..errors import InputError
+from ..evaluation.alignment import check_grid, check_units, valid_positions
+from ..evaluation.scorecards import BASELINES, variables_of, verdicts
+from ..files import replacing
+from ..package import __version__
+from .cartography import Grid
+from .layout import lead_words, number, time_words, words
+
+__all__ = ["write_report"]
+
+log = logging.getLogger(__name__)
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+_COASTLINE = (
+    Path(__file__)
+    .parents[1]
+    .joinpath("natural_earth", "shapefiles", "natural_earth", "physical", "ne_110m_coastline.shp")
+)
+_COAST = 50  # of the coastline's numbers in a degree: 16 bits hold 655 degrees
+_GAP = 65535  # where there is no value; the values take 0 to 65534
+_PACKAGES = ("stforecast", "xarray", "numpy", "torch", "dask", "zarr")
+# Colours from low to high: viridis, and for differences ColorBrewer's RdBu.
+_SEQUENTIAL = (
+    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 "
+    "84d44b addc30 d8e219 fde725"
+)
+_DIVERGING = (
+    "053061 124984 2065ab 327cb7 4393c3 6bacd1 90c4dd b1d5e7 d1e5f0 e4eef4 f7f6f6 fae9df fddbc7 "
+    "f8bfa4 f3a481 e48066 d6604d c43b3c b1182b 8a0b25 67001f"
+)
+
+
+def write_report(
+    card: xr.Dataset,
+    forecasts: Mapping[str, xr.Dataset],
+    truth: xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    training: Mapping[str, Mapping[str, Any]] | None = None,
+    about: Mapping[str, Any] | None = None,
+    initialisations: int = 4,
+    max_bytes: int = 3 * 2**20,
+) -> Path:
+    """Write a scorecard, with maps of the forecasts, as one self-contained HTML page.
+
+    Parameters
+    ----------
+    card : xarray.Dataset
+        From :func:`stforecast.evaluation.scorecard`; with intervals where it was given scores by
+        initialisation.
+    forecasts : mapping of str to xarray.Dataset
+        What was scored, by the card's names of models, (time, prediction_timedelta, latitude,
+        longitude) or (…, y, x). Of each only the initialisations shown are read. May be some of
+        the models only, or empty: then there are no maps.
+    truth : xarray.Dataset
+        What they were scored against, (time, latitude, longitude).
+    path : path-like
+        The file to write, ``report.html`` say. It appears whole or not at all.
+    title : str, optional
+        Heading. Default: the variables.
+    training : mapping of str to mapping, optional
+        How models came to be, by their name: ``Forecaster.training``.
+    about : mapping, optional
+        More to be told of the data or the run.
+    initialisations : int
+        How many forecasts to show as maps, spread evenly over the sample.
+    max_bytes : int
+        Limit of the maps' data in the page. A sample that needs more is shown with fewer
+        initialisations and leads, then on a coarser grid; the page says so. Scores are not touched.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    InputError
+        If `card` is no scorecard, a forecast is of no model in it or does not fit `truth`, or the
+        file cannot be written.
+    """
+    if "model" not in card.dims or "metric" not in card.coords:
+        raise InputError('expected a scorecard; make one with scorecard({"name": scores})')
+    models = [str(m) for m in card["model"].values]
+    unknown = [name for name in forecasts if name not in models]
+    if unknown:
+        raise InputError(f"forecasts of {unknown} are not in the scorecard of {models}")
+    data = {
+        **_scores(card),
+        "baselines": [m for m in models if m in BASELINES],
+        "maps": _maps(forecasts, truth, initialisations, max_bytes) if forecasts else None,
+        "sequential": _SEQUENTIAL.split(),
+        "diverging": _DIVERGING.split(),
+    }
+    names = ", ".join(v["label"] for v in data["variables"])
+    heading = title or f"Forecasts of {names}"
+    text = _TEMPLATE.read_text(encoding="utf-8")
+    for mark, value in (
+        ("TITLE", html.escape(heading)),
+        ("SUMMARY", _summary(card)),
+        ("PROVENANCE", _provenance(card, forecasts, truth, training or {}, about or {})),
+        # No tag may open in a script; JSON has another way to write the letter.
+        ("DATA", json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
+    ):
+        text = text.replace(f"%%{mark}%%", value)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def _scores(card: xr.Dataset) -> dict[str, Any]:
+    """Scores for the page: every array has the dims weights, region and lead."""
+    variables = variables_of(card)
+    by_lead = bool(variables) and LEAD in card[variables[0]].dims
+    policy = str(card.attrs.get("weights", "uniform"))
+    out: dict[str, Any] = {
+        "models": card["model"].values.tolist(),
+        "metrics": card["metric"].values.tolist(),
+        "weights": card["weights"].values.tolist() if "weights" in card.dims else [policy],
+        "regions": card["region"].values.tolist() if "region" in card.dims else [""],
+        "references": card["reference"].values.tolist() if "reference" in card.dims else [],
+        "leads": (card[LEAD].values / np.timedelta64(1, "h")).tolist() if by_lead else [],
+        "leadLabels": [lead_words(x) for x in card[LEAD].values] if by_lead else [],
+        "intervals": str(card.attrs.get("intervals", "none: scores by initialisation are needed")),
+        "intervalMetric": str(card.attrs.get("interval_metric", "rmse")),
+        "level": float(card.attrs.get("interval_level", 0.95)),
+        "variables": [],
+    }
+    for v in variables:
+        entry: dict[str, Any] = {
+            "name": v,
+            "label": words(card[v]),
+            "units": {m: card[v].attrs.get(f"units_{m}", "") for m in out["metrics"]},
+        }
+        for key, name, front in (
+            ("scores", v, ("model", "metric")),
+            ("skill", f"{v}_skill", ("model", "reference")),
+            ("difference", f"{v}_difference", ("model", "rival", "quantity")),
+        ):
+            for suffix, ending in (("", ""), ("Overall", "_overall")):
+                lead = () if suffix else (LEAD,)
+                if name + ending in card and set(lead) <= set(card[name + ending].dims):
+                    entry[key + suffix] = _nested(card[name + ending], front, lead)
+        out["variables"].append(entry)
+    return out
+
+
+def _nested(array: xr.DataArray, front: Sequence[str], lead: Sequence[str]) -> Any:
+    missing = [d for d in ("weights", "region") if d not in array.dims]
+    array = array.expand_dims(missing).transpose(*front, "weights", "region", *lead)
+    rounded = np.vectorize(_rounded, otypes=[object])(array.values)
+    return rounded.tolist()
+
+
+def _rounded(value: float) -> float | None:
+    """Six figures, which are more than anybody reads; None for what is no number."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None
+
+
+# --- maps -----------------------------------------------------------------------------------------
+
+
+def _maps(
+    forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset, initialisations: int, max_bytes: int
+) -> dict[str, Any]:
+    """Forecasts and truth as whole numbers, for a few initialisations, with their grid."""
+    opened = {name: canonicalize(f)[0] for name, f in forecasts.items()}
+    first = next(iter(opened.values()))
+    variables = [str(v) for v in first.data_vars]
+    canonical_truth, _ = canonicalize(truth, variables)
+    if LEAD not in first.dims:
+        raise InputError(f"a forecast has the dim {LEAD}, found {tuple(first.dims)}")
+    space = first[variables[0]].dims[2:]
+    for name, f in opened.items():
+        for dim in ("time", LEAD):
+            if not np.array_equal(f[dim].values, first[dim].values):
+                raise InputError(
+                    f"the forecasts differ in {dim}: {name!r} and {next(iter(opened))!r}"
+                )
+        check_grid(first, f, space, name)
+        check_units(first, f, variables)
+    check_grid(first, canonical_truth, space, "truth")
+    check_units(first, canonical_truth, variables)
+
+    grid = Grid.of(first[variables[0]].isel({"time": 0, LEAD: 0}))
+    inits, leads, variables, step = _fitting(
+        first, variables, len(opened) + 1, initialisations, max_bytes
+    )
+    positions = valid_positions(first.isel(time=inits), canonical_truth)[:, leads]
+    fields: dict[str, Any] = {}
+    for v in variables:
+        shown = canonical_truth[v].isel(time=positions.ravel()).values
+        true = _coarse(shown.reshape(*positions.shape, *shown.shape[1:]), grid, step)
+        ours = {
+            name: _coarse(f[v].isel({"time": inits, LEAD: leads}).values, grid, step)
+            for name, f in opened.items()
+        }
+        fields[v] = _quantised(true, ours, first[v].attrs.get("units", ""))
+    valid = valid_times(first["time"].values[inits], first[LEAD].values[leads])
+    dated = first["time"].dtype.kind in "MO"
+    sizes = [first.sizes[d] for d in space]
+    notes = [f"{len(inits)} of {first.sizes['time']} initialisations"]
+    if len(leads) < first.sizes[LEAD]:
+        notes.append(f"{len(leads)} of {first.sizes[LEAD]} lead times")
+    if step > 1:
+        notes.append(f"means of {step} x {step} cells of the {sizes[0]} x {sizes[1]} grid")
+    coast = _coastline(grid)
+    return {
+        "initialisations": [_time(t, dated) for t in first["time"].values[inits]],
+        "valid": [[_time(t, dated) for t in row] for row in valid],
+        "leads": leads.tolist(),
+        "leadLabels": [lead_words(x) for x in first[LEAD].values[leads]],
+        "models": list(opened),
+        "grid": _grid(grid, step),
+        "fields": fields,
+        "perDegree": _COAST,
+        "coast": [_packed(np.round(line * _COAST).astype("<i2")) for line in coast],
+        "note": "; ".join(notes),
+    }
+
+
+def _time(time: Any, dated: bool) -> str:
+    return time_words(time) if dated else str(time)
+
+
+def _fitting(
+    first: xr.Dataset, variables: list[str], fields: int, initialisations: int, max_bytes: int
+) -> tuple[np.ndarray, np.ndarray, list[str], int]:
+    """Initialisations, leads, variables and step of the grid that the page has room for."""
+    cells = int(np.prod([first.sizes[d] for d in first[variables[0]].dims[2:]]))
+    room = max_bytes * 3 / 4 / 2 / (fields * cells)  # fields of 16 bits, written in base64
+    variables = variables[: max(1, min(len(variables), 4, int(room / 4)))]
+    room /= len(variables)
+    n_inits, n_leads = max(1, min(initialisations, first.sizes["time"])), first.sizes[LEAD]
+    while n_inits > 1 and n_inits * n_leads > room:
+        n_inits -= 1
+    n_leads = max(min(n_leads, 8), min(n_leads, 60, int(room)))
+    step = max(1, int(np.ceil(np.sqrt(n_inits * n_leads / room))))
+    leads = np.unique(np.linspace(0, first.sizes[LEAD] - 1, n_leads).round().astype(int))
+    # The middles of equal parts of the sample, not its ends.
+    inits = ((np.arange(n_inits) + 0.5) * first.sizes["time"] / n_inits).astype(int)
+    return inits, leads, variables, step
+
+
+def _coarse(values: np.ndarray, grid: Grid, step: int) -> np.ndarray:
+    """Means of blocks of cells, in the grid's order; the last blocks hold what is left."""
+    values = np.asarray(values, dtype=np.float32)
+    values = values[..., grid.row_order, :][..., grid.column_order]
+    if step == 1:
+        return values
+    for axis in (-2, -1):
+        starts = np.arange(0, values.shape[axis], step)
+        counts = np.diff(np.append(starts, values.shape[axis]))
+        shape = [1] * values.ndim
+        shape[axis] = len(starts)
+        values = np.add.reduceat(values, starts, axis=axis) / counts.reshape(shape)
+    return values.astype(np.float32)
+
+
+def _quantised(true: np.ndarray, ours: Mapping[str, np.ndarray], units: str) -> dict[str, Any]:
+    """Fields as 16-bit numbers on one scale, and the limits of their colours."""
+    every = [true, *ours.values()]
+    finite = [a[np.isfinite(a)] for a in every]
+    low = min((float(a.min()) for a in finite if a.size), default=0.0)
+    high = max((float(a.max()) for a in finite if a.size), default=1.0)
+    size = (high - low) / (_GAP - 1) or 1.0
+
+    def packed(a: np.ndarray) -> str:
+        there = np.isfinite(a)
+        whole = np.round((np.where(there, a, low) - low) / size)
+        return _packed(np.where(there, whole, _GAP).astype("<u2"))
+
+    both = np.concatenate([finite[0], *finite[1:2]])
+    ends = np.quantile(both, [0.005, 0.995]) if both.size else np.array([0.0, 1.0])
+    limits = {}
+    for name, a in ours.items():
+        error = np.abs(a - true)
+        error = error[np.isfinite(error)]
+        limits[name] = _rounded(float(np.quantile(error, 0.995)) if error.size else 0.0) or 1.0
+    return {
+        "units": units,
+        "low": low,
+        "size": size,
+        "from": _rounded(float(ends[0])),
+        "to": _rounded(float(ends[1]) if ends[1] > ends[0] else float(ends[0]) + 1),
+        "errors": limits,
+        "truth": packed(true),
+        "models": {name: packed(a) for name, a in ours.items()},
+    }
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+
+
+def _grid(grid: Grid, step: int) -> dict[str, Any]:
+    def sides(values: np.ndarray) -> list[float]:
+        inner = values[:-1:step]
+        return [round(float(x), 4) for x in (*inner, values[-1])]
+
+    kind = "cells" if not grid.geographic else "globe" if grid.whole else "region"
+    return {
+        "kind": kind,
+        "periodic": grid.periodic,
+        "dims": [str(d) for d in grid.dims],
+        "rows": sides(grid.rows),
+        "columns": sides(grid.columns),
+    }
+
+
+def _coastline(grid: Grid) -> list[np.ndarray]:
+    """Natural Earth's coastline as lines of (longitude, latitude), those near the grid."""
+    if not grid.geographic:
+        return []
+    # ESRI shapefile: a header of 100 bytes, then records; all of ours are polylines (type 3).
+    raw = _COASTLINE.read_bytes()
+    lines, at = [], 100
+    while at < len(raw):
+        length = 2 * struct.unpack_from(">i", raw, at + 4)[0]
+        kind, *_, n_parts, n_points = struct.unpack_from("<i4d2i", raw, at + 8)
+        if kind == 3:
+            body = at + 8 + 44
+            starts = np.frombuffer(raw, "<i4", n_parts, body)
+            points = np.frombuffer(raw, "<f8", 2 * n_points, body + 4 * n_parts).reshape(-1, 2)
+            lines += np.split(points, starts[1:])
+        at += 8 + length
+    if grid.periodic:
+        return lines
+    west, east = grid.columns[0], grid.columns[-1]
+    found = []
+    for turn in (-360.0, 0.0, 360.0):
+        for line in lines:
+            lon, lat = line[:, 0] + turn, line[:, 1]
+            if lon.max() < west or lon.min() > east:
+                continue
+            if lat.max() < grid.rows[0] or lat.min() > grid.rows[-1]:
+                continue
+            found.append(np.stack([lon.clip(-600, 600), lat], axis=1))
+    return found
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _summary(card: xr.Dataset) -> str:
+    """What the scores come to, in sentences."""
+    attrs = card.attrs
+    n = int(attrs.get("initialisations", 0))
+    a, b = (str(attrs.get(f"{end}_initialisation", "?")) for end in ("first", "last"))
+    text = f"{n} initialisation{'s' * (n != 1)} from {a} to {b}, grid {attrs.get('grid', '?')}."
+    level = f"{float(attrs.get('interval_level', 0.95)):.0%}"
+    metric = str(attrs.get("interval_metric", "rmse"))
+    variables = variables_of(card)
+    policy = card["weights"].values[0] if "weights" in card.dims else attrs.get("weights", "?")
+    place = f", {card['region'].values[0]}" if "region" in card.dims else ""
+    items = []
+    for v in variables:
+        of = f" in {words(card[v])}" if len(variables) > 1 else ""
+        unit = str(card[v].attrs.get(f"units_{metric}", ""))
+        unit = "" if unit in ("", "1", "unknown") else f" {unit}"
+        for row in verdicts(card, variable=v).reset_index().to_dict("records"):
+            if row["model"] in BASELINES:
+                continue
+            does = {"better": "beats", "worse": "is beaten by"}
+            told = does.get(str(row["verdict"]), "cannot be told from")
+            p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
+            leads = f"; the same at {row['leads']} lead times taken singly" if row["leads"] else ""
+            low, high = _signed(row["low"]), _signed(row["high"])
+            numbers = (
+                f"{of}: {metric.upper()} {_signed(row['difference'])}{unit}, {level} interval "
+                f"{low} to {high}, {p} ({policy} weights{place}; all lead times together"
+                f"{leads if told in does.values() else ''})."
+            )
+            head = html.escape(f"{row['model']} {told} {row['rival']}")
+            items.append(f"<li><strong>{head}</strong>{html.escape(numbers)}</li>")
+    return f"<p>{html.escape(text)}</p>" + (f"<ul>{''.join(items)}</ul>" if items else "")
+
+
+def _signed(value: float) -> str:
+    return number(value, sign="+") if value else "0"
+
+
+def _provenance(
+    card: xr.Dataset,
+    forecasts: Mapping[str, xr.Dataset],
+    truth: xr.Dataset,
+    training: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> str:
+    """Where data, models and scores came from, as lists of terms and what is said of them."""
+    parts = [("This run", about), ("Truth", truth.attrs)]
+    parts += [(f"Training: {name}", known) for name, known in training.items()]
+    parts += [("Scores", card.attrs)]
+    parts += [(f"Forecast: {name}", f.attrs) for name, f in forecasts.items()]
+    versions = {"python": platform.python_version(), "stforecast": __version__}
+    for name in _PACKAGES[1:]:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    parts.append(("Software", versions))
+    out = []
+    for heading, terms in parts:
+        rows = "".join(
+            f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
+            for key, value in _flat(terms)
+        )
+        if rows:
+            out.append(f"<section><h3>{html.escape(heading)}</h3><dl>{rows}</dl></section>")
+    return "".join(out)
+
+
+def _flat(terms: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as one list of terms."""
+    out: list[tuple[str, Any]] = []
+    for key, value in terms.items():
+        name = f"{before}{key}"
+        if isinstance(value, Mapping):
+            out += _flat(value, f"{name}: ")
+        elif value is not None and str(value) != "":
+            out.append((name, value))
+    return out

@@ -1,0 +1,252 @@
+"""What a forecaster is asked to do (:class:`Task`), and where its windows lie in time.
+
+A window is ``input_steps`` consecutive time steps followed by ``target_steps`` more. Windows never
+cross a missing time, and splitting a period before windows are taken keeps them inside their split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+from .conventions.times import time_differences
+from .conventions.variables import canonical_name
+from .errors import InputError
+
+#: What to do with calendar months where a step must have one length.
+_MONTHS = (
+    "months have 28 to 31 days, and a window needs steps of one length. On a calendar of 30-day "
+    "months the dates stay what they are: ds.convert_calendar('360_day', align_on='date', "
+    "use_cftime=True), with Task(timestep='30D'). Give months by their first days, not their last"
+)
+
+
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    if not names or not all(isinstance(n, str) and n for n in names):
+        raise InputError(f"expected one or more variable names, found {value!r}")
+    canonical = tuple(canonical_name(n) for n in names)
+    if len(set(canonical)) != len(canonical):
+        raise InputError(f"variable names must be different from each other, found {names}")
+    return canonical
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is forecast from what: variables, numbers of steps, and the step.
+
+    Parameters
+    ----------
+    variables : str or sequence of str
+        Input variables, one channel each. Any known alias will do (``t2m`` is
+        ``2m_temperature``); names are stored in their canonical form.
+    input_steps, target_steps : int
+        Length of the history (T) and of the forecast (T').
+    timestep : str or timedelta
+        Time between two steps, as :class:`pandas.Timedelta` reads it: ``"1h"``, ``"30min"``. It
+        has one length: see Notes for months.
+    targets : sequence of str, optional
+        Variables to forecast, where they are not simply `variables`: what is an input only (a
+        land-sea mask, the sun) needs no forecast, and what is a target only no history.
+    nan : {"refuse", "mask"}
+        What missing values (NaN) mean. ``"refuse"``: an error, wherever data are used. ``"mask"``:
+        in the input they count as the training mean, in a target they carry neither loss nor
+        score, and a forecast is NaN where the last input step of its variable is.
+
+    Notes
+    -----
+    A lead time is a length, and months have several. Monthly data go on the 360-day calendar, where
+    every month has 30 days and every date keeps its name:
+    ``ds.convert_calendar("360_day", align_on="date", use_cftime=True)`` and ``timestep="30D"``.
+
+    Examples
+    --------
+    >>> Task("t2m").variables
+    ('2m_temperature',)
+    >>> Task(["t2m", "lsm", "orography"], targets="t2m").outputs
+    ('2m_temperature',)
+    """
+
+    variables: tuple[str, ...] | str
+    input_steps: int = 12
+    target_steps: int = 12
+    timestep: str = "1h"
+    targets: tuple[str, ...] | str | None = None
+    nan: Literal["refuse", "mask"] = "refuse"
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "variables", _names(self.variables))
+        if self.targets is not None:
+            set_(self, "targets", _names(self.targets))
+        for name in ("input_steps", "target_steps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise InputError(
+                    f"Task.{name} must be a whole number of at least 1, found {value!r}"
+                )
+            set_(self, name, int(value))
+        if self.nan not in ("refuse", "mask"):
+            raise InputError(f"Task.nan must be 'refuse' or 'mask', found {self.nan!r}")
+        if isinstance(self.timestep, str) and re.search(r"\d*\s*(M|MS|ME|mon\w*)$", self.timestep):
+            raise InputError(f"Task.timestep is in months, found {self.timestep!r}: {_MONTHS}")
+        try:
+            step = pd.Timedelta(self.timestep)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "Task.timestep must read as a time difference such as '1h', found "
+                f"{self.timestep!r}"
+            ) from error
+        if not step > pd.Timedelta(0):
+            raise InputError(f"Task.timestep must be positive, found {self.timestep!r}")
+        set_(self, "timestep", _short(step))
+
+    @property
+    def step(self) -> np.timedelta64:
+        """The time step as ``timedelta64[ns]``."""
+        return pd.Timedelta(self.timestep).to_timedelta64().astype("timedelta64[ns]")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Canonical names of the forecast variables."""
+        return self.variables if self.targets is None else self.targets  # type: ignore[return-value]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All variables a training window holds: the inputs, then targets that are no inputs."""
+        return (*self.variables, *(v for v in self.outputs if v not in self.variables))
+
+    @property
+    def window(self) -> int:
+        """Length of a training window in steps."""
+        return self.input_steps + self.target_steps
+
+    def lead_times(self, steps: int | None = None) -> np.ndarray:
+        """Lead times ``timedelta64[ns]`` of `steps` target steps (default: ``target_steps``)."""
+        return self.step * np.arange(1, (self.target_steps if steps is None else steps) + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        out = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in out.items()}
+
+    def __str__(self) -> str:
+        return (
+            f"{', '.join(self.variables)}: {self.input_steps} steps in, {self.target_steps} out"
+            f"{'' if self.targets is None else ' of ' + ', '.join(self.outputs)}, "
+            f"every {self.timestep}{', NaN masked' if self.nan == 'mask' else ''}"
+        )
+
+
+def _short(step: pd.Timedelta) -> str:
+    """Write a time step the way people do: '6h', '30min', '1D'."""
+    ns = step.as_unit("ns").value
+    seconds = {"D": 86_400, "h": 3_600, "min": 60, "s": 1, "ms": 1e-3, "us": 1e-6}
+    for unit, size in seconds.items():
+        if ns % int(size * 10**9) == 0:
+            return f"{ns // int(size * 10**9)}{unit}"
+    return f"{ns}ns"
+
+
+def window_starts(time: Any, step: np.timedelta64, length: int, stride: int = 1) -> np.ndarray:
+    """Find every window of `length` steps that crosses no gap.
+
+    Parameters
+    ----------
+    time : array-like of shape (N,)
+        Sorted, unique times: ``datetime64`` or cftime.
+    step : numpy.timedelta64
+        The step two neighbours in a window must be apart, exactly.
+    length : int
+        Steps in a window.
+    stride : int
+        Keep every `stride`-th window of each gap-free run.
+
+    Returns
+    -------
+    numpy.ndarray of int64
+        Indices of the first step of each window, ascending.
+    """
+    n = len(time)
+    if n < length:
+        return np.empty(0, dtype=np.int64)
+    gap_after = np.flatnonzero(time_differences(time) != step)
+    # Gap-free runs [first, last + 1).
+    firsts = np.concatenate([[0], gap_after + 1])
+    ends = np.concatenate([gap_after + 1, [n]])
+    runs = [np.arange(a, b - length + 1, stride) for a, b in zip(firsts, ends, strict=True)]
+    return np.concatenate(runs).astype(np.int64)
+
+
+def refuse_months(time: Any) -> None:
+    """Refuse times that are calendar months apart, with what to do about it.
+
+    Parameters
+    ----------
+    time : array-like of shape (N,)
+        Sorted, unique times: ``datetime64`` or cftime.
+
+    Raises
+    ------
+    InputError
+        If all steps have 28 to 31 days, and not all the same number.
+    """
+    days = time_differences(time) / np.timedelta64(1, "D")
+    if len(days) and days.min() >= 28 and days.max() <= 31 and days.min() < days.max():
+        raise InputError(f"the data are monthly: {_MONTHS}")
+
+
+def initialisations(ds: Any, task: Task, stride: int = 1) -> np.ndarray:
+    """Times from which a forecast can be made *and* verified: complete input and complete truth.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Canonical, with the coordinate ``time``.
+    task : Task
+        What is forecast from what.
+    stride : int
+        Keep every `stride`-th of each gap-free run.
+
+    Returns
+    -------
+    numpy.ndarray
+        Times of the last input step.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    time = ds["time"].values
+    starts = window_starts(time, task.step, task.window, stride)
+    if len(starts) == 0:
+        raise InputError(
+            f"none of the {len(time)} times has {task.input_steps} steps up to it and "
+            f"{task.target_steps} after it without a gap ({task}); give a longer period"
+        )
+    return time[starts + task.input_steps - 1]
+
+
+@runtime_checkable
+class WindowForecaster(Protocol):
+    """What :func:`predict` needs of a model: a task, and arrays in, arrays out."""
+
+    task: Task
+
+    def forecast(
+        self,
+        inputs: np.ndarray,
+        init_time: np.ndarray,
+        steps: int,
+        *,
+        latitude: Any,
+        longitude: Any,
+    ) -> np.ndarray:
+        """(B, T, C, H, W) and initialisation times (B,) to (B, steps, C', H, W)."""
+        ...

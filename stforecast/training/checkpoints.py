@@ -1,0 +1,533 @@
+"""What a training run leaves on disk, and how the same call goes on from it to the bit.
+
+The run's directory holds ``run.json`` (which run this is), ``history.jsonl`` (a line a validation),
+``run.lock`` while it goes on, and the last two checkpoints. A checkpoint is a directory named after
+its step, ``checkpoint-00000120``, with two files:
+
+``state.safetensors``
+    ``network.*``: weights and buffers. ``average.*``: their moving average, where there is one.
+    ``normalizer.*``: mean and deviation of the data. ``optimizer.<i>.*``: the state of parameter i.
+    ``best.*``: the weights with the best validation so far. ``rng.cpu`` and, on a GPU,
+    ``rng.cuda``: torch's random generators. ``loss_sum``: the sum of the losses since the last
+    report. The last three are those of rank 0; those of rank 1 begin with ``rank1.``, and so on.
+``state.json``
+    ``step``; ``losses``, how many ``loss_sum`` holds; ``best``, step and scores of the best
+    weights; ``history``, all of it; ``seconds`` of training; ``ranks``, how many processes trained;
+    ``identity``, the task, network, settings (seed included), period, windows and initial weights
+    that make two runs the same run; ``format``, ``version``, ``library``; ``files``, the SHA-256 of
+    every other file; ``sha256``, its own.
+
+Nothing else is needed: the feed's position, the sample order, the learning rate and the place in
+the epoch are functions of the step and the settings (see :mod:`stforecast.loading.feeds`), and how long
+nothing has got better follows from the history. Training draws from torch's generators alone, not
+from those of Python and NumPy.
+
+Of several processes rank 0 writes and reads all of it, and sends the others what they need.
+
+A checkpoint is written under another name, forced to disk with its directory and renamed; only then
+history follows and the oldest checkpoint goes. So whenever a run is killed, the last checkpoint is
+whole. One that was altered since is known by its checksums, set aside, and the one before is taken.
+The step alone says which is the latest: no clock does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DivergenceError, InputError
+from ..files import locked, replacing
+from ..forecasting.bundle import plain_tensors
+from ..forecasting.forecaster import Forecaster
+from ..package import __version__
+from .distributed import World
+from .ema import Average
+
+if TYPE_CHECKING:
+    from ..loading.feeds import Feed
+    from .config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+FORMAT, VERSION = "stforecast-checkpoint", 2
+KEPT = 2  # checkpoints: the last, and the one before it
+#: What a killed run had begun to write.
+_BEGUN = re.compile(r"\.(checkpoint-\d+|history|run|log|about|loss)\.\w+\.part(\.\w+)?")
+#: Settings that may change from call to call: they say where and how long, not what.
+_FREE = {"device": None, "checkpoint_every": None, "minutes": None, "patience": None}
+_Checkpoint = tuple[dict[str, Any], dict[str, Tensor]]
+_PATIENCE = 2.0  # s for the lock of a killed run, which goes when its memory is cleared
+
+
+class Run:
+    """A training run and what it leaves on disk; use it in a ``with`` block.
+
+    Entering it takes the directory's lock and goes on from the last good checkpoint, if there is
+    one: into the network, its average, the normaliser, the optimiser and the random generators.
+    Leaving it waits for the checkpoint that is being written.
+
+    Parameters
+    ----------
+    run_dir : path-like or None
+        The directory; nothing is written without one.
+    forecaster : Forecaster
+    optimizer : torch.optim.Optimizer
+    average : Average
+    config : TrainConfig
+    feed : Feed
+    steps : int
+        Of the whole run.
+    resume : {"auto", "never"}
+    world : World, optional
+        The processes that train together; each has a Run.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    loss_sum, losses : Tensor, int
+        Sum and number of the losses since the last report.
+    best : dict
+        Step and scores of the best validation.
+    history : list of dict
+        All validations.
+
+    Raises
+    ------
+    InputError
+        On entering: the directory cannot be written, another process trains there, it holds another
+        run, or none of its checkpoints is whole. Later: a checkpoint cannot be written.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str] | None,
+        forecaster: Forecaster,
+        optimizer: torch.optim.Optimizer,
+        average: Average,
+        config: TrainConfig,
+        feed: Feed,
+        steps: int,
+        resume: str,
+        world: World | None = None,
+    ) -> None:
+        if resume not in ("auto", "never"):
+            raise InputError(f"resume must be 'auto' or 'never', found {resume!r}")
+        self.directory = None if run_dir is None else Path(run_dir)
+        self.network, self.optimizer, self.average = forecaster.network, optimizer, average
+        self.world = world or World()
+        self.step, self.best, self.history = 0, {}, []  # type: ignore[var-annotated]
+        self.loss_sum = torch.zeros((), device=forecaster.device, dtype=forecaster.dtype)
+        self.losses = 0
+        self._normalizer, self._resume = forecaster.normalizer, resume
+        self._best_weights: dict[str, Tensor] = {}
+        self._seconds, self._since = 0.0, time.monotonic()
+        settings = getattr(forecaster.network, "settings", type(forecaster.network).__name__)
+        same = asdict(replace(config, feed=feed.kind, steps=steps, epochs=1)) | _FREE
+        # What makes two runs the same run: going on with other settings would be neither of them.
+        self._identity = json.loads(
+            json.dumps(
+                {
+                    "task": forecaster.task.to_dict(),
+                    "model": settings,
+                    "config": same,
+                    "period": forecaster.training["period"],
+                    "validation period": forecaster.training.get("validation_period"),
+                    "windows": _sha256(feed.starts.astype("<i8").tobytes()),
+                    "init": forecaster.training.get("init", {}).get("sha256"),
+                }
+            )
+        )
+        #: What the run is, for its journal.
+        self.description = {
+            "task": forecaster.task.to_dict(),
+            "network": {"name": type(forecaster.network).__name__, "settings": settings},
+            "parameters": sum(p.numel() for p in forecaster.network.parameters()),
+            "windows": len(feed.starts),
+            "ranks": self.world.size,
+            **forecaster.training,
+        }
+        self._open = ExitStack()
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Run:
+        if self.directory is None:
+            return self
+        with ExitStack() as opening:
+            self._restore(self.world.from_main(partial(self._opened, self.directory, opening)))
+            if self.world.is_main:
+                with self._explained("the files of the run"):
+                    with replacing(self.directory / "run.json") as path:
+                        path.write_text(json.dumps(self._identity, indent=1) + "\n")
+                    if self.step:  # what was noted after the checkpoint, or torn, is cut
+                        self._write_history(self.directory, self.history)
+            self._writer = opening.enter_context(
+                ThreadPoolExecutor(1, thread_name_prefix="stforecast-checkpoint")
+            )
+            self._open = opening.pop_all()
+        return self
+
+    def _opened(self, directory: Path, opening: ExitStack) -> _Checkpoint | None:
+        """Lock and clear the directory; return its last checkpoint, if it has any."""
+        lock = locked(directory / "run.lock", f"training in {directory}", wait=_PATIENCE)
+        self._is_ours = opening.enter_context(lock)
+        with self._explained("the files of the run"):
+            for path in directory.iterdir():
+                if _BEGUN.fullmatch(path.name):
+                    _remove(path)
+            if self._resume != "never":
+                return self._latest(directory)
+            # Or the old one's later steps would outlive the new ones.
+            (directory / "history.jsonl").unlink(missing_ok=True)
+            for path in [*_checkpoints(directory), *directory.glob("damaged-*")]:
+                _remove(path)
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._open:
+            try:
+                self._wait()
+            except InputError as unwritten:
+                if error is None or isinstance(error, KeyboardInterrupt):
+                    raise
+                logger.error("%s", unwritten)  # and let the first error be told
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Note a validation; keep the best weights."""
+        entry = {**event, "seconds": round(self.seconds, 1)}
+        entry.pop("samples", None)
+        self.history.append(entry)
+        logger.info(
+            "step %d of %d: %s",
+            event["step"],
+            event["steps"],
+            ", ".join(f"{k} {v:.4g}" for k, v in event.items() if isinstance(v, float)),
+        )
+        score = event.get("valid_score")
+        if score is not None and score < self.best.get("valid_score", math.inf):
+            self.best = {k: v for k, v in entry.items() if k == "step" or k.startswith("valid")}
+            self._best_weights = plain_tensors(self.network.state_dict())
+
+    def checkpoint(self, step: int, loss_sum: Tensor, losses: int) -> None:
+        """Write a checkpoint: the state is copied now, a thread writes it while training goes on.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+        loss_sum, losses : Tensor, int
+            Sum and number of the losses since the last report.
+
+        Raises
+        ------
+        DivergenceError
+            If a weight is no longer finite: the last good checkpoint stays the last.
+        InputError
+            If this one, or the one before it, cannot be written.
+        """
+        self.step, self.loss_sum, self.losses = step, loss_sum, losses
+        if self.directory is None:
+            return
+        finite = [p.isfinite().all() for p in self.network.parameters()]
+        if not all(torch.stack(finite).tolist() if finite else []):
+            raise DivergenceError(
+                f"weights are no longer finite after step {step}; try a lower learning_rate or "
+                f"precision='fp32'. The last good checkpoint is kept"
+            )
+        self._wait()  # one in flight
+        alike = self._of_this_rank()  # in shape, on all ranks
+        gathered = {name: self.world.gather(tensor) for name, tensor in alike.items()}
+        if not self.world.is_main:
+            return
+        tensors = plain_tensors(self._tensors()) | _over("best.", self._best_weights)
+        for name, parts in gathered.items():
+            tensors |= {_of_rank(rank) + name: part.clone() for rank, part in enumerate(parts)}
+        state = {"format": FORMAT, "version": VERSION, "library": __version__}
+        state |= {"step": step, "losses": losses, "best": self.best, "history": [*self.history]}
+        state |= {"seconds": self.seconds, "ranks": self.world.size, "identity": self._identity}
+        self._pending = self._writer.submit(self._write, self.directory, state, tensors)
+
+    @property
+    def stale(self) -> int:
+        """Validations since the best one."""
+        since = self.best.get("step", math.inf)
+        return sum("valid_score" in e and e["step"] > since for e in self.history)
+
+    def take_best(self) -> None:
+        """Put the best weights into the network; before a validation, the average or the last."""
+        if self._best_weights:
+            self.network.load_state_dict(self._best_weights)
+        else:
+            self.average.take()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, in all calls together."""
+        now = time.monotonic()
+        self._seconds, self._since = self._seconds + now - self._since, now
+        return self._seconds
+
+    def _wait(self) -> None:
+        """Wait for the checkpoint in flight; raises what went wrong with it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = _over("network.", self.network.state_dict())
+        tensors |= _over("normalizer.", self._normalizer.state_dict())
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= _over(f"optimizer.{i}.", state)
+        return tensors | _over("average.", self.average.tensors)
+
+    def _of_this_rank(self) -> dict[str, Tensor]:
+        tensors = {"rng.cpu": torch.get_rng_state(), "loss_sum": self.loss_sum}
+        if self.loss_sum.is_cuda:
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.loss_sum.device)
+        return tensors
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def _write(self, directory: Path, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        from safetensors.torch import save_file
+
+        with self._explained(f"the checkpoint of step {state['step']}"):
+            if not self._is_ours():
+                raise InputError(
+                    f"{directory} was removed or replaced while the run in it went on, so its "
+                    f"checkpoint of step {state['step']} has no place: restore the directory and "
+                    f"give the same command again, and let nothing else write there"
+                )
+            with replacing(directory / f"checkpoint-{state['step']:08d}") as new:
+                new.mkdir()
+                save_file(tensors, new / "state.safetensors")
+                files = {p.name: _sha256(p) for p in new.iterdir()}
+                (new / "state.json").write_text(_sealed(state | {"files": files}))
+            self._write_history(directory, state["history"])
+
+    def _write_history(self, directory: Path, history: list[dict[str, Any]]) -> None:
+        """Write what a checkpoint that is there tells; then older ones may go."""
+        with replacing(directory / "history.jsonl") as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in history))
+        for old in _checkpoints(directory)[KEPT:]:
+            _remove(old)
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Say what could not be written, and what to do."""
+        from safetensors import SafetensorError
+
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            assert self.directory is not None
+            there = _checkpoints(self.directory)
+            onward = f"goes on from {there[0].name}, which is whole" if there else "starts anew"
+            raise InputError(
+                f"cannot write {what} in {self.directory} ({error}): see to it that the disk has "
+                f"room and the directory can be written, then the same command {onward}"
+            ) from error
+
+    # --- going on ---------------------------------------------------------------------------------
+
+    def _latest(self, directory: Path) -> _Checkpoint | None:
+        """The last checkpoint that is whole; None where there is none at all.
+
+        Raises
+        ------
+        InputError
+            If there are some but none is whole, or they are of another run: nothing was written.
+        """
+        damaged: list[str] = []
+        paths = _checkpoints(directory)
+        for path in paths:
+            try:
+                state, tensors = read_checkpoint(path)
+            except InputError as error:
+                logger.warning("%s; taking the one before it", error)
+                damaged.append(str(error))
+                continue
+            self._refuse_another(state, tensors)
+            for old in paths[: len(damaged)]:  # or it would outrank, and outlive, new ones
+                aside = old.with_name(f"damaged-{old.name}")
+                _remove(aside)
+                old.rename(aside)
+                logger.warning("%s was set aside as %s", old, aside.name)
+            logger.info("going on from %s", path)
+            return state, tensors
+        start_anew = "or give resume='never' (or another directory) to start from the beginning"
+        if damaged:
+            raise InputError(
+                f"no checkpoint in {directory} is whole: {'; '.join(damaged)}. Restore one from a "
+                f"copy, {start_anew}"
+            )
+        history = directory / "history.jsonl"
+        if history.exists() and history.stat().st_size:  # it follows the first checkpoint
+            raise InputError(
+                f"{history} tells of a run, but its checkpoints are gone from {directory}: restore "
+                f"the last one, {start_anew}"
+            )
+        return None
+
+    def _refuse_another(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        saved = state["identity"]
+        other = [k for k in self._identity if saved.get(k) != self._identity[k]]
+        network, normalizer = _under("network.", tensors), _under("normalizer.", tensors)
+        mine = self.network.state_dict()
+        if not other and {k: v.shape for k, v in network.items()} != {
+            k: v.shape for k, v in mine.items()
+        }:
+            other = ["model"]
+        # The data's mean, in deviations, and deviation: other data of the same period have others.
+        std = self._normalizer.std.cpu()
+        if not other and not all(
+            torch.allclose(value.cpu() / std, normalizer[name] / std, rtol=1e-3, atol=1e-3)
+            for name, value in self._normalizer.state_dict().items()
+        ):
+            other = ["values of the data"]
+        if other:
+            raise InputError(
+                f"{self.directory} holds a run with other settings ({', '.join(other)} "
+                f"differ); give another directory, or resume='never' to start anew there"
+            )
+
+    def _restore(self, found: _Checkpoint | None) -> None:
+        """Put a checkpoint into the network, the normaliser, the optimiser and the generators."""
+        if found is None:
+            return
+        state, tensors = found
+        self.network.load_state_dict(_under("network.", tensors))
+        self._normalizer.load_state_dict(_under("normalizer.", tensors))
+        self.average.load(_under("average.", tensors))
+        self._best_weights = _under("best.", tensors)
+        optimizer = self.optimizer.state_dict()
+        for name, value in _under("optimizer.", tensors).items():
+            i, key = name.split(".", 1)
+            optimizer["state"].setdefault(int(i), {})[key] = value
+        self.optimizer.load_state_dict(optimizer)
+        for parameter, moments in self.optimizer.state.items():
+            for key, value in moments.items():  # in memory as the parameter is: channels last, say
+                if value.shape == parameter.shape:
+                    moments[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        self.step, self.best, self.history = state["step"], state["best"], state["history"]
+        self.losses, self._seconds = state["losses"], state["seconds"]
+        if state["ranks"] != self.world.size:
+            logger.warning(
+                "the checkpoint is of %d processes, this run of %d: it goes on, but not to the bit",
+                state["ranks"], self.world.size,
+            )  # fmt: skip
+        mine = _under(_of_rank(self.world.rank), tensors)
+        if "rng.cpu" in mine:
+            self.loss_sum = mine["loss_sum"].to(self.loss_sum)
+            torch.set_rng_state(mine["rng.cpu"])
+        if self.loss_sum.is_cuda and "rng.cuda" in mine:
+            torch.cuda.set_rng_state(mine["rng.cuda"], self.loss_sum.device)
+
+
+def read_checkpoint(path: Path) -> _Checkpoint:
+    """Read a checkpoint that is whole.
+
+    Parameters
+    ----------
+    path : Path
+        Its directory.
+
+    Returns
+    -------
+    state : dict
+        What ``state.json`` says.
+    tensors : dict of Tensor
+        What ``state.safetensors`` holds, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or differs by as much as a bit from what was written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = path / "state.json"
+    try:
+        text = file.read_text(encoding="ascii")
+        state = json.loads(text)
+        if not isinstance(state, dict) or state.pop("sha256", None) is None:
+            raise ValueError("it has no checksum")
+        if _sealed(state) != text:
+            raise ValueError("its checksum is another")
+        if (state["format"], state["version"]) != (FORMAT, VERSION):
+            raise ValueError(f"it is of version {state['version']}, this library reads {VERSION}")
+        for name, checksum in state["files"].items():
+            file = path / name
+            if _sha256(file) != checksum:
+                raise ValueError("its checksum is another")
+        file = path / "state.safetensors"
+        return state, load_file(file)
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise InputError(f"{file} is damaged ({error})") from error
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    """The latest first, by their steps."""
+    found = {
+        int(match[1]): path
+        for path in directory.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d{8,})", path.name))
+    }
+    return [found[step] for step in sorted(found, reverse=True)]
+
+
+def _sealed(state: Mapping[str, Any]) -> str:
+    """JSON that ends with the checksum of what comes before."""
+    text = json.dumps(state, indent=1)
+    checksum = _sha256(text.encode())
+    return json.dumps({**state, "sha256": checksum}, indent=1) + "\n"
+
+
+def _sha256(what: bytes | Path) -> str:
+    if isinstance(what, bytes):
+        return hashlib.sha256(what).hexdigest()
+    with what.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _of_rank(rank: int) -> str:
+    """What the names of a rank's tensors begin with."""
+    return f"rank{rank}." if rank else ""
+
+
+def _over(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{k}": v for k, v in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,309 @@
+"""Training: one plain loop that reads from top to bottom.
+
+What happens in a step is in :func:`fit`; what a checkpoint holds, in :mod:`stforecast.training.checkpoints`;
+in which order windows are shown, in :mod:`stforecast.loading.feeds`; how several processes train as one, in
+:mod:`stforecast.training.distributed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..conventions import gate as conventions
+from ..errors import DivergenceError, InputError
+from ..forecasting.bundle import checksum
+from ..forecasting.forecaster import Forecaster
+from ..loading.feeds import Feed, open_feed, statistics, suited
+from ..loading.source import Source
+from ..models.registry import make_network
+from ..task import Task
+from .checkpoints import Run
+from .config import TrainConfig
+from .distributed import Shared, World, all_sum, joined
+from .ema import Average
+from .initialise import carry_over
+from .log import Journal
+from .losses import _points, _squares, loss_weights
+from .progress import _interruptible, _Meter, _reporting
+from .provenance import provenance, units
+from .schedule import schedule
+from .validation import Validation
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+logger = logging.getLogger(__name__)
+
+#: Steps on a GPU from which ``torch.compile`` pays.
+_WORTH_COMPILING = 2000
+
+#: Steps between reports of the loss: on a GPU, between the moments in which the host waits for it.
+_REPORT_EVERY = 50
+
+
+def fit(
+    ds: xr.Dataset,
+    task: Task,
+    *,
+    model: str | nn.Module | Callable[[], nn.Module] = "simvpv2",
+    config: TrainConfig | None = None,
+    valid: xr.Dataset | None = None,
+    init: str | os.PathLike[str] | Forecaster | None = None,
+    init_time: Any = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: Literal["auto", "never"] = "auto",
+    progress: bool | Callable[[dict[str, Any]], None] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Forecaster:
+    """Train a forecaster on a data set.
+
+    Started by ``torchrun``, its processes share every batch and return the same forecaster: the
+    one that a single process would give, to rounding, where the data are resident.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The training period; normalisation comes from it alone.
+    task : Task
+        What to forecast from what.
+    model : "simvpv2", torch.nn.Module or callable
+        The paper's network for WeatherBench, sized to the task; or any module
+        (B, T, C, H, W) -> (B, T', C', H, W); or a function that makes one, whose initial weights
+        then follow from ``config.seed``.
+    config : TrainConfig, optional
+        How to train.
+    valid : xarray.Dataset, optional
+        The validation period: the weights with the smallest error on it are the ones returned.
+        Without it the last ones are. The test period has no business here.
+    init : Forecaster or path-like, optional
+        A trained forecaster, or its bundle, to start from: weights that fit by name and shape are
+        carried over, whatever its grid, variables and steps. What was not is logged, and in
+        ``training["init"]`` of the result.
+    init_time : array of times, optional
+        Train on the windows whose last input step is at one of these, in place of all there are.
+    run_dir : path-like, optional
+        Where to keep checkpoints and ``history.jsonl`` (see :mod:`stforecast.training.checkpoints`), and
+        what :mod:`stforecast.training.log` tells; without it nothing is written.
+    resume : {"auto", "never"}
+        ``"auto"`` goes on from the last checkpoint in `run_dir`; ``"never"`` starts anew.
+    progress : bool or callable, optional
+        Show a progress bar; one is shown in a terminal and in Jupyter unless told otherwise. Or a
+        function, called after each step with ``step``, ``steps``, ``samples``, every so often
+        ``loss``, and after a validation ``valid_rmse``.
+    about : mapping, optional
+        More to record in the bundle: a ``command``, say.
+
+    Returns
+    -------
+    Forecaster
+        With the best weights so far. Where training ended before the last step,
+        ``training["stopped"]`` says ``why`` ("minutes" or "patience") and after which ``step``.
+
+    Raises
+    ------
+    InputError
+        If the data do not fit the task; or nothing of `init` fits the network; or `run_dir` holds a
+        different run, or one that goes on in another process, or no checkpoint that is whole, or
+        cannot be written.
+    DivergenceError
+        If the loss, or a weight, is no longer finite.
+    RankLostError
+        If another process of ``torchrun`` has ended.
+    KeyboardInterrupt
+        After Ctrl-C, once the step is done and a checkpoint is written; a second one stops at once.
+    """
+    config, began = config or TrainConfig(), time.monotonic()
+    if config.patience and valid is None:
+        raise InputError(f"patience={config.patience} needs a validation period: give fit(valid=)")
+    with ExitStack() as stack:
+        world = stack.enter_context(joined(config.device))
+        device = world.device
+
+        # Data: batches on the device, and their statistics.
+        source, feed_of = Source(ds, task), partial(_feed, config=config, world=world)
+        feed = stack.enter_context(feed_of(source, init_time=init_time))
+        steps = config.steps or config.epochs * feed.steps_per_epoch
+        every = config.validate_every or feed.steps_per_epoch
+        mean, std, change = world.from_main(lambda: statistics(feed))
+
+        # The network, the same on all ranks, and random numbers of each rank's own.
+        stack.enter_context(
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+        )
+        torch.manual_seed(config.seed)
+        network = make_network(model, task, change / std[feed.targets])
+        about = dict(about or {})
+        if init is not None:
+            about["init"] = carry_over(network, init)
+        if world.rank:
+            torch.manual_seed(config.seed + 2**32 * world.rank)
+        forecaster = Forecaster(
+            network,
+            task,
+            mean=mean,
+            std=std,
+            grid=conventions.grid_of(source.ds),
+            variables=units(source.ds, task),
+            training=provenance(source.ds, config, steps, about)
+            | {"fingerprint": checksum({"mean": mean, "std": std, "change": change})[:16]},
+        ).to(device)
+        norm, dtype, masked = forecaster.normalizer, forecaster.dtype, task.nan == "mask"
+        half = dtype == torch.float32 and (
+            config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+        )
+        weights = loss_weights(config, task, source.ds, change).to(device, dtype)
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=config.learning_rate, fused=device.type == "cuda"
+        )
+        call: Callable[[Tensor], Tensor] = network
+        if config.compile == "always" or (
+            config.compile == "auto" and device.type == "cuda" and steps >= _WORTH_COMPILING
+        ):
+            call = torch.compile(network, dynamic=False)
+        shared = stack.enter_context(Shared(network, world, call))
+        average = Average(network, config.ema)
+        checker = None
+        if valid is not None:
+            one = partial(feed_of, windows=config.valid_windows, shuffle=False, storage="fp32")
+            checker = Validation(valid, forecaster, one, device)
+            forecaster.training["validation_period"] = checker.period
+
+        # From its last checkpoint, if it has one: the step says all about the feed and the rate.
+        run = Run(run_dir, forecaster, optimizer, average, config, feed, steps, resume, world)
+        interrupted = stack.enter_context(_interruptible())
+        stack.enter_context(run)
+        report = stack.enter_context(_reporting(progress if world.is_main else False))
+        journal = stack.enter_context(
+            Journal(run_dir if world.is_main else None, run.description, step=run.step)
+        )
+        stack.enter_context(world.watched())
+        loss_sum, losses, meter = run.loss_sum, run.losses, _Meter(feed, run.step)
+        network.train()
+        for step in range(run.step, steps):
+            if config.patience and run.stale >= config.patience:
+                forecaster.training["stopped"] = {"why": "patience", "step": step, "steps": steps}
+                break
+
+            # This rank's windows, on the device, in physical units; normalised there.
+            with meter.waiting():
+                x, y = feed.batch(step)
+            x, y = forecaster.encode(x).to(dtype), norm(y, feed.targets).to(dtype)
+            points = _points(y, feed.size(step), masked=masked)
+
+            # Gradients of the mean square error of the whole step: of all passes, of all ranks.
+            passes = min(config.accumulate, math.ceil(feed.size(step) / world.size))
+            for inputs, targets, weight in shared.micro_batches(x, y, passes):
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    prediction = shared(inputs)
+                loss = _squares(prediction.to(dtype), targets, weights, masked=masked) / points
+                loss = loss * weight
+                (loss * world.size).backward()  # DDP takes the mean over the ranks
+                loss_sum = loss_sum + loss.detach()
+            losses += 1
+
+            rate, beta = schedule(config, step, steps, feed.steps_per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = rate, (beta, 0.999)
+            if config.clip_norm:
+                grad_norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update(step)
+
+            # Report, validate, keep: nothing above makes the host wait for a GPU.
+            last, due = step + 1 == steps, (step + 1) % every == 0 or step + 1 == steps
+            late = config.minutes is not None and time.monotonic() - began >= 60 * config.minutes
+            stop = world.largest(2 if interrupted() else 1 if late else 0)
+            event: dict[str, Any] = {"step": step + 1, "steps": steps, "samples": feed.size(step)}
+            if due or losses == _REPORT_EVERY:
+                mean_loss = float(all_sum(loss_sum.clone())) / losses
+                if not math.isfinite(mean_loss):
+                    raise DivergenceError(
+                        f"the loss is {mean_loss} at step {step + 1} (learning rate {rate:.2g}, "
+                        f"precision {'bf16' if half else 'fp32'}); try a lower learning_rate "
+                        f"or precision='fp32'. The last good checkpoint is kept"
+                    )
+                event["loss"] = mean_loss
+                loss_sum, losses = torch.zeros_like(loss_sum), 0
+            if due:
+                event["learning_rate"] = rate
+                with average.applied():
+                    if checker is not None:
+                        event |= checker()
+                    run.record(event)
+                network.train()
+            if "loss" in event:  # before the checkpoint, that goes on after it
+                line = {**event, "learning_rate": rate, "samples": feed.shown(step + 1)}
+                line |= {"seconds": run.seconds, **meter.read(step + 1)}
+                if config.clip_norm:
+                    line["grad_norm"] = float(grad_norm)
+                journal.note(line)
+            if due or stop or (step + 1) % (config.checkpoint_every or every) == 0:
+                run.checkpoint(step + 1, loss_sum, losses)
+            report(event)
+            if stop == 2 and not last:
+                where = f"; the same call goes on from {run.directory}" if run.directory else ""
+                raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}{where}")
+            if stop and not last:
+                forecaster.training["stopped"] = {
+                    "why": "minutes",
+                    "step": step + 1,
+                    "steps": steps,
+                }
+                break
+
+    run.take_best()
+    forecaster.training["validation"] = run.best
+    network.eval()
+    return forecaster
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split("flags", 2)[1].split("\n", 1)[0].split()
+    except (OSError, IndexError):
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _feed(source: Source, *, config: TrainConfig, world: World, **options: Any) -> Feed:
+    storage = options.pop("storage", config.storage)
+    kind = config.feed
+    if kind == "auto":
+        here = world.local_size if world.device.type == "cpu" else 1
+        kind = world.from_main(
+            lambda: suited(source, world.device, storage=storage, processes=here)
+        )
+        if kind == "stream" and storage != "fp32":
+            logger.warning("a stream is float32: storage=%r has no effect", storage)
+            storage = "fp32"
+    return open_feed(
+        source,
+        source.task,
+        config.batch_size,
+        feed=kind,
+        storage=storage,
+        buffer=config.buffer,
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
+        device=world.device,
+        **options,
+    )

@@ -1,0 +1,79 @@
+"""Weights of another network to start from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from torch import nn
+
+from ..errors import InputError
+from ..forecasting.bundle import checksum, plain_tensors, read_bundle
+from ..forecasting.forecaster import Forecaster
+
+logger = logging.getLogger(__name__)
+
+#: Buffers that say how the data change, not what was learned.
+_OF_THE_DATA = {"change_scale"}
+
+
+def carry_over(network: nn.Module, init: str | os.PathLike[str] | Forecaster) -> dict[str, Any]:
+    """Copy the weights of a trained network that fit another one by name and shape.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        What is to be trained. What does not fit keeps its initial values; so do buffers that
+        describe the data.
+    init : Forecaster or path-like
+        A forecaster, or the directory of a bundle.
+
+    Returns
+    -------
+    dict
+        ``from``, ``sha256`` (of the weights), ``carried`` (how many tensors), ``share`` (of the
+        network's parameters) and ``left``: names of those that keep their initial values, and why.
+
+    Raises
+    ------
+    InputError
+        If there is no bundle, or nothing fits.
+    """
+    if isinstance(init, Forecaster):
+        name, given = "a forecaster", plain_tensors(init.network.state_dict())
+    else:
+        name, given = os.fspath(init), read_bundle(init)[1]
+        given = {
+            k.removeprefix("network."): v for k, v in given.items() if k.startswith("network.")
+        }
+    mine, fit, left = network.state_dict(), {}, {}
+    for key, tensor in mine.items():
+        if key.rpartition(".")[2] in _OF_THE_DATA:
+            continue
+        if key not in given:
+            left[key] = "not there"
+        elif given[key].shape != tensor.shape:
+            left[key] = f"{tuple(given[key].shape)} there, {tuple(tensor.shape)} here"
+        else:
+            fit[key] = given[key]
+    count = sum(mine[k].numel() for k in fit)
+    if not count:
+        raise InputError(
+            f"init={name!r}: none of its {len(given)} tensors has the name and shape of one of the "
+            f"network's {len(mine)}; give a network of the same kind and sizes"
+        )
+    network.load_state_dict(fit, strict=False)
+    total = sum(v.numel() for v in mine.values())
+    logger.info(
+        "%d of %d tensors (%.1f%% of the numbers) carried over from %s%s",
+        len(fit), len(fit) + len(left), 100 * count / total, name,
+        "".join(f"; {k} is new ({why})" for k, why in left.items()),
+    )  # fmt: skip
+    return {
+        "from": name,
+        "sha256": checksum(given),
+        "carried": len(fit),
+        "share": round(count / total, 6),
+        "left": left,
+    }

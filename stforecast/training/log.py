@@ -1,0 +1,278 @@
+"""What a training run tells while it goes on: lines, curves, and where it comes from.
+
+Beside its checkpoints (:mod:`stforecast.training.checkpoints`) a run's directory holds
+
+``log.jsonl``
+    A line of JSON for every 50 steps and every validation: step, mean loss of the steps since the
+    line before, learning rate, samples a second, the share of the time spent on waiting for data,
+    scores. A run that was killed and goes on has the lines of one that never stopped, but for
+    times.
+``about.json``
+    What was trained (task, settings, network), on which data (title, period, fingerprint), and a
+    list of calls: command, versions, git commit, device, times, steps.
+``loss.png``
+    The curves, drawn when a call ends, where matplotlib is installed.
+``tensorboard/``
+    The same numbers as TensorBoard reads them, where it is installed.
+
+None of it is needed to go on: where it cannot be written, that is logged once and training goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata, util
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("stforecast", "torch", "numpy", "xarray", "pandas", "zarr", "dask", "safetensors")
+
+
+class Journal:
+    """Notes what happens in a training run; use it in a ``with`` block.
+
+    Parameters
+    ----------
+    directory : path-like or None
+        The run's directory; nothing is written without one.
+    about : mapping
+        What the run is, for ``about.json``: JSON.
+    step : int
+        Steps that are done. Lines of later ones, left by a call that was killed after its last
+        checkpoint, are cut.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str] | None, about: Mapping[str, Any], step: int = 0
+    ) -> None:
+        self.directory = None if directory is None else Path(directory)
+        self._about, self._first = about, step
+        self._calls: list[dict[str, Any]] = []
+        self._board: Any = None
+
+    def __enter__(self) -> Journal:
+        if self.directory is None:
+            return self
+        with self._harmless():
+            lines = read_log(self.directory) if self._first else []
+            with replacing(self.directory / "log.jsonl") as path:
+                kept = (line for line in lines if line["step"] <= self._first)
+                path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self._calls = _calls(self.directory / "about.json") if self._first else []
+            self._calls.append(
+                {"began": _now(), "ended": None, "from_step": self._first, **origin()}
+            )
+            self._write_about()
+            self._board = _tensorboard(self.directory, self._first)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._board is not None:
+            with self._harmless():
+                self._board.close()
+        if self.directory is None:
+            return
+        with self._harmless():
+            ending = {"ended": _now()}
+            if error is not None:
+                ending["error"] = f"{type(error).__name__}: {error}"
+            self._calls[-1] |= ending
+            self._write_about()
+            lines = read_log(self.directory)
+            if lines and util.find_spec("matplotlib"):
+                from ..plots.layout import save
+
+                save(draw(lines), self.directory / "loss.png", dpi=110)
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Write a line.
+
+        Parameters
+        ----------
+        event : mapping
+            ``step``, and what is to be told of the steps since the last line: numbers.
+        """
+        if self.directory is None:
+            return
+        with self._harmless():
+            with (self.directory / "log.jsonl").open("a") as file:
+                file.write(json.dumps(dict(event)) + "\n")
+            if self._board is not None:
+                for name, value in event.items():
+                    if isinstance(value, float):
+                        part = "validation" if name.startswith("valid") else "training"
+                        self._board.add_scalar(f"{part}/{name}", value, event["step"])
+
+    def _write_about(self) -> None:
+        assert self.directory is not None
+        about = {**self._about, "calls": self._calls}
+        with replacing(self.directory / "about.json") as path:
+            path.write_text(json.dumps(about, indent=1, default=str) + "\n")
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """Let training go on where a line cannot be written: its checkpoints say what is wrong."""
+        try:
+            yield
+        except (OSError, InputError) as error:
+            logger.warning("the journal in %s ends here: %s", self.directory, error)
+            self.directory = None
+
+
+def read_log(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read the lines of ``log.jsonl`` in a run's directory.
+
+    Parameters
+    ----------
+    directory : path-like
+
+    Returns
+    -------
+    list of dict
+        In the order of the steps; a last line that was torn by a kill is left out. Empty where
+        there is no such file.
+    """
+    try:
+        text = (Path(directory) / "log.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def origin() -> dict[str, Any]:
+    """Tell what runs: command, versions, the git commit of the working directory, the machine."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "python": platform.python_version(),
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "git": _git(),
+        "machine": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def draw(lines: list[dict[str, Any]]) -> Figure:
+    """Draw loss, and validation error where there is one, by step.
+
+    Parameters
+    ----------
+    lines : list of dict
+        From :func:`read_log`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    from ..plots.layout import SMALL, TEXT, blank, head
+
+    rows = [("loss", "Loss")]
+    if any("valid_rmse" in line for line in lines):
+        rows.append(("valid_rmse", "Validation RMSE"))
+    height = 0.9 + 2.4 * len(rows)
+    figure = blank(7.2, height)
+    last = lines[-1]["step"] if lines else 1
+    for i, (key, label) in enumerate(rows):
+        points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+        ax = figure.add_axes((0.12, (0.55 + 2.4 * (len(rows) - 1 - i)) / height, 0.8, 1.9 / height))
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        ax.plot(steps, values, "o-", color="#0b5fa5", linewidth=1.6, markersize=3, clip_on=False)
+        if key == "loss" and values and min(values) > 0 and max(values) > 5 * min(values):
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        elif values:
+            ax.set_ylim(0, 1.08 * max(values) or 1.0)
+        if key == "valid_rmse" and values:
+            best = min(range(len(values)), key=values.__getitem__)
+            ax.plot(steps[best], values[best], "o", color="#c43c1d", markersize=6)
+            ax.annotate(
+                f"best: {values[best]:.4g}",
+                (steps[best], values[best]),
+                xytext=(0, 8),
+                textcoords="offset points",
+                ha="right" if best > len(values) / 2 else "left",
+                fontsize=SMALL,
+                color="#c43c1d",
+            )
+        ax.set_ylabel(label, fontsize=TEXT)
+        ax.set_xlim(0, last)
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.tick_params(labelsize=SMALL, length=3)
+        ax.grid(axis="y", color="0.9", linewidth=0.8)
+        ax.spines[["top", "right"]].set_visible(False)
+    ax.set_xlabel("Step", fontsize=TEXT)
+    head(figure, 0.25, f"Training, {last:,} steps")
+    return figure
+
+
+def _calls(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads(path.read_text())["calls"])
+    except (OSError, ValueError, KeyError, TypeError):  # the run is told by its checkpoints
+        return []
+
+
+def _tensorboard(directory: Path, step: int) -> Any:
+    """A writer of TensorBoard's files, or None where it is not installed."""
+    if not util.find_spec("tensorboard"):
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    # What an earlier call wrote of later steps is hidden.
+    return SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1 if step else None)
+
+
+def _git() -> str | None:
+    """The commit of the working directory, with "-dirty" where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,101 @@
+"""What the training loop asks of the validation period: one score, exact on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..conventions import gate as conventions
+from ..conventions.grid import area_weights
+from ..errors import InputError
+from ..forecasting.forecaster import Forecaster
+from ..loading.feeds import Feed
+from ..loading.source import Source
+from .distributed import all_sum
+from .provenance import period
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class Validation:
+    """RMSE on windows of the validation period, and persistence's beside it.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The validation period.
+    forecaster : Forecaster
+        Its network is scored as it is at each call.
+    feed : callable
+        Opens a feed on the period's :class:`~stforecast.loading.source.Source`; several ranks share its
+        windows.
+    device : torch.device
+
+    Raises
+    ------
+    InputError
+        If the data lie on another grid than the training data.
+    """
+
+    def __init__(
+        self,
+        ds: xr.Dataset,
+        forecaster: Forecaster,
+        feed: Callable[[Source], Feed],
+        device: torch.device,
+    ) -> None:
+        source = Source(ds, forecaster.task, "validation")
+        if conventions.grid_of(source.ds) != forecaster.grid:
+            raise InputError("the validation data lie on another grid than the training data")
+        self.feed, self.forecaster = feed(source), forecaster
+        self.period = period(source.ds)
+        # One number for all variables: errors in units of each variable's deviation.
+        self.std = forecaster.normalizer.std[self.feed.targets, None, None]
+        rows = np.ones(1)
+        if "latitude" in source.ds.coords:
+            rows = np.asarray(area_weights(source.ds["latitude"].values))
+        self.rows = torch.as_tensor(rows, dtype=torch.float32, device=device)[:, None]
+
+    def __call__(self) -> dict[str, float]:
+        """Return area-weighted RMSE over all leads in units of the first output, and a score.
+
+        The sums are taken over all windows of all ranks before anything is divided or rooted.
+        """
+        self.forecaster.network.eval()
+        task = self.forecaster.task
+        same = set(task.outputs) <= set(task.variables)
+        index = [task.variables.index(v) for v in task.outputs] if same else []
+        # Weighted sums of squared errors, and of the weights, in float64: of all outputs in their
+        # deviations, of the first output, and of the first output as persistence has it.
+        sums = torch.zeros(3, 2, dtype=torch.float64, device=self.rows.device)
+        with torch.no_grad(), self.feed:
+            for step in range(self.feed.steps_per_epoch):
+                x, y = self.feed.batch(step)
+                if len(x) == 0:  # fewer windows than ranks
+                    continue
+                error = self.forecaster.apply(x) - y
+                sums[0] += self._sums(error / self.std)
+                sums[1] += self._sums(error[:, :, :1])
+                if same:
+                    sums[2] += self._sums(x[:, -1:, index[:1]] - y[:, :, :1])
+        all_sum(sums)
+        score, model, persistence = (sums[:, 0] / sums[:, 1]).sqrt().tolist()
+        result = {"valid_score": score, "valid_rmse": model}
+        if persistence > 0:  # NaN where it has no forecast
+            result["valid_to_persistence"] = model / persistence
+        return result
+
+    def _sums(self, error: Tensor) -> Tensor:
+        """Sum of weight times square, and of the weights; NaN is masked, or there is none."""
+        known = torch.ones_like(error, dtype=torch.bool)
+        if self.forecaster.task.nan == "mask":
+            known = ~error.isnan()
+        square = torch.where(known, error, 0).double().square()
+        return torch.stack(
+            [(square * self.rows).sum(), (known * self.rows).sum(dtype=torch.float64)]
+        )

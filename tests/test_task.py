@@ -1,0 +1,191 @@
+"""Tasks, and windows that cross no gap."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stforecast.conventions.times import time_differences
+from stforecast.errors import InputError
+from stforecast.task import Task, refuse_months, window_starts
+
+HOUR = np.timedelta64(1, "h")
+
+
+def hours(*numbers):
+    return np.datetime64("2001-01-01T00", "ns") + np.array(numbers) * HOUR
+
+
+# --- Task -----------------------------------------------------------------------------------------
+
+
+def test_a_task_stores_canonical_values():
+    task = Task("t2m", 12, np.int64(24), pd.Timedelta("6h"), targets=["tas", "msl"])
+    assert task.variables == ("2m_temperature",)
+    assert task.outputs == ("2m_temperature", "mean_sea_level_pressure")
+    assert task.channels == ("2m_temperature", "mean_sea_level_pressure")
+    assert (task.input_steps, task.target_steps, task.window) == (12, 24, 36)
+    assert type(task.target_steps) is int
+    assert task.step == np.timedelta64(6, "h")
+    assert task.step.dtype == "timedelta64[ns]"
+    assert Task(["air", "t2m"]).outputs == ("air", "2m_temperature")
+
+
+def test_lead_times_start_one_step_after_the_last_input():
+    task = Task("t2m", target_steps=3, timestep="90min")
+    np.testing.assert_array_equal(task.lead_times(), np.array([90, 180, 270], "timedelta64[m]"))
+    assert task.lead_times(5)[-1] == np.timedelta64(450, "m")
+
+
+@pytest.mark.parametrize(
+    ("timestep", "short"),
+    [
+        ("1h", "1h"),
+        ("60min", "1h"),
+        ("0.5h", "30min"),
+        ("24h", "1D"),
+        ("36h", "36h"),
+        ("90s", "90s"),
+        ("0.04s", "40ms"),
+        ("1500us", "1500us"),
+    ],
+)
+def test_a_timestep_is_written_as_people_do(timestep, short):
+    assert Task("t2m", timestep=timestep).timestep == short
+    assert Task("t2m", timestep=short) == Task("t2m", timestep=timestep)
+
+
+def test_a_task_goes_through_json():
+    for task in (Task("t2m"), Task(["t2m", "msl"], 6, 3, "3h", targets="msl", nan="mask")):
+        assert Task(**json.loads(json.dumps(task.to_dict()))) == task
+        assert hash(Task(**task.to_dict())) == hash(task)
+    assert str(Task("t2m", 12, 6)) == "2m_temperature: 12 steps in, 6 out, every 1h"
+
+
+def test_a_task_does_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Task("t2m").input_steps = 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"variables": ()}, "one or more variable names"),
+        ({"variables": ["t2m", ""]}, "one or more variable names"),
+        ({"variables": ["t2m", 3]}, "one or more variable names"),
+        ({"variables": ["t2m", "tas"]}, "different from each other"),
+        ({"input_steps": 0}, "input_steps must be a whole number of at least 1, found 0"),
+        ({"target_steps": 1.5}, "target_steps must be a whole number"),
+        ({"input_steps": True}, "input_steps must be a whole number"),
+        ({"timestep": "an hour"}, "must read as a time difference"),
+        ({"timestep": "-1h"}, "must be positive"),
+        ({"timestep": "0h"}, "must be positive"),
+        ({"targets": []}, "one or more variable names"),
+        ({"variables": 5}, "one or more variable names"),
+        ({"timestep": None}, "must be positive, found None"),
+        ({"timestep": [1]}, "must read as a time difference"),
+        ({"timestep": "NaT"}, "must be positive"),
+        ({"timestep": "1MS"}, "in months, found '1MS'.*convert_calendar"),
+        ({"timestep": "2M"}, "in months"),
+        ({"timestep": "ME"}, "in months"),
+        ({"timestep": "1 month"}, "in months"),
+        ({"nan": "skip"}, "nan must be 'refuse' or 'mask', found 'skip'"),
+    ],
+)
+def test_a_bad_task(fields, words):
+    with pytest.raises(InputError, match=words):
+        Task(**{"variables": "t2m", **fields})
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def test_windows_do_not_cross_a_gap():
+    time = hours(0, 1, 2, 3, 5, 6, 7, 9)  # 4 and 8 are missing
+    np.testing.assert_array_equal(window_starts(time, HOUR, 1), np.arange(8))
+    np.testing.assert_array_equal(window_starts(time, HOUR, 2), [0, 1, 2, 4, 5])
+    np.testing.assert_array_equal(window_starts(time, HOUR, 3), [0, 1, 4])
+    np.testing.assert_array_equal(window_starts(time, HOUR, 4), [0])
+    assert window_starts(time, HOUR, 5).tolist() == []
+    assert window_starts(time[:0], HOUR, 1).tolist() == []
+    assert window_starts(time, HOUR, 3).dtype == np.int64
+
+
+def test_the_stride_starts_anew_after_a_gap():
+    time = hours(0, 1, 2, 3, 5, 6, 7)
+    np.testing.assert_array_equal(window_starts(time, HOUR, 2, stride=2), [0, 2, 4])
+
+
+def test_another_step_gives_no_windows():
+    time = hours(0, 6, 12, 18)
+    assert len(window_starts(time, HOUR, 2)) == 0
+    np.testing.assert_array_equal(window_starts(time, 6 * HOUR, 3), [0, 1])
+
+
+@given(
+    present=st.lists(st.booleans(), min_size=1, max_size=40),
+    length=st.integers(1, 6),
+    stride=st.integers(1, 3),
+    calendar=st.sampled_from(["standard", "noleap", "360_day"]),
+)
+def test_windows_by_brute_force(present, length, stride, calendar):
+    every = xr.date_range("2001-02-28", periods=len(present), freq="1h", calendar=calendar).values
+    index = np.flatnonzero(present)
+    want, run = [], 0
+    for i in range(len(index)):
+        run = 0 if i == 0 or index[i] != index[i - 1] + 1 else run + 1
+        whole = i + length <= len(index) and index[i + length - 1] == index[i] + length - 1
+        if whole and run % stride == 0:
+            want.append(i)
+    assert window_starts(every[index], HOUR, length, stride).tolist() == want
+
+
+def test_differences_of_any_times():
+    leap = xr.date_range("2004-02-28", periods=3, freq="1D", calendar="noleap")
+    for time in (
+        pd.date_range("2001", periods=3),
+        np.array(["2001-01-01", "2001-01-02", "2001-01-03"], "datetime64[D]"),
+        xr.DataArray(leap.values, dims="time"),
+        leap,
+    ):
+        got = time_differences(time)
+        assert got.dtype == "timedelta64[ns]"
+        assert (got == np.timedelta64(24, "h")).all()
+        assert len(got) == 2
+
+
+# --- months ---------------------------------------------------------------------------------------
+
+
+def test_calendar_months_are_refused_and_said_what_to_do_about():
+    months = pd.date_range("2001-01-01", periods=14, freq="MS")
+    for time in (
+        months,
+        months.values[5:8],
+        xr.date_range("2001", periods=5, freq="MS", calendar="noleap"),
+    ):
+        with pytest.raises(InputError, match=r"monthly.*convert_calendar\('360_day'"):
+            refuse_months(time)
+    for step, n in (("30D", 20), ("28D", 9), ("1D", 400), ("6h", 5), ("365D", 4)):
+        refuse_months(pd.date_range("2001-01-01", periods=n, freq=step))
+    refuse_months(months[:1])
+
+
+def test_the_advice_on_months_is_good():
+    """On the 360-day calendar months keep their names, gaps are gaps, lead times are exact."""
+    months = pd.date_range("2001-01-01", periods=30, freq="MS")
+    ds = xr.Dataset({"sst": ("time", np.arange(30.0))}, {"time": months})
+    ds = ds.drop_isel(time=[7])
+    on_360 = ds.convert_calendar("360_day", align_on="date", use_cftime=True)
+    task = Task("sst", 3, 2, timestep="30D")
+    refuse_months(on_360["time"].values)
+    starts = window_starts(on_360["time"].values, task.step, task.window)
+    assert starts.tolist() == [*range(3), *range(7, 25)]
+    first = on_360["time"].values[8]
+    valid = first + pd.Timedelta(task.lead_times()[-1]).to_pytimedelta()
+    assert (first.isoformat()[:10], valid.isoformat()[:10]) == ("2001-10-01", "2001-12-01")

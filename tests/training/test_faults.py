@@ -1,0 +1,851 @@
+"""Runs that are killed, checkpoints that are damaged, disks that fail: nothing is lost.
+
+Kills are real: a warm process forks one process a run (of this very file), which SIGKILL ends at
+a chosen call, or at a random moment. What the same command gives in the end is compared, to the
+bit, with a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import stforecast.training.checkpoints
+from stforecast.errors import DivergenceError, InputError
+from stforecast.files import _life, locked
+from stforecast.loading.feeds import ResidentFeed, StreamingFeed
+from stforecast.models.simvp import SimVPv2
+from stforecast.task import Task
+from stforecast.testing.weather import make_weather
+from stforecast.training import checkpoints
+from stforecast.training import log as journal
+from stforecast.training import validation as _validation
+from stforecast.training.checkpoints import Run, read_checkpoint
+from stforecast.training.config import TrainConfig
+from stforecast.training.fit import fit
+from stforecast.training.log import read_log
+
+TASK = Task("t2m", input_steps=4, target_steps=3)
+CONFIG = TrainConfig(
+    steps=30,  # two epochs and a half
+    batch_size=8,
+    validate_every=7,
+    checkpoint_every=3,
+    valid_windows=16,
+    precision="fp32",
+    device="cpu",
+    buffer=40 * 240,  # of the streaming feed: a part of the data
+)
+SHORT = replace(CONFIG, steps=6, validate_every=2)
+
+
+def tiny():
+    sizes = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 2, "mlp_ratio": 2.0}
+    return SimVPv2(4, 3, **sizes, periodic=True, residual=True, drop_path=0.3)
+
+
+def data():
+    train = make_weather(96, shape=(6, 10))
+    return train, make_weather(48, time="2002-01-01", shape=(6, 10), seed=1)
+
+
+# --- the runs that are killed ---------------------------------------------------------------------
+
+#: What is called, and so can be killed, in the course of a run.
+CALLS = {
+    "batch": [(ResidentFeed, "batch"), (StreamingFeed, "batch")],  # also of validations
+    "forward": [(SimVPv2, "forward")],
+    "optimiser step": [(torch.optim.Adam, "step")],
+    "validation": [(_validation.Validation, "__call__")],
+    "weights written": [(sys.modules["safetensors.torch"], "save_file")],
+    "fsync": [(os, "fsync")],
+    "rename": [(os, "rename"), (os, "replace")],
+    "file removed": [(os, "unlink")],
+    "directory removed": [(os, "rmdir")],
+}
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)  # the signal is for the whole process, this may be but one thread of it
+
+
+def arm(call, number, when, counts):
+    """Count all calls; die at the `number`-th of `call`: before it, after it, or half through."""
+
+    def wrap(name, original):
+        def wrapped(*args, **options):
+            counts[name] = counts.get(name, 0) + 1
+            here = name == call and counts[name] == number
+            if here and when == "before":
+                die()
+            result = original(*args, **options)
+            if here and when == "half":
+                os.truncate(args[1], os.path.getsize(args[1]) // 2)
+            if here:
+                die()
+            return result
+
+        return wrapped
+
+    for name, places in CALLS.items():
+        for owner, attribute in places:
+            setattr(owner, attribute, wrap(name, getattr(owner, attribute)))
+
+
+#: Beside the plain ones: all that has a memory of its own. Three passes a step, of 8 windows.
+AVERAGED = {"ema": 0.9, "accumulate": 3, "clip_norm": 0.1, "patience": 3, "storage": "bf16"}
+
+
+def train(directory, feed, datasets=None):
+    """What is killed: fit, with a note of every sample shown, and its result in files."""
+    more = AVERAGED if feed == "averaged" else {}
+    feed = "resident" if more else feed
+    log = os.open(directory / "samples", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    kind = {"resident": ResidentFeed, "stream": StreamingFeed}[feed]
+    original = kind.batch
+
+    def batch(self, step):
+        x, y = original(self, step)
+        if self.shuffle:  # not of validations
+            digest = hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()
+            os.write(log, f"{step} {digest}\n".encode())
+        return x, y
+
+    kind.batch = batch
+    weather, valid = datasets or data()
+    if feed == "stream":
+        weather, valid = weather.chunk(time=7), valid.chunk(time=9)
+    config = replace(CONFIG, feed=feed, **more)
+    result = fit(weather, TASK, model=tiny, config=config, valid=valid, run_dir=directory / "run")
+    save_file({k: v.contiguous() for k, v in result.network.state_dict().items()},
+              directory / "result.safetensors")  # fmt: skip
+    (directory / "result.json").write_text(json.dumps(result.training["validation"]))
+
+
+def serve():
+    """Fork a run for each line that comes in; say how it ended and what it called."""
+    torch.set_num_threads(1)
+    datasets = [ds.load() for ds in data()]
+    with tempfile.TemporaryDirectory() as warm:  # with all that is imported on the way
+        options = {"model": tiny, "config": replace(CONFIG, steps=1), "valid": datasets[1]}
+        fit(datasets[0], TASK, run_dir=Path(warm) / "run", **options)
+    for line in sys.stdin:
+        order = json.loads(line)
+        directory = Path(order["directory"])
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                counts = {}
+                arm(order.get("call"), order.get("number"), order.get("when"), counts)
+                train(directory, order["feed"], datasets)
+                (directory / "counts").write_text(json.dumps(counts))
+                code = 0
+            finally:
+                os._exit(code)
+        began = time.monotonic()
+        if "seconds" in order:
+            time.sleep(order["seconds"])
+            os.kill(pid, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(json.dumps([status, time.monotonic() - began]), flush=True)  # noqa: T201
+
+
+class Server:
+    """The warm process, asked."""
+
+    def __init__(self):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def run(self, directory, feed="resident", **kill):
+        """Run once; returns the exit status (minus the signal) and the seconds it took."""
+        directory.mkdir(exist_ok=True)
+        order = {"directory": str(directory), "feed": feed} | kill
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def whole(server, tmp_path_factory):
+    """Runs that are never stopped: {feed: (outcome, calls, seconds)}."""
+    runs = {}
+    for feed in ("resident", "stream", "averaged"):
+        directory = tmp_path_factory.mktemp(feed)
+        status, seconds = server.run(directory, feed)
+        assert status == 0
+        calls = json.loads((directory / "counts").read_text())
+        assert set(calls) == set(CALLS)
+        runs[feed] = outcome(directory), calls, seconds
+    return runs
+
+
+def timeless(history):
+    times = ("seconds", "samples_per_s", "waiting")
+    return [{k: v for k, v in line.items() if k not in times} for line in history]
+
+
+def outcome(directory):
+    """All that must not depend on having been killed."""
+    run = directory / "run"
+    lines = (directory / "samples").read_text().splitlines()
+    samples = {tuple(line.split()) for line in lines}  # a step that came twice: as before
+    state = json.loads((run / "checkpoint-00000030/state.json").read_text())
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return {
+        "weights": (directory / "result.safetensors").read_bytes(),
+        "validation": json.loads((directory / "result.json").read_text()),
+        "samples": sorted(samples),
+        "optimiser, best, random state": (
+            run / "checkpoint-00000030/state.safetensors"
+        ).read_bytes(),
+        "state": {k: v for k, v in state.items() if k not in ("seconds", "sha256", "history")},
+        "history": timeless(history),
+        "log": timeless(read_log(run)),
+        "history in the checkpoint": timeless(state["history"]),
+        "files": sorted(p.name for p in run.iterdir()),
+    }
+
+
+def check(found, expected):
+    assert [k for k in expected if found[k] != expected[k]] == []
+
+
+def test_an_uninterrupted_run_is_what_it_should_be(whole):
+    found, calls, _ = whole["resident"]
+    assert len(found["samples"]) == 30  # each step once
+    assert [line["step"] for line in found["history"]] == [7, 14, 21, 28, 30]
+    assert found["files"] == [
+        "about.json", "checkpoint-00000028", "checkpoint-00000030", "history.jsonl", "log.jsonl",
+        "loss.png", "run.json", "tensorboard",
+    ]  # fmt: skip
+    assert calls["optimiser step"] == 30
+    assert calls["weights written"] == 10 + 3  # each third step; 7, 14 and 28
+
+
+QUICK = {
+    "in the first step": [("forward", 1, "after")],
+    "between backward and the step": [("optimiser step", 17, "before")],
+    "in a validation": [("batch", 7 + 1, "after")],
+    "before a checkpoint": [("weights written", 3, "before")],
+    "half through a checkpoint": [("weights written", 5, "half")],
+    "before it is forced to disk": [("fsync", 18, "before")],
+    "between writing and renaming": [("rename", 8, "before")],
+    "between renaming and the history": [("rename", 8, "after")],
+    "while the oldest is removed": [("file removed", 3, "after")],
+    "twice, and while it goes on again": [("rename", 11, "after"), ("rename", 1, "before")],
+}
+
+
+@pytest.mark.parametrize("kills", QUICK.values(), ids=QUICK)
+def test_killed_and_started_again(server, whole, tmp_path, kills):
+    for call, number, when in kills:
+        status, _ = server.run(tmp_path, call=call, number=number, when=when)
+        assert status == -signal.SIGKILL
+    assert server.run(tmp_path)[0] == 0
+    check(outcome(tmp_path), whole["resident"][0])
+
+
+@pytest.mark.parametrize("kill", [("optimiser step", 20, "before"), ("rename", 12, "after")])
+def test_killed_with_average_accumulation_and_clipping(server, whole, tmp_path, kill):
+    call, number, when = kill
+    kill = {"call": call, "number": number, "when": when}
+    assert server.run(tmp_path, "averaged", **kill)[0] == -signal.SIGKILL
+    assert server.run(tmp_path, "averaged")[0] == 0
+    check(outcome(tmp_path), whole["averaged"][0])
+    assert whole["averaged"][0]["weights"] != whole["resident"][0]["weights"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("feed", "kills"), [("resident", 100), ("averaged", 40), ("stream", 30)])
+def test_killed_at_random_points(server, whole, tmp_path, feed, kills):
+    """Every run that was killed, up to three times, ends as the one that was not."""
+    rng = random.Random(feed)
+    expected, calls, seconds = whole[feed]
+    killed, runs = [], 0
+    while len(killed) < kills:
+        directory = tmp_path / "run"
+        here = []
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            kill = {"seconds": rng.uniform(0, seconds)}
+            if rng.random() < 0.75:
+                call = rng.choice(list(CALLS))
+                when = ["before", "after", *["half"] * 2 * (call == "weights written")]
+                kill = {"call": call, "number": rng.randint(1, calls[call])}
+                kill |= {"when": rng.choice(when)}
+            if server.run(directory, feed, **kill)[0] == -signal.SIGKILL:
+                here.append(kill)
+        killed += here
+        assert server.run(directory, feed)[0] == 0, here
+        found = outcome(directory)
+        assert [k for k in expected if found[k] != expected[k]] == [], here
+        runs += 1
+        shutil.rmtree(directory)
+    logging.getLogger(__name__).warning("%s: %d kills, %d runs", feed, len(killed), runs)
+
+
+@pytest.mark.slow
+def test_the_command_itself_killed(whole, tmp_path):
+    """Without forks: a new interpreter each time, killed in start-up, training or at its end."""
+    command = [sys.executable, __file__, str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    rng = random.Random(0)
+    steps = iter([4, 11, 20, 29])
+    for wanted in steps:
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                samples = tmp_path / "samples"
+                if samples.exists() and f"\n{wanted} " in samples.read_text():
+                    break
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.05))
+            process.kill()
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    check(outcome(tmp_path), whole["resident"][0])
+
+
+# --- damaged checkpoints --------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_curves():
+    """Neither TensorBoard's files nor pictures, here: they take longer than such a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_tensorboard", lambda *args: None)
+        patch.setattr(journal.util, "find_spec", lambda name: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def datasets():
+    return data()
+
+
+def go(datasets, directory, **options):
+    weather, valid = datasets
+    options = {"model": tiny, "config": SHORT, "valid": valid} | options
+    return fit(weather, TASK, run_dir=directory, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(datasets, tmp_path_factory):
+    """A finished run of six steps, with checkpoints of the last two: 4 and 6."""
+    directory = tmp_path_factory.mktemp("finished")
+    result = go(datasets, directory)
+    assert [p.name for p in sorted(directory.glob("checkpoint-*"))] == [
+        "checkpoint-00000004", "checkpoint-00000006",
+    ]  # fmt: skip
+    return directory, result
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Path(shutil.copytree(finished[0], tmp_path / "copy"))
+
+
+def same_weights(a, b):
+    weights = b.network.state_dict()
+    return all(torch.equal(v, weights[k]) for k, v in a.network.state_dict().items())
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place if place >= 0 else len(content) + place] ^= 1 << 4
+    path.write_bytes(content)
+
+
+def cut(path, to):
+    os.truncate(path, to if to >= 0 else path.stat().st_size + to)
+
+
+DAMAGES = {
+    "the first byte flipped": lambda p: flip(p, 0),
+    "a byte in the middle flipped": lambda p: flip(p, p.stat().st_size // 2),
+    "the last byte flipped": lambda p: flip(p, -1),
+    "cut by a byte": lambda p: cut(p, -1),
+    "cut to a half": lambda p: cut(p, p.stat().st_size // 2),
+    "empty": lambda p: cut(p, 0),
+    "zeros": lambda p: p.write_bytes(bytes(p.stat().st_size)),
+    "gone": lambda p: p.unlink(),
+    "a byte more": lambda p: p.write_bytes(p.read_bytes() + b"\n"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("file", ["state.json", "state.safetensors"])
+def test_a_damaged_file(datasets, finished, copy, caplog, file, damage):
+    """The checkpoint before is taken, loudly; and the run ends as it did."""
+    damage(copy / "checkpoint-00000006" / file)
+    seen = []
+    again = go(datasets, copy, progress=seen.append)
+    assert [e["step"] for e in seen] == [5, 6]
+    loud = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert f"checkpoint-00000006/{file} is damaged" in loud[0]
+    assert same_weights(again, finished[1])
+    assert (copy / "damaged-checkpoint-00000006").is_dir()
+    assert go(datasets, copy, progress=seen.append).training["validation"]["step"]
+    assert len(seen) == 2  # the new checkpoint of the end is the last one now
+
+
+def test_every_byte_counts(copy):
+    path = copy / "checkpoint-00000006"
+    read_checkpoint(path)
+    rng = random.Random(0)
+    for file in path.iterdir():
+        content = file.read_bytes()
+        for place in rng.sample(range(len(content)), 300):
+            spoiled = bytearray(content)
+            spoiled[place] ^= 1 << rng.randrange(8)
+            file.write_bytes(spoiled)
+            with pytest.raises(InputError, match=f"{file.name} is damaged"):
+                read_checkpoint(path)
+        file.write_bytes(content)
+    read_checkpoint(path)
+
+
+def test_damaged_ones_do_not_outlive_good_ones(datasets, copy, monkeypatch):
+    """A stop at step 5 writes an earlier step than the damaged 6: it must not be dropped for it."""
+    cut(copy / "checkpoint-00000006/state.json", 10)
+    batch = ResidentFeed.batch
+
+    def interrupting(self, step):
+        if self.shuffle:
+            signal.raise_signal(signal.SIGINT)
+        return batch(self, step)
+
+    monkeypatch.setattr(ResidentFeed, "batch", interrupting)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 5 of 6"):
+        go(datasets, copy)
+    names = sorted(p.name for p in copy.glob("checkpoint-*"))
+    assert names == ["checkpoint-00000004", "checkpoint-00000005"]
+
+
+def tree(directory):
+    """All that is there but what tells of the calls: those differ."""
+    calls = {"about.json", "loss.png", "log.jsonl"}
+    files = [p for p in sorted(directory.rglob("*")) if p.is_file() and p.name not in calls]
+    return {p: p.read_bytes() for p in files if p.parent.name != "tensorboard"}
+
+
+def test_no_checkpoint_is_whole(datasets, finished, copy):
+    cut(copy / "checkpoint-00000006/state.safetensors", 100)
+    flip(copy / "checkpoint-00000004/state.json", 30)
+    before = tree(copy)
+    words = (
+        r"no checkpoint in .*copy is whole: .*06/state.safetensors is damaged.*04/state.json is "
+        r"damaged.*Restore.*resume='never'"
+    )
+    for _ in range(2):
+        with pytest.raises(InputError, match=words):
+            go(datasets, copy)
+        assert tree(copy) == before
+    seen = []
+    again = go(datasets, copy, resume="never", progress=seen.append)
+    assert len(seen) == 6
+    assert same_weights(again, finished[1])
+
+
+def test_the_checkpoints_are_gone(datasets, copy):
+    for path in copy.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    with pytest.raises(InputError, match=r"history.jsonl tells of a run, but its checkpoints are"):
+        go(datasets, copy)
+
+
+@pytest.mark.parametrize("spoil", ["torn", "beyond", "gone"])
+def test_history_is_the_checkpoints(datasets, copy, spoil):
+    history = copy / "history.jsonl"
+    before = history.read_text()
+    spoilt = {"torn": before[:-20], "beyond": before + '{"step": 8}\n{"st'}
+    history.unlink() if spoil == "gone" else history.write_text(spoilt[spoil])
+    go(datasets, copy)
+    assert history.read_text() == before
+
+
+def test_leftovers_of_a_kill_are_cleared(datasets, copy):
+    before = tree(copy)
+    (copy / ".checkpoint-00000008.0123abcd.part").mkdir()
+    (copy / ".checkpoint-00000008.0123abcd.part/state.json").write_text("{")
+    (copy / ".history.0123abcd.part.jsonl").write_text("{")
+    (copy / "notes.txt").write_text("mine")
+    go(datasets, copy)
+    assert tree(copy) == before | {copy / "notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": lambda: SimVPv2(4, 3, hidden_spatial=8, hidden_temporal=12)}, r"\(model differ"),
+        ({"model": lambda: torch.nn.Linear(10, 10)}, r"\(model differ"),
+        ({"config": replace(SHORT, seed=1)}, r"\(config differ"),
+        ({"init_time": "some"}, r"\(windows differ"),
+        ({"warmer": 10.0}, r"\(values of the data differ"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else next(iter(value)),
+)
+def test_another_run(datasets, copy, change, words):
+    weather, valid = datasets
+    change = dict(change)
+    if "init_time" in change:
+        change["init_time"] = weather["time"].values[10:60]
+    if warmer := change.pop("warmer", 0):
+        weather = weather.assign({"2m_temperature": weather["2m_temperature"] + warmer})
+        weather["2m_temperature"].attrs = datasets[0]["2m_temperature"].attrs
+    before = tree(copy)
+    with pytest.raises(InputError, match=words):
+        go((weather, valid), copy, **change)
+    assert tree(copy) == before
+
+
+def test_a_network_of_another_size(datasets, tmp_path):
+    """Which says nothing of its settings, so that its tensors must."""
+
+    class Scale(torch.nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.factor = torch.nn.Parameter(torch.ones(size))
+
+        def forward(self, x):
+            return x[:, -3:] * self.factor.mean()
+
+    go(datasets, tmp_path, model=lambda: Scale(4))
+    with pytest.raises(InputError, match=r"\(model differ"):
+        go(datasets, tmp_path, model=lambda: Scale(5))
+
+
+def test_a_checkpoint_of_another_version(datasets, copy):
+    for path in copy.glob("checkpoint-*"):
+        state, _ = read_checkpoint(path)
+        (path / "state.json").write_text(checkpoints._sealed(state | {"version": 1}))
+    with pytest.raises(InputError, match="it is of version 1, this library reads 2"):
+        go(datasets, copy)
+
+
+# --- stopping, and going on -----------------------------------------------------------------------
+
+
+def interrupt_at(step):
+    """Ctrl-C at the end of step `step`: the one after it is done still."""
+
+    def progress(event):
+        if event["step"] == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return progress
+
+
+@pytest.mark.parametrize("step", [2, 8, 13])
+def test_ctrl_c_leaves_no_trace(datasets, tmp_path, whole, step):
+    """Neither in the history, nor in what is the best, nor in the sums of the losses."""
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step + 1} of 30"):
+        go(datasets, tmp_path, config=CONFIG, progress=interrupt_at(step))
+    assert (tmp_path / f"checkpoint-{step + 1:08d}").is_dir()
+    result = go(datasets, tmp_path, config=CONFIG)
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    for line, other in zip(history, whole["resident"][0]["history"], strict=True):
+        assert timeless([line])[0] == pytest.approx(other, rel=1e-6)  # of other threads
+    assert result.training["validation"]["step"] == whole["resident"][0]["validation"]["step"]
+
+
+def test_moments_have_the_layout_of_their_weights(datasets, copy, monkeypatch):
+    """Or a kernel that walks memory as it lies would pair them with the wrong weights."""
+    shutil.rmtree(copy / "checkpoint-00000006")
+    restore, pairs = Run._restore, []
+
+    def look(run, *args):
+        restore(run, *args)
+        for weight, state in run.optimizer.state.items():
+            pairs.append((weight.stride(), state["exp_avg"].stride()))
+
+    monkeypatch.setattr(Run, "_restore", look)
+    go(datasets, copy)
+    assert any(len(w) == 4 and w[1] == 1 for w, _ in pairs)  # channels last
+    assert all(w == m for w, m in pairs)
+
+
+def test_weights_that_are_not_finite_are_not_kept(datasets, tmp_path):
+    step = torch.optim.Adam.step
+
+    def spoil(self, *args):
+        step(self, *args)
+        if self.param_groups[0]["lr"] and len(list(tmp_path.glob("checkpoint-*"))):
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", spoil)
+        with pytest.raises(DivergenceError, match="The last good checkpoint is kept"):
+            go(datasets, tmp_path, valid=None)
+    for path in tmp_path.glob("checkpoint-*"):
+        _, tensors = read_checkpoint(path)
+        assert all(v.isfinite().all() for v in tensors.values())
+
+
+# --- disks and directories ------------------------------------------------------------------------
+
+
+def good(directory):
+    """Steps of the checkpoints, all of which must be whole."""
+    return sorted(read_checkpoint(p)[0]["step"] for p in directory.glob("checkpoint-*"))
+
+
+def at(step, act):
+    def progress(event):
+        if event["step"] == step:
+            history = progress.directory / "history.jsonl"
+            # Its writer is a thread; what it does last is to write the history.
+            while not history.exists() or history.read_text().count("\n") < step // 2:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            act()
+
+    return progress
+
+
+def fails_then_goes_on(datasets, finished, directory, act, mend, words):
+    """Let something fail after the checkpoint of step 4; mend it; the same call goes on."""
+    progress, seen = at(4, act), []
+    progress.directory = directory
+    try:
+        with pytest.raises(InputError, match=words):
+            go(datasets, directory, progress=progress)
+    finally:
+        mend()
+    assert good(directory)[-1] == 4
+    assert [p.name for p in directory.iterdir() if p.name.startswith(".")] == []
+    again = go(datasets, directory, progress=seen.append)
+    assert [e["step"] for e in seen] == [5, 6]
+    assert same_weights(again, finished[1])
+
+
+def mount(*arguments):
+    command = ["mount", *map(str, arguments)]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no mount: {error}")
+    if result.returncode:
+        pytest.skip(f"{' '.join(command)}: {result.stderr.strip()}")
+
+
+@contextmanager
+def mounted(directory, *arguments):
+    mount(*arguments, directory)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=False)
+
+
+def test_disk_full(datasets, finished, tmp_path):
+    """A file system of its own, filled up by somebody else in the course of the run."""
+    with mounted(tmp_path, "-t", "tmpfs", "-o", "size=2m", "tmpfs"):
+        run, other = tmp_path / "run", tmp_path / "other"
+
+        def fill():
+            with suppress(OSError), other.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+
+        words = r"cannot write the checkpoint of step 6 in .*No space left.*goes on from checkpoint"
+        fails_then_goes_on(datasets, finished, run, fill, other.unlink, words)
+
+
+def test_quota(datasets, finished, tmp_path):
+    """As full as a disk can be without one's own: files must not grow past a size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (finished[0] / "checkpoint-00000006/state.safetensors").stat().st_size
+    fails_then_goes_on(
+        datasets,
+        finished,
+        tmp_path,
+        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size * 2 // 3, hard)),
+        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)),
+        r"cannot write the checkpoint of step 6 in .*goes on from checkpoint-00000004",
+    )
+
+
+def make_read_only(directory):
+    """Return how to undo it. Root writes whatever the mode says, but not to a read-only mount."""
+    if os.geteuid():
+        directory.chmod(0o555)
+        return lambda: directory.chmod(0o755)
+    mount("--bind", directory, directory)
+    mount("-o", "remount,ro,bind", directory)
+    return lambda: subprocess.run(["umount", str(directory)], check=False)
+
+
+def test_read_only_in_the_course_of_the_run(datasets, finished, tmp_path):
+    undo = []
+    fails_then_goes_on(
+        datasets,
+        finished,
+        tmp_path,
+        lambda: undo.append(make_read_only(tmp_path)),
+        lambda: undo[0](),
+        "cannot write to",
+    )
+
+
+def test_read_only_from_the_start(datasets, copy):
+    before = tree(copy)
+    undo = make_read_only(copy)
+    try:
+        with pytest.raises(InputError, match=r"cannot write to .*choose a directory you may write"):
+            go(datasets, copy)
+    finally:
+        undo()
+    assert tree(copy) == before
+
+
+def test_a_file_where_the_directory_should_be(datasets, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputError, match="cannot write to"):
+        go(datasets, tmp_path / "run")
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "removed and made again"])
+def test_the_directory_is_removed(datasets, tmp_path, again):
+    run = tmp_path / "run"
+
+    def remove():
+        while not (run / "checkpoint-00000004").exists():  # a thread writes it
+            time.sleep(0.01)
+        time.sleep(0.5)  # and then the history
+        shutil.rmtree(run)
+        if again:
+            run.mkdir()
+
+    progress = at(4, remove)
+    progress.directory = run
+    words = r"run was removed or replaced while the run in it went on.*step 6"
+    with pytest.raises(InputError, match=words):
+        go(datasets, run, progress=progress)
+    there = [p.name for p in run.iterdir()] if run.exists() else []
+    assert set(there) <= {"log.jsonl", "about.json"}  # no checkpoint, and nothing half-written
+
+
+def test_the_clock_jumps_backwards(datasets, finished, copy, monkeypatch):
+    """The step says what is the latest, not the times of the files."""
+    shutil.rmtree(copy / "checkpoint-00000006")
+    shutil.copytree(copy / "checkpoint-00000004", copy / "checkpoint-00000002")
+    for path in copy.rglob("*"):
+        os.utime(path, (2e9, 2e9))
+    for path in (copy / "checkpoint-00000004", *(copy / "checkpoint-00000004").iterdir()):
+        os.utime(path, (0, 0))
+    clock = iter(range(10**6, 0, -1000))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    seen = []
+    again = go(datasets, copy, progress=seen.append)
+    assert [e["step"] for e in seen] == [5, 6]
+    assert same_weights(again, finished[1])
+    assert good(copy) == [4, 6]
+
+
+# --- two runs, one directory ----------------------------------------------------------------------
+
+
+def test_two_runs_in_a_directory(datasets, tmp_path, monkeypatch):
+    monkeypatch.setattr(stforecast.training.checkpoints, "_PATIENCE", 0.0)
+    refused = []
+
+    def second(event):
+        if event["step"] == 3:
+            with pytest.raises(InputError) as error:
+                go(datasets, tmp_path, resume="never")
+            refused.append(str(error.value))
+
+    go(datasets, tmp_path, progress=second)
+    assert f"another process (pid {os.getpid()}) is training in {tmp_path} already" in refused[0]
+    assert good(tmp_path) == [4, 6]
+    assert not (tmp_path / "run.lock").exists()
+
+
+def test_a_lock_left_behind_is_taken_over(datasets, copy, caplog):
+    (copy / "run.lock").write_text(f"999999999\n{_life(os.getpid())}\n")
+    go(datasets, copy)
+    assert "taking over" in caplog.text
+    assert "from process 999999999" in caplog.text
+    assert not (copy / "run.lock").exists()
+
+
+def test_locks_of_a_file_system_without_locks(tmp_path, monkeypatch):
+    """There the file decides: it counts as long as the very process that wrote it lives."""
+
+    def without(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without)
+    path, me = tmp_path / "run.lock", _life(os.getpid())
+    for life, refused in ((me, True), (me + "1", False), (me.replace(" ", " x", 1), False)):
+        path.write_text(f"{os.getpid()}\n{life}\n")  # this process; one before; before the boot
+        if refused:
+            with pytest.raises(InputError, match="already"), locked(path, "training"):
+                pass
+        else:
+            with locked(path, "training") as ours:
+                assert ours()
+                with pytest.raises(InputError, match="already"), locked(path, "training"):
+                    pass
+            assert not path.exists()
+    path.write_text(f"{os.getpid()}\nelsewhere {me.split(' ', 1)[1]}\n")
+    with pytest.raises(InputError, match="already"), locked(path, "training"):
+        pass  # a process of another host: nobody can tell
+
+
+def test_a_finished_run_holds_what_its_description_says(finished):
+    directory, result = finished
+    state, tensors = read_checkpoint(directory / "checkpoint-00000006")
+    assert set(state) == {
+        "format", "version", "library", "step", "losses", "best", "history", "seconds", "ranks",
+        "identity", "files",
+    }  # fmt: skip
+    parts = {name.split(".")[0] for name in tensors}
+    assert parts == {"network", "normalizer", "optimizer", "best", "rng", "loss_sum"}
+    best = {k: v for k, v in tensors.items() if k.startswith("best.")}
+    for name, value in result.network.state_dict().items():
+        assert torch.equal(best[f"best.{name}"], value)
+    assert load_file(directory / "checkpoint-00000006/state.safetensors").keys() == tensors.keys()
+    assert state["identity"]["config"]["seed"] == 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        torch.set_num_threads(1)
+        train(Path(sys.argv[1]), "resident")
+    else:
+        serve()
