@@ -46,21 +46,26 @@ TARGETS: dict[str, dict[str, Any]] = {
     },
 }
 REFERENCE_SETTINGS = (
-    *("input_steps", "target_steps", "channels", "hidden_spatial", "hidden_temporal"),
-    *("spatial_layers", "temporal_layers", "mlp_ratio", "drop_path"),
+    *("input_steps", "target_steps", "channels", "encoder_channels", "translator_channels"),
+    *("encoder_layers", "translator_blocks", "mlp_ratio", "drop_path"),
     *("encoder_kernel", "decoder_kernel"),
 )
 # The authors' names of the same things (OpenSTL's SimVP_Model).
 PEER_SETTINGS = {
-    "hid_S": "hidden_spatial",
-    "hid_T": "hidden_temporal",
-    "N_S": "spatial_layers",
-    "N_T": "temporal_layers",
+    "hid_S": "encoder_channels",
+    "hid_T": "translator_channels",
+    "N_S": "encoder_layers",
+    "N_T": "translator_blocks",
     "mlp_ratio": "mlp_ratio",
     "drop_path": "drop_path",
 }
 #: The network whose loss curves are compared.
-SMALL = {"hidden_spatial": 16, "hidden_temporal": 64, "temporal_layers": 4, "mlp_ratio": 4.0}
+SMALL = {
+    "encoder_channels": 16,
+    "translator_channels": 64,
+    "translator_blocks": 4,
+    "mlp_ratio": 4.0,
+}
 Step = Callable[[], Tensor]
 
 

@@ -89,10 +89,10 @@ class ReferenceSimVPv2(nn.Module):
         target_steps: int,
         channels: int,
         *,
-        hidden_spatial: int,
-        hidden_temporal: int,
-        spatial_layers: int,
-        temporal_layers: int,
+        encoder_channels: int,
+        translator_channels: int,
+        encoder_layers: int,
+        translator_blocks: int,
         mlp_ratio: float = 8.0,
         drop_path: float | None = 0.0,
         encoder_kernel: int = 3,
@@ -100,16 +100,16 @@ class ReferenceSimVPv2(nn.Module):
     ) -> None:
         super().__init__()
         self.target_steps = target_steps
-        S, K, outer = hidden_spatial, hidden_temporal, input_steps * hidden_spatial
-        halve = [bool(i % 2) for i in range(spatial_layers)]
+        S, K, outer = encoder_channels, translator_channels, input_steps * encoder_channels
+        halve = [bool(i % 2) for i in range(encoder_layers)]
         self.encoder = nn.ModuleList(
             ConvBlock(S if i else channels, S, encoder_kernel, down=down, up=False)
             for i, down in enumerate(halve)
         )
-        last = temporal_layers - 1
-        rates = [0.0] * temporal_layers
+        last = translator_blocks - 1
+        rates = [0.0] * translator_blocks
         if drop_path is not None:
-            rates = torch.linspace(0.01, drop_path, temporal_layers).tolist()
+            rates = torch.linspace(0.01, drop_path, translator_blocks).tolist()
         self.translator = nn.Sequential(
             *(
                 Block(outer if i == 0 else K, outer if i == last else K, mlp_ratio, rate)

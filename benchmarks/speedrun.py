@@ -51,7 +51,7 @@ TARGET, PAPER_HOURS = 26.6, 200 * 156 / 3600
 AHEAD = 4  # blocks of sequences that are drawn before they are needed
 BLOCK = 32  # batches in one
 #: For trying it out.
-SMALL = {"hidden_spatial": 8, "hidden_temporal": 16, "temporal_layers": 2, "mlp_ratio": 2.0}
+SMALL = {"encoder_channels": 8, "translator_channels": 16, "translator_blocks": 2, "mlp_ratio": 2.0}
 
 
 class Sequences:
@@ -111,7 +111,8 @@ def compiled(network: nn.Module, how: str, half: bool, batch: int, device: torch
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:  # it is compiled when it is called, and not every machine can
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            call(torch.zeros(batch, *SHAPE, device=device)).float().square().mean().backward()
+            x, _ = torch.zeros(batch, 20, *SHAPE[1:], device=device).split(10, dim=1)
+            call(x).float().square().mean().backward()  # in memory as in training
     except Exception as error:
         print(f"not compiled: {type(error).__name__}: {str(error).splitlines()[0]}")
         call = network
@@ -181,7 +182,7 @@ def restore(run: Any, network: nn.Module, optimizer: torch.optim.Optimizer) -> N
 def report(run: Any, flops: float, peak: float) -> dict[str, Any]:
     """Write what is known so far: JSON, the curve, its picture."""
     rate = run.samples / run.training if run.training else float("nan")
-    reached = next((row["minutes"] for row in run.curve if row["valid_mse"] <= TARGET), None)
+    reached = next((row["minutes"] for row in run.curve if row["val_mse"] <= TARGET), None)
     ahead = (run.steps - run.step) * run.batch / rate / 60 if run.training else float("nan")
     result = {
         "machine": machine(),
@@ -196,14 +197,14 @@ def report(run: Any, flops: float, peak: float) -> dict[str, Any]:
         "minutes_for_all": run.seconds / 60 + ahead,
         "paper_minutes": PAPER_HOURS * 60,
         "minutes_to_26.6": reached,
-        "valid_mse": run.curve[-1]["valid_mse"] if run.curve else None,
+        "val_mse": run.curve[-1]["val_mse"] if run.curve else None,
         "test_mse": run.test_mse,
         "done": run.step == run.steps,
     }
     run.output.mkdir(parents=True, exist_ok=True)
     (run.output / "speedrun.json").write_text(json.dumps(result, indent=1) + "\n")
     with (run.output / "curve.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["step", "minutes", "loss", "valid_mse"])
+        writer = csv.DictWriter(file, ["step", "minutes", "loss", "val_mse"])
         writer.writeheader()
         writer.writerows(run.curve)
     try:
@@ -212,7 +213,7 @@ def report(run: Any, flops: float, peak: float) -> dict[str, Any]:
         return result
     figure = Figure(figsize=(7, 4), layout="constrained")
     ax = figure.add_subplot()
-    minutes, mse = ([row[k] for row in run.curve] for k in ("minutes", "valid_mse"))
+    minutes, mse = ([row[k] for row in run.curve] for k in ("minutes", "val_mse"))
     ax.plot(minutes, mse, "o-", markersize=3, label="validation digits")
     ax.axhline(TARGET, color="0.5", linestyle="--", label="the paper's, after 8.7 hours on a V100")
     ax.set(xlabel="Minutes of training", ylabel="MSE, summed over a frame", yscale="log")
@@ -234,8 +235,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--epochs", type=float, default=200, help="of 10,000 sequences")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--valid-every", type=int, help="steps; four epochs unless given")
-    parser.add_argument("--valid-sequences", type=int, default=1000)
+    parser.add_argument("--val-every", type=int, help="steps; four epochs unless given")
+    parser.add_argument("--val-sequences", type=int, default=1000)
     parser.add_argument("--test-sequences", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -251,7 +252,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         torch.backends.cudnn.benchmark = True
     half, batch = options.precision == "bf16", options.batch_size
     steps = max(1, round(options.epochs * EPOCH / batch))
-    digits = {name: load_digits(options.data, name) for name in ("train", "valid", "test")}
+    digits = {name: load_digits(options.data, name) for name in ("train", "validation", "test")}
     names = ("epochs", "batch_size", "learning_rate", "seed", "precision", "small")
     run = SimpleNamespace(
         output=options.output,
@@ -293,7 +294,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"{machine()}; {peak / 1e12:.3g} Tflop/s in bf16; ready after {run.clock():.0f} s")
 
     config: Any = SimpleNamespace(schedule="onecycle", learning_rate=options.learning_rate)
-    every = options.valid_every or round(4 * EPOCH / batch)
+    every = options.val_every or round(4 * EPOCH / batch)
     images = Sequences(digits["train"], batch, options.seed, device)
     loss_sum, losses, since = torch.zeros((), device=device), 0, time.monotonic()
     for frames in images.steps(run.step, steps):
@@ -316,9 +317,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             took = time.monotonic() - since
             run.seconds += took
             run.samples, run.training = run.samples + losses * batch, run.training + took
-            valid = score(network, digits["valid"], "valid", options.valid_sequences, run)
+            valid = score(network, digits["validation"], "validation", options.val_sequences, run)
             row = {"step": run.step, "minutes": run.seconds / 60, "loss": mean_loss}
-            run.curve.append(row | {"valid_mse": valid})
+            run.curve.append(row | {"val_mse": valid})
             print(
                 f"step {run.step} of {steps}: loss {mean_loss:.5f}, validation MSE {valid:.2f}, "
                 f"{losses * batch / took:.1f} samples/s, {run.seconds / 60:.2f} minutes",

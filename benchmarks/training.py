@@ -45,13 +45,13 @@ TASK = Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h")
 BATCH, SHAPE = 16, (32, 64)
 WARM = 5  # steps of each turn that are not timed
 NETWORK: dict[str, Any] = {
-    "hidden_spatial": 16,
-    "hidden_temporal": 128,
-    "temporal_layers": 6,
+    "encoder_channels": 16,
+    "translator_channels": 128,
+    "translator_blocks": 6,
     "mlp_ratio": 4.0,
     "drop_path": 0.0,
-    "periodic": True,
-    "residual": True,
+    "circular_longitude": True,
+    "predict_change": True,
 }
 
 

@@ -32,7 +32,7 @@ ds
 
 # %% [markdown]
 # An ordinary `xarray.Dataset`, read lazily: one year of hourly fields, and later weeks, some for
-# choosing a model (`valid_period`) and some for judging it (`test_period`).
+# choosing a model (`validation_period`) and some for judging it (`test_period`).
 #
 # ## Predict
 #

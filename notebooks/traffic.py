@@ -61,11 +61,11 @@ network = partial(
     input_steps=4,
     target_steps=4,
     channels=2,
-    hidden_spatial=16,
-    hidden_temporal=64,
-    temporal_layers=4,
+    encoder_channels=16,
+    translator_channels=64,
+    translator_blocks=4,
     mlp_ratio=2.0,
-    residual=True,
+    predict_change=True,
 )
 config = stforecast.TrainConfig(steps=200, learning_rate=3e-3)
 differences = usual.anomalies(train, trained_on=True)

@@ -74,7 +74,7 @@ plots.scorecard(card)
 
 # %% [markdown]
 # Against persistence the skill is about three quarters at every lead. Against the regression, the
-# rival that matters, it is smallest in the first hour, when a linear guess is nearly as good, and
+# reference that matters, it is smallest in the first hour, when a linear guess is nearly as good, and
 # largest after five or six hours.
 #
 # ## Do the patterns agree?
@@ -97,8 +97,8 @@ plots.lead_curve(card.sel(model=["SimVPv2", "Persistence", "LinearRegression"]),
 # and draws the same for both models.
 
 # %%
-rivals = ("LinearRegression", "Persistence", "Climatology")
-found = {r: compare(by_time["SimVPv2"], by_time[r])["2m_temperature_overall"] for r in rivals}
+references = ("LinearRegression", "Persistence", "Climatology")
+found = {r: compare(by_time["SimVPv2"], by_time[r])["2m_temperature_overall"] for r in references}
 pd.DataFrame({f"SimVPv2 − {r}": a.to_series() for r, a in found.items()}).T.round(4)
 
 # %% [markdown]

@@ -73,11 +73,11 @@ network = partial(
     stforecast.SimVPv2,
     4,
     4,
-    hidden_spatial=16,
-    hidden_temporal=64,
-    temporal_layers=4,
+    encoder_channels=16,
+    translator_channels=64,
+    translator_blocks=4,
     mlp_ratio=2.0,
-    residual=True,
+    predict_change=True,
 )
 config = stforecast.TrainConfig(
     steps=60, learning_rate=4e-3, area_weighted=True, balance_leads=True
@@ -122,7 +122,7 @@ difference.round(4)
 # 0, and the two cannot be told apart; at 24 hours it barely misses 0, and where four leads are
 # looked at, a p-value of 0.02 is not much. The chance in training is not in this interval: other
 # initial weights (`TrainConfig(seed=1)`) make a somewhat different network. Sixty steps are few,
-# and more of them are the first thing to try; `fit(valid=...)` then keeps the best weights, chosen
+# and more of them are the first thing to try; `fit(validation=...)` then keeps the best weights, chosen
 # on a period of its own.
 #
 # ## Look at it

@@ -46,19 +46,23 @@ def main(options: Options) -> None:
     open_part = partial(open_bridgedata, options.data, camera=options.camera, size=options.size)
     paper = options.preset == "paper"
     network = partial(SimVPv2, TASK.input_steps, TASK.target_steps, len(TASK.variables))
-    network = partial(network, spatial_layers=4, drop_path=0.0)
+    network = partial(network, encoder_layers=4, drop_path=0.0)
     if paper:
-        network = partial(network, hidden_spatial=64, hidden_temporal=512, temporal_layers=6)
+        network = partial(
+            network, encoder_channels=64, translator_channels=512, translator_blocks=6
+        )
     else:
-        network = partial(network, hidden_spatial=16, hidden_temporal=128, temporal_layers=4)
-        network = partial(network, mlp_ratio=4.0, residual=True)
+        network = partial(
+            network, encoder_channels=16, translator_channels=128, translator_blocks=4
+        )
+        network = partial(network, mlp_ratio=4.0, predict_change=True)
     config = options.config(
         epochs=100,
         steps=None if paper else 200,
         batch_size=64 if paper else 4,
         learning_rate=1e-3,
     )
-    parts = {name: open_part(name) for name in ("train", "valid", "test")}
+    parts = {name: open_part(name) for name in ("train", "validation", "test")}
     table = train_and_score(
         "bridgedata", parts, TASK, network, config, options, stride=options.stride
     )

@@ -41,16 +41,16 @@ class Options(Training):
 
 def main(options: Options) -> None:
     """Run the pipeline."""
-    parts = {name: open_kitti(options.data, name) for name in ("train", "valid")}
+    parts = {name: open_kitti(options.data, name) for name in ("train", "validation")}
     parts["test"] = open_caltech(options.caltech or options.data, "test")
     paper = options.preset == "paper"
     network = partial(SimVPv2, TASK.input_steps, TASK.target_steps, len(TASK.variables))
-    network = partial(network, spatial_layers=2, temporal_layers=6)
+    network = partial(network, encoder_layers=2, translator_blocks=6)
     if paper:
-        network = partial(network, hidden_spatial=64, hidden_temporal=256, drop_path=0.2)
+        network = partial(network, encoder_channels=64, translator_channels=256, drop_path=0.2)
     else:
-        network = partial(network, hidden_spatial=16, hidden_temporal=64, drop_path=0.0)
-        network = partial(network, mlp_ratio=4.0, residual=True)
+        network = partial(network, encoder_channels=16, translator_channels=64, drop_path=0.0)
+        network = partial(network, mlp_ratio=4.0, predict_change=True)
     config = options.config(
         epochs=100,
         steps=None if paper else 200,

@@ -46,14 +46,14 @@ class Options(Training):
 def main(options: Options) -> None:
     """Run the pipeline."""
     open_part = partial(open_kth, options.data, actions=options.actions, size=options.size)
-    parts = {name: open_part(name) for name in ("train", "valid", "test")}
+    parts = {name: open_part(name) for name in ("train", "validation", "test")}
     paper = options.preset == "paper"
-    network = partial(SimVPv2, TASK.input_steps, TASK.target_steps, temporal_layers=6)
+    network = partial(SimVPv2, TASK.input_steps, TASK.target_steps, translator_blocks=6)
     if paper:
-        network = partial(network, hidden_spatial=64, hidden_temporal=256, drop_path=0.2)
+        network = partial(network, encoder_channels=64, translator_channels=256, drop_path=0.2)
     else:
-        network = partial(network, hidden_spatial=16, hidden_temporal=64, drop_path=0.0)
-        network = partial(network, mlp_ratio=4.0, residual=True)
+        network = partial(network, encoder_channels=16, translator_channels=64, drop_path=0.0)
+        network = partial(network, mlp_ratio=4.0, predict_change=True)
     config = options.config(
         epochs=100,
         steps=None if paper else 200,

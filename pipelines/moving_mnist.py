@@ -38,7 +38,7 @@ class Options(Training):
     """Optimiser steps (fast: 300 unless given; paper: as many as the epochs have)."""
     batch_size: int = 16
     """Sequences in a step."""
-    valid_sequences: int | None = None
+    val_sequences: int | None = None
     """How many choose the best weights (fast: 128; paper: 1000)."""
     test_sequences: int = 10_000
     """How many to score."""
@@ -53,12 +53,16 @@ def main(options: Options) -> None:
     draw = partial(open_moving_mnist, options.data, seed=options.seed)
     parts = {  # one pass over all of them: an epoch of the paper is a stretch of 10,000
         "train": draw("train", sequences=steps * options.batch_size),
-        "valid": draw("valid", sequences=options.valid_sequences or (1000 if paper else 128)),
+        "validation": draw(
+            "validation", sequences=options.val_sequences or (1000 if paper else 128)
+        ),
         "test": open_moving_mnist(test, "test", sequences=options.test_sequences),
     }
     network = partial(SimVPv2.for_benchmark, "moving_mnist", size=options.size)
     if not paper:
-        network = partial(network, hidden_spatial=16, hidden_temporal=128, temporal_layers=4)
+        network = partial(
+            network, encoder_channels=16, translator_channels=128, translator_blocks=4
+        )
         network = partial(network, mlp_ratio=4.0)
     config = options.config(
         epochs=1,
@@ -66,7 +70,7 @@ def main(options: Options) -> None:
         batch_size=options.batch_size,
         learning_rate=1e-3,
         validate_every=10_000 // options.batch_size if paper else 100,
-        valid_windows=10**9,
+        val_windows=10**9,
     )
     train = partial(train_and_score, "moving_mnist", parts, TASK, network, config, options)
     # The published MSE and MAE are of forecasts as they are, not clipped.

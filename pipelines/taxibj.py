@@ -42,10 +42,10 @@ def main(options: Options) -> None:
     paper = options.preset == "paper"
     parts, scale = open_scaled(options.data)
     # The usual week, of the training weeks alone; the windows of dataset.npz have no weekdays.
-    dated = "valid_period" in parts["train"].attrs
+    dated = "validation_period" in parts["train"].attrs
     usual = WeeklyClimatology.fit(parts["train"], TASK) if dated else None
 
-    def rivals(forecaster: Forecaster) -> dict[str, Any]:
+    def references(forecaster: Forecaster) -> dict[str, Any]:
         if usual is None:
             return {}
         usual.save(options.output / "usual_week.nc")
@@ -53,10 +53,10 @@ def main(options: Options) -> None:
 
     network = partial(SimVPv2.for_benchmark, "taxibj")
     if not paper:
-        network = partial(network, hidden_spatial=16, hidden_temporal=64, temporal_layers=4)
-        network = partial(network, mlp_ratio=2.0, drop_path=0.0, residual=True)
+        network = partial(network, encoder_channels=16, translator_channels=64, translator_blocks=4)
+        network = partial(network, mlp_ratio=2.0, drop_path=0.0, predict_change=True)
         if usual is not None:  # learn what differs from it
-            for name in ("train", "valid"):
+            for name in ("train", "validation"):
                 parts[name] = usual.anomalies(parts[name], trained_on=name == "train")
     config = options.config(
         epochs=50,
@@ -66,10 +66,12 @@ def main(options: Options) -> None:
         schedule="cosine" if paper else "onecycle",
         warmup_epochs=5 if paper else 0,
         validate_every=None if paper else 100,
-        valid_windows=10**9 if paper else 512,
+        val_windows=10**9 if paper else 512,
     )
     train = partial(train_and_score, "taxibj", parts, TASK, network, config, options)
-    table = train(metrics=("mse_sum", "mae_sum", "ssim"), scored=lambda ds: ds, rivals=rivals)
+    table = train(
+        metrics=("mse_sum", "mae_sum", "ssim"), scored=lambda ds: ds, references=references
+    )
     print(table.to_string())
     print(f"\nFlows from {scale.low:g} to {scale.high:g} are 0 to 1 above. In vehicles:")
     cells = 2 * parts["test"].sizes["y"] * parts["test"].sizes["x"]

@@ -52,7 +52,7 @@ class Options(Training):
     paper: the paper's network and protocol, 12.8 M parameters, 50 epochs; wants a GPU."""
     train: str | None = None
     """Training period: 2013:2016, or 2013-01-01/2013-06-30. Paper: 1979:2015."""
-    valid: str | None = None
+    validation: str | None = None
     """Validation period: chooses the best weights. Paper: 2016."""
     test: str | None = None
     """Test period: scored once, at the end. Paper: 2017:2018."""
@@ -70,8 +70,12 @@ def recipe(options: Options) -> tuple[Callable[[], SimVPv2], TrainConfig]:
 
     network = partial(SimVPv2, TASK.input_steps, TASK.target_steps)
     if not paper:
-        network = partial(network, hidden_spatial=16, hidden_temporal=128, temporal_layers=6)
-        network = partial(network, mlp_ratio=4.0, drop_path=0.0, periodic=True, residual=True)
+        network = partial(
+            network, encoder_channels=16, translator_channels=128, translator_blocks=6
+        )
+        network = partial(
+            network, mlp_ratio=4.0, drop_path=0.0, circular_longitude=True, predict_change=True
+        )
     config = options.config(
         epochs=50,
         steps=None if paper else 200,
@@ -81,7 +85,7 @@ def recipe(options: Options) -> tuple[Callable[[], SimVPv2], TrainConfig]:
         area_weighted=not paper,
         balance_leads=not paper,
         validate_every=options.validate_every or (None if paper else 100),
-        valid_windows=10**9 if paper else 128,
+        val_windows=10**9 if paper else 128,
     )
     return network, config
 
@@ -106,7 +110,7 @@ def main(options: Options) -> None:
         if options.data is None
         else open_weatherbench(options.data, ["2m_temperature"])
     )
-    default = {"train": "1979:2015", "valid": "2016", "test": "2017:2018"}
+    default = {"train": "1979:2015", "validation": "2016", "test": "2017:2018"}
     if options.data is None:
         default = {k: ds.attrs[f"{k}_period"] for k in default}
     parts = split(ds, **{k: getattr(options, k) or period for k, period in default.items()})

@@ -31,7 +31,7 @@ BLOCK_BYTES = 2**24
 
 PERIODS = {
     "train_period": ["2013-01-01T00/2013-12-31T23"],
-    "valid_period": [f"2017-{m:02d}-10T00/2017-{m:02d}-15T23" for m in (2, 5, 8, 11)],
+    "validation_period": [f"2017-{m:02d}-10T00/2017-{m:02d}-15T23" for m in (2, 5, 8, 11)],
     "test_period": [f"2018-{m:02d}-15T00/2018-{m:02d}-21T23" for m in (1, 4, 7, 10)],
 }
 

@@ -23,12 +23,12 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"no data at {DATA}")
 
 SMALL = partial(
     SimVPv2,
-    hidden_spatial=16,
-    hidden_temporal=64,
-    temporal_layers=4,
+    encoder_channels=16,
+    translator_channels=64,
+    translator_blocks=4,
     mlp_ratio=4.0,
     drop_path=0.0,
-    residual=True,
+    predict_change=True,
 )
 
 

@@ -37,7 +37,7 @@ def speedrun(monkeypatch):
 
 def arguments(digits, output, *more):
     few = ["--epochs", "0.0008", "--batch-size", "2", "--precision", "fp32", "--small"]
-    few += ["--valid-sequences", "2", "--test-sequences", "2", "--valid-every", "3"]
+    few += ["--val-sequences", "2", "--test-sequences", "2", "--val-every", "3"]
     return ["--data", str(digits), "--output", str(output), "--device", "cpu", *few, *more]
 
 
@@ -74,7 +74,7 @@ def test_it_is_the_papers_training(digits, tmp_path, speedrun):
     assert curve[:, 2] == pytest.approx([np.mean(losses[:3]), losses[3]], rel=1e-4)
 
     network.eval()
-    frames = generate(load_digits(digits, "valid"), range(2), seed=0, split="valid")
+    frames = generate(load_digits(digits, "validation"), range(2), seed=0, split="validation")
     frames = torch.from_numpy(frames.astype(np.float32) / 255)[:, :, None]
     with torch.no_grad():
         error = network(frames[:, :10]) - frames[:, 10:]

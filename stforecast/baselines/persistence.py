@@ -10,7 +10,7 @@ from ..task import Task
 
 
 class Persistence(ForecastModel):
-    """Forecast that tomorrow is like now: the last input step, repeated ("Copying").
+    """Forecast that tomorrow is like now: the last input step, repeated (the paper's "Copying").
 
     Parameters
     ----------

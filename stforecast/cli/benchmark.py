@@ -48,7 +48,7 @@ class Training:
     """Validations without a better score after which training ends."""
     minutes: float | None = None
     """Budget of this call: training ends with a checkpoint, and the same command goes on."""
-    init: Path | None = None
+    warm_start: Path | None = None
     """The bundle of a trained model to start from."""
     trials: int = 1
     """Runs with seeds of their own; mean and deviation of their scores are printed."""
@@ -90,7 +90,7 @@ def train(
     Parameters
     ----------
     parts : mapping
-        Data sets ``"train"`` and ``"valid"``.
+        Data sets ``"train"`` and ``"validation"``.
     task : Task
     network : callable
         Makes the network.
@@ -109,13 +109,13 @@ def train(
     from ..training.fit import fit
     from ..training.tuning import find_learning_rate
 
-    more |= {"init": options.init}
+    more |= {"warm_start": options.warm_start}
     if options.learning_rate == "auto":
         began = time.monotonic()
         table = find_learning_rate(
             parts["train"],
             task,
-            valid=parts["valid"],
+            validation=parts["validation"],
             model=network,
             config=config,
             steps=max(1, min(200, (config.steps or 1000) // 5)),
@@ -135,7 +135,7 @@ def train(
         task,
         model=network,
         config=config,
-        valid=parts["valid"],
+        validation=parts["validation"],
         run_dir=options.output / "run",
         about={"command": shlex.join(["python", *sys.argv])},
         **more,
@@ -169,9 +169,9 @@ def train_and_score(
     init_time: Any = None,
     steps: int | None = None,
     stride: int = 1,
-    rivals: Callable[[Forecaster], Mapping[str, WindowForecaster]] | None = None,
+    references: Callable[[Forecaster], Mapping[str, WindowForecaster]] | None = None,
 ) -> pd.DataFrame:
-    """Train, score beside Copying on the test part, and put the published rows beside both.
+    """Train, score beside persistence on the test part, and put the published rows beside both.
 
     Writes what :func:`train` does, ``forecast.zarr``, ``scores.nc`` and ``scores.csv``.
 
@@ -180,7 +180,7 @@ def train_and_score(
     benchmark : str
         Which published table, by its name in :func:`stforecast.evaluation.benchmark_table`.
     parts : mapping
-        Canonical data sets: ``"train"``, ``"valid"`` (chooses the best weights), ``"test"`` (scored
+        Canonical data sets: ``"train"``, ``"validation"`` (chooses the best weights), ``"test"`` (scored
         once, at the end).
     task : Task
     network : callable
@@ -200,14 +200,14 @@ def train_and_score(
         Target steps to forecast and score, where the model rolls out past the trained ones.
     stride : int
         Score every `stride`-th of these initialisations.
-    rivals : callable, optional
+    references : callable, optional
         Gives models to score as well, by name, for the trained forecaster; "this run" stands in
         its place.
 
     Returns
     -------
     pandas.DataFrame
-        "this run" and its rivals among the published rows.
+        "this run" and its references among the published rows.
     """
     from ..baselines.persistence import Persistence
     from ..evaluation.evaluate import evaluate
@@ -222,8 +222,8 @@ def train_and_score(
     if init_time is None:
         init_time = initialisations(test, replace(task, target_steps=steps))
     init_time = init_time[::stride]
-    models: dict[str, WindowForecaster] = {"this run": forecaster, "Copying": Persistence(task)}
-    models |= rivals(forecaster) if rivals else {}
+    models: dict[str, WindowForecaster] = {"this run": forecaster, "persistence": Persistence(task)}
+    models |= references(forecaster) if references else {}
     forecasts = {n: predict(test, m, init_time=init_time, steps=steps) for n, m in models.items()}
     store = write_forecast(forecasts["this run"], options.output / "forecast.zarr")
     names = list(forecasts["this run"].data_vars)  # zarr sorts them

@@ -89,8 +89,8 @@ def clip_times(lengths: Sequence[int], timestep: str) -> tuple[np.ndarray, np.nd
 
 def check_split(split: str | None) -> None:
     """Refuse a split of another name."""
-    if split not in ("train", "valid", "test", None):
-        raise InputError(f"split must be 'train', 'valid', 'test' or None, found {split!r}")
+    if split not in ("train", "validation", "test", None):
+        raise InputError(f"split must be 'train', 'validation', 'test' or None, found {split!r}")
 
 
 def clip_dataset(

@@ -26,7 +26,7 @@ from .periods import select_period, split, when
 from .sources import existing, stamp
 
 PathLike = str | os.PathLike[str]
-Split = Literal["train", "valid", "test"]
+Split = Literal["train", "validation", "test"]
 
 _WEEKS = 4  # of test, and of validation before it
 _BJ_FILE = re.compile(r"BJ\d\d_M\d+x\d+_T30_InOut\.h5")
@@ -43,7 +43,7 @@ _NYC = {
     "taxi": ("NYTaxi", "taxis", "NYC TLC trip records"),
     "bike": ("NYBike", "bicycles", "Citi Bike trip histories"),
 }
-_NYC_PARTS = {"train": "flow_train.npz", "valid": "flow_val.npz", "test": "flow_test.npz"}
+_NYC_PARTS = {"train": "flow_train.npz", "validation": "flow_val.npz", "test": "flow_test.npz"}
 
 
 def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "auto") -> xr.Dataset:
@@ -54,7 +54,7 @@ def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "au
     path : path
         The directory with ``BJ13_M32x32_T30_InOut.h5`` to ``BJ16...``, or one of these; or
         ``dataset.npz``, or its directory.
-    split : {"train", "valid", "test"}, optional
+    split : {"train", "validation", "test"}, optional
         Part to open; all of it unless given. For HDF5 these are the periods in the attributes.
     chunks : {"auto"}, None or mapping
         As in :func:`stforecast.datasets.open_weatherbench`.
@@ -77,13 +77,13 @@ def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "au
     Notes
     -----
     ``attrs["test_period"]`` is the last four weeks (of BJ16, in the whole), as in ST-ResNet's
-    protocol; ``valid_period`` is the four weeks before, ``train_period`` all that comes before
+    protocol; ``validation_period`` is the four weeks before, ``train_period`` all that comes before
     those. ``dataset.npz`` has no validation part: the last tenth of its training windows makes one,
     and the windows that share steps with it are in neither.
     """
     path = existing(path)
-    if split not in (None, "train", "valid", "test"):
-        raise InputError(f"split must be 'train', 'valid' or 'test', found {split!r}")
+    if split not in (None, "train", "validation", "test"):
+        raise InputError(f"split must be 'train', 'validation' or 'test', found {split!r}")
     if path.suffix == ".npz":
         return _open_windows(path, split, chunks)
     if path.is_dir():
@@ -250,15 +250,15 @@ def open_scaled(path: PathLike) -> tuple[dict[str, xr.Dataset], FlowScale]:
     Returns
     -------
     parts : dict of str to xarray.Dataset
-        ``"train"``, ``"valid"`` and ``"test"``.
+        ``"train"``, ``"validation"`` and ``"test"``.
     scale : FlowScale
         What brings them back: the extremes of the training part; for ``dataset.npz``, which its
         makers have scaled to [-1, 1] already, these.
     """
     opener = open_nyc_flow if (recognise(Path(path)) or "").startswith("open_nyc") else open_taxibj
     ds = opener(path, chunks=None)
-    names: tuple[Split, ...] = ("train", "valid", "test")
-    if "valid_period" in ds.attrs:
+    names: tuple[Split, ...] = ("train", "validation", "test")
+    if "validation_period" in ds.attrs:
         parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in names})
         scale = FlowScale.of(parts["train"])
     else:  # windows without dates
@@ -303,7 +303,7 @@ def _last_weeks(times: np.ndarray) -> dict[str, str]:
         return {}
     return {
         "train_period": f"{first}/{valid - 1}",
-        "valid_period": f"{valid}/{test - 1}",
+        "validation_period": f"{valid}/{test - 1}",
         "test_period": f"{test}/{last}",
     }
 
@@ -326,7 +326,7 @@ def _open_windows(path: Path, split: Split | None, chunks: Any) -> xr.Dataset:
     valid = round(n * _NPZ_VALID)
     ranges: dict[str, Iterable[tuple[str, int]]] = {
         "train": (("train", i) for i in range(n - valid - (steps - 1 if valid else 0))),
-        "valid": (("train", i) for i in range(n - valid, n)),
+        "validation": (("train", i) for i in range(n - valid, n)),
         "test": (("test", i) for i in range(arrays["X_test"].shape[0])),
     }
     wanted = ranges[split] if split else [("train", i) for i in range(n)] + list(ranges["test"])

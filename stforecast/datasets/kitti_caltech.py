@@ -25,7 +25,7 @@ from .seq_files import read_seq, read_seq_header
 from .video import centre_crop, decode_images, resize
 
 PathLike = str | os.PathLike[str]
-Split = Literal["train", "valid", "test"]
+Split = Literal["train", "validation", "test"]
 
 _RGB = ("red", "green", "blue")
 _SIZE = (128, 160)  # height and width
@@ -36,7 +36,7 @@ _PNG = re.compile(rf"{_DRIVE}/image_0(?P<camera>\d)/data/(?P<number>\d+)\.png")
 _HKL = re.compile(r"X_(?P<part>train|val|test)\.hkl")
 # PredNet's validation and test recordings; all the others train.
 _DRIVES = {
-    "2011_09_26_drive_0005_sync": "valid",
+    "2011_09_26_drive_0005_sync": "validation",
     "2011_09_26_drive_0104_sync": "test",
     "2011_09_26_drive_0079_sync": "test",
     "2011_09_26_drive_0070_sync": "test",
@@ -57,7 +57,7 @@ def open_kitti(
         (``2011_09_26/2011_09_26_drive_0001_sync/image_03/data/0000000000.png``) or in their zips;
         or with PredNet's hickle files, ``X_train.hkl`` and ``sources_train.hkl``, which are read
         as HDF5, without unpickling.
-    split : {"train", "valid", "test"}, optional
+    split : {"train", "validation", "test"}, optional
         PredNet's: drive 0005 of 2011_09_26 validates, 0070, 0079 and 0104 test, all others train.
         Default: all.
     camera : int
@@ -99,7 +99,7 @@ def open_kitti(
             "sources_train.hkl"
         )
     if hickles:
-        part = {"valid": "val"}.get(str(split), split)
+        part = {"validation": "val"}.get(str(split), split)
         files = [f for p, f in hickles.items() if split is None or p == part]
         clips = [clip for file in files for clip in _hickle_clips(file)]
     else:
@@ -175,7 +175,7 @@ def open_caltech(
     ----------
     path : path
         A directory with ``set06/V000.seq`` and so on at any depth, or one such file.
-    split : {"train", "valid", "test"}, optional
+    split : {"train", "validation", "test"}, optional
         The owners': sets 06 to 10 test; of their training sets 00 to 05 the last validates here.
         Default: all.
     every : int
@@ -215,7 +215,7 @@ def open_caltech(
         raise InputError(f"{root}: no sequence in it, expected set06/V000.seq and so on")
     clips = []
     for number, _, member in found:
-        part = "test" if number > 5 else "valid" if number == _CALTECH_VALID else "train"
+        part = "test" if number > 5 else "validation" if number == _CALTECH_VALID else "train"
         if split not in (None, part):
             continue
         if member.name is not None:

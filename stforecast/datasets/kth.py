@@ -28,11 +28,11 @@ from .video import decode_images, decode_video, resize
 logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
-Split = Literal["train", "valid", "test"]
+Split = Literal["train", "validation", "test"]
 
 ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
 _STRIDES = {"jogging": 3, "running": 3}
-_PERSONS = {"train": range(1, 15), "valid": range(15, 17), "test": range(17, 26)}
+_PERSONS = {"train": range(1, 15), "validation": range(15, 17), "test": range(17, 26)}
 _VIDEO = rf"person(?P<person>\d\d)_(?P<action>{'|'.join(ACTIONS)})_d(?P<scene>\d)(?:_uncomp)?"
 _AVI = re.compile(rf"{_VIDEO}\.avi", re.I)
 _IMAGE = re.compile(rf"{_VIDEO}/image[-_](?P<number>\d+)\.jpe?g", re.I)
@@ -60,7 +60,7 @@ def open_kth(
         ``person01_boxing_d1/image_0001.jpg`` (``..._uncomp/`` too). At any depth; or one such zip.
         ``00sequences.txt``, there or beside, divides the videos into sub-sequences; without it a
         video is one clip, and frames are clips as far as their numbers go on.
-    split : {"train", "valid", "test"}, optional
+    split : {"train", "validation", "test"}, optional
         The protocol's persons: 1 to 16 train, of which 15 and 16 are kept for validation here; 17
         to 25 test. Default: all.
     actions : sequence of str, optional

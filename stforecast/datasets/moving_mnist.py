@@ -59,8 +59,8 @@ def open_moving_mnist(
         The directory with the four MNIST files (``train-images-idx3-ubyte.gz`` and so on, also
         unzipped), from which sequences are drawn when they are read; or ``mnist_test_seq.npy``
         (20, N, 64, 64), which is mapped.
-    split : {"train", "valid", "test"}, optional
-        Whose digits: "train" (unless given) has the training file's first 55,000, "valid" its last
+    split : {"train", "validation", "test"}, optional
+        Whose digits: "train" (unless given) has the training file's first 55,000, "validation" its last
         5,000, "test" those of the test file. ``mnist_test_seq.npy`` is "test".
     sequences : int
         How many; of ``mnist_test_seq.npy`` the first of them. The paper trains on 10,000 new ones

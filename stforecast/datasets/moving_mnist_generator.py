@@ -23,15 +23,15 @@ import numpy as np
 
 from ..errors import InputError
 
-Split = Literal["train", "valid", "test"]
+Split = Literal["train", "validation", "test"]
 #: Second half of the Philox key: the splits' sequences have nothing in common.
-SPLITS: dict[str, int] = {"train": 0, "valid": 1, "test": 2}
+SPLITS: dict[str, int] = {"train": 0, "validation": 1, "test": 2}
 #: Images at the end of the training file that make up the validation digits.
 VALID_DIGITS = 5_000
 #: Of the free range, in one time step.
 STEP = 0.1
 
-_FILES = {"train": "train-images", "valid": "train-images", "test": "t10k-images"}
+_FILES = {"train": "train-images", "validation": "train-images", "test": "t10k-images"}
 _BELOW = ("", "raw", "MNIST/raw")  # where a downloader may have put the files
 _MAX_BYTES = 2**31
 _BLOCK = 64  # sequences drawn at once: 5 MB, which stays in the cache
@@ -63,7 +63,7 @@ def generate(
         Numbers of the sequences, from 0; runs of neighbours are quickest.
     seed : int
         From 0 to 2**64 - 1.
-    split : {"train", "valid", "test"}
+    split : {"train", "validation", "test"}
     digits : int
         In a frame; overlapping ones are merged by the pixelwise maximum.
     steps, size : int
@@ -209,14 +209,14 @@ def _uniform(indices: np.ndarray, seed: int, stream: int, digits: int) -> np.nda
 def load_digits(directory: str | os.PathLike[str], split: Split = "train") -> np.ndarray:
     """Read the digits of a split from the MNIST files.
 
-    "train": ``train-images-idx3-ubyte`` but for its last 5,000 images; "valid": these; "test":
+    "train": ``train-images-idx3-ubyte`` but for its last 5,000 images; "validation": these; "test":
     ``t10k-images-idx3-ubyte``. So no digit is in two splits.
 
     Parameters
     ----------
     directory : path
         With the files, as they are or ``.gz``, in it or in ``raw`` or ``MNIST/raw`` below.
-    split : {"train", "valid", "test"}
+    split : {"train", "validation", "test"}
 
     Returns
     -------
@@ -232,7 +232,7 @@ def load_digits(directory: str | os.PathLike[str], split: Split = "train") -> np
 
 def digits_of(split: str) -> slice:
     """Which images of its file belong to a split."""
-    parts = {"train": slice(None, -VALID_DIGITS), "valid": slice(-VALID_DIGITS, None)}
+    parts = {"train": slice(None, -VALID_DIGITS), "validation": slice(-VALID_DIGITS, None)}
     return parts.get(split, slice(None))
 
 

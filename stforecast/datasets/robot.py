@@ -33,7 +33,7 @@ from .video import decode_images, decode_video, resize
 logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
-Split = Literal["train", "valid", "test"]
+Split = Literal["train", "validation", "test"]
 #: Called with what resizes frames, start and stop; gives (stop - start, H, W, 3) uint8.
 Reader = Callable[[Callable[[np.ndarray], np.ndarray], int, int], np.ndarray]
 _CHANNELS = ("red", "green", "blue")
@@ -81,10 +81,10 @@ def part_of(name: str) -> str:
     Examples
     --------
     >>> part_of("berkeley_sawyer_traj0.hdf5")
-    'valid'
+    'validation'
     """
     share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    return "test" if share < 0.10 else "valid" if share < 0.15 else "train"
+    return "test" if share < 0.10 else "validation" if share < 0.15 else "train"
 
 
 def open_robonet(
@@ -103,7 +103,7 @@ def open_robonet(
     ----------
     path : path-like
         A directory with the files in it or below, or one file.
-    split : {"train", "valid", "test"} or None
+    split : {"train", "validation", "test"} or None
         Part of the trajectories, by a hash of the file's name: see :func:`part_of`. None: all.
     camera : int
         Whose video. Robots have different numbers of cameras; trajectories without this one are
@@ -159,7 +159,7 @@ def open_bridgedata(
     path : path-like
         A directory with trajectories anywhere below: ``.../traj0/images0/im_0.jpg`` (raw), or
         ``.../train/out.npy`` and ``.../val/out.npy`` (as the owners' conversion writes them).
-    split : {"train", "valid", "test"} or None
+    split : {"train", "validation", "test"} or None
         Part of the trajectories. Raw: by a hash of the path, see :func:`part_of`. Numpy form: what
         the conversion put in ``val`` is test, and the hash takes validation from ``train``.
     camera : int

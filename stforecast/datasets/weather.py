@@ -39,7 +39,7 @@ def open_sample(*, chunks: Any = "auto") -> xr.Dataset:
 
     *Simulated by a general circulation model (PlaSim), not observed*: dates label model years.
     32 x 64 Gaussian grid, K, stored in steps of 0.02 K; CC0-1.0. ``attrs["train_period"]``,
-    ``["valid_period"]`` and ``["test_period"]`` are made for :func:`select_period`; between the
+    ``["validation_period"]`` and ``["test_period"]`` are made for :func:`select_period`; between the
     blocks time has gaps.
 
     Parameters

@@ -104,7 +104,7 @@ def to_text(card: xr.Dataset, *, metric: str | None = None) -> str:
                 of = card.attrs["interval_metric"]
                 level = f"{card.attrs['interval_level']:.0%}"
                 lines = [
-                    f"  {row['model']} vs {row['rival']}: {row['verdict']} "
+                    f"  {row['model']} vs {row['other_model']}: {row['verdict']} "
                     f"({row['difference']:+.3g}, {level} interval {row['low']:+.3g} to "
                     f"{row['high']:+.3g}, p {_p(row['p_value'])}"
                     + (f", {row['leads']} leads)" if row["leads"] else ")")

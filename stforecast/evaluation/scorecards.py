@@ -59,8 +59,8 @@ def scorecard(
         ``V_skill`` with dims ``(model, reference, *by)`` and ``V_skill_overall`` with (model,
         reference): 1 - RMSE / RMSE of the reference; 1 is perfect, 0 no better than the reference.
 
-        With `by_time` also ``V_difference`` with dims ``(model, rival, quantity, *by)`` and
-        ``V_difference_overall``: RMSE of the model minus that of the rival, the ends ``low``
+        With `by_time` also ``V_difference`` with dims ``(model, other_model, quantity, *by)`` and
+        ``V_difference_overall``: RMSE of the model minus that of the other_model, the ends ``low``
         and ``high`` of its interval, the ``p_value`` of no difference, and the length of the blocks
         that were drawn. They are NaN for a model and itself. With fewer than 20 initialisations
         there are none. The attribute ``intervals`` tells the method, or why there are none.
@@ -150,19 +150,21 @@ def _add_differences(
     first = next(iter(done.values()))
     nothing = xr.full_like(first, np.nan)
     rows = [
-        xr.concat([done.get((m, r), nothing) for r in models], "rival", join="override")
+        xr.concat([done.get((m, r), nothing) for r in models], "other_model", join="override")
         for m in models
     ]
     all_of = xr.concat(rows, "model", join="override", combine_attrs="override")
-    all_of = all_of.assign_coords(model=models, rival=models)
+    all_of = all_of.assign_coords(model=models, other_model=models)
     for v in variables_of(card):
         for suffix in ("", "_overall"):
             if f"{v}{suffix}" not in all_of:
                 continue
-            array = all_of[f"{v}{suffix}"].transpose("model", "rival", "quantity", *several, ...)
+            array = all_of[f"{v}{suffix}"].transpose(
+                "model", "other_model", "quantity", *several, ...
+            )
             array.attrs = {
                 "units": card[v].attrs.get(f"units_{metric}", "unknown"),
-                "long_name": f"{metric} of the model minus {metric} of its rival, {v}",
+                "long_name": f"{metric} of the model minus {metric} of the other, {v}",
             }
             card[f"{v}_difference{suffix}"] = array
     about = f"{first.attrs['method']}; block length {first.attrs['block_length']}"
@@ -353,7 +355,7 @@ def verdicts(
     """
     card, v, _ = _selected(card, variable, weights, region)
     columns = [*_QUANTITIES, "leads", "verdict"]
-    index = pd.MultiIndex.from_tuples([], names=["model", "rival"])
+    index = pd.MultiIndex.from_tuples([], names=["model", "other_model"])
     if f"{v}_difference" not in card:
         return pd.DataFrame([], index, columns)
     rows = {}
@@ -361,10 +363,10 @@ def verdicts(
     models = card["model"].values.tolist()
     models.sort(key=lambda m: m in BASELINES)  # these come second in a pair
     for m, r in itertools.combinations(models, 2):
-        of = overall.sel(model=m, rival=r)
+        of = overall.sel(model=m, other_model=r)
         figures = dict(zip(_QUANTITIES, of.values.tolist(), strict=True))
         verdict = "no difference shown"
-        low, high = (by_lead.sel(model=m, rival=r, quantity=q) for q in ("low", "high"))
+        low, high = (by_lead.sel(model=m, other_model=r, quantity=q) for q in ("low", "high"))
         beyond = (high < 0) | (low > 0)
         if figures["high"] < 0:
             verdict, beyond = "better", high < 0
@@ -373,7 +375,7 @@ def verdicts(
         leads = f"{int(beyond.sum())} of {beyond.size}" if LEAD in by_lead.dims else ""
         rows[m, r] = [*figures.values(), leads, verdict]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    table.index = pd.MultiIndex.from_tuples(list(rows), names=["model", "rival"])
+    table.index = pd.MultiIndex.from_tuples(list(rows), names=["model", "other_model"])
     return table
 
 
@@ -393,10 +395,10 @@ def _to_csv_table(card: xr.Dataset) -> pd.DataFrame:
         for name in (f"{v}_difference", f"{v}_difference_overall"):
             if name in card:
                 wide = card[name].to_dataset("quantity").to_dataframe().reset_index()
-                wide = wide[wide["model"] != wide["rival"]]
+                wide = wide[wide["model"] != wide["other_model"]]
                 of = card.attrs.get("interval_metric", "rmse")
-                wide["metric"] = f"{of}_minus_" + wide["rival"].astype(str)
-                wide = wide.drop(columns="rival").rename(columns={"difference": "value"})
+                wide["metric"] = f"{of}_minus_" + wide["other_model"].astype(str)
+                wide = wide.drop(columns="other_model").rename(columns={"difference": "value"})
                 parts.append(wide.assign(variable=v, units=card[name].attrs["units"]))
     for part in parts:
         part["lead_hours"] = hours_of(part.pop(LEAD).to_numpy()) if LEAD in part else "overall"

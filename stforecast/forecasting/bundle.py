@@ -17,7 +17,17 @@ from ..errors import InputError
 from ..package import __version__
 from ..task import Task
 
-BUNDLE_FORMAT, BUNDLE_VERSION = "stforecast-bundle", 1
+BUNDLE_FORMAT, BUNDLE_VERSION = "stforecast-bundle", 2
+#: What version 1 called settings and buffers of SimVPv2.
+_VERSION_1 = {
+    "hidden_spatial": "encoder_channels",
+    "hidden_temporal": "translator_channels",
+    "spatial_layers": "encoder_layers",
+    "temporal_layers": "translator_blocks",
+    "periodic": "circular_longitude",
+    "residual": "predict_change",
+    "change_scale": "tendency_std",
+}
 
 _REQUIRED = {
     "format",
@@ -78,9 +88,25 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
 
     try:
         Task(**description["task"])
-        return description, load_tensors(blob)
+        tensors = load_tensors(blob)
     except (SafetensorError, TypeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    return (description, tensors) if description["version"] == 2 else _updated(description, tensors)
+
+
+def _updated(
+    description: dict[str, Any], tensors: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Bring a bundle of version 1 up to date: names of settings and buffers have changed."""
+    model = dict(description["model"])
+    if isinstance(model.get("settings"), dict):
+        model["settings"] = {_VERSION_1.get(k, k): v for k, v in model["settings"].items()}
+    renamed = {}
+    for name, tensor in tensors.items():
+        owner, _, last = name.rpartition(".")
+        last = _VERSION_1.get(last, last) if model.get("name") == "SimVPv2" else last
+        renamed[f"{owner}.{last}" if owner else last] = tensor
+    return description | {"model": model, "version": BUNDLE_VERSION}, renamed
 
 
 def default_bundle() -> Path:
@@ -112,10 +138,10 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(description, dict) or description.get("format") != BUNDLE_FORMAT:
         raise InputError(f"{path} does not describe a bundle: its format is not {BUNDLE_FORMAT!r}")
-    if description.get("version") != BUNDLE_VERSION:
+    if description.get("version") not in (1, BUNDLE_VERSION):
         raise InputError(
             f"{path} is a bundle of version {description.get('version')!r}; this is stforecast "
-            f"{__version__}, which reads version {BUNDLE_VERSION}. Update one or the other"
+            f"{__version__}, which reads versions 1 and {BUNDLE_VERSION}. Update one or the other"
         )
     if set(description) != _REQUIRED:
         raise InputError(

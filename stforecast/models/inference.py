@@ -183,16 +183,21 @@ class _Conv:
         *,
         groups: int = 1,
         dilation: int = 1,
-        periodic: bool = False,
+        circular_longitude: bool = False,
     ) -> None:
         if weight.ndim == 2:
             weight = weight[:, :, None, None]
         self.width, self.reach = len(weight), dilation * (weight.shape[-1] - 1) // 2
-        self.then, self.groups, self.dilation, self.periodic = then, groups, dilation, periodic
+        self.then, self.groups, self.dilation, self.circular_longitude = (
+            then,
+            groups,
+            dilation,
+            circular_longitude,
+        )
         self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(dtype)
-        # oneDNN's own padding is slow for dilated kernels, and knows no periodic axis.
-        self.before = bool(self.reach) and (dilation > 1 or periodic)
+        # oneDNN's own padding is slow for dilated kernels, and knows no circular_longitude axis.
+        self.before = bool(self.reach) and (dilation > 1 or circular_longitude)
         self.padding = 0 if self.before else self.reach
         form: Any = ([self.padding] * 2, [1, 1], [dilation] * 2, groups)
         self.fused, self.form = _has_fused(), form
@@ -215,7 +220,7 @@ class _Conv:
             then,
             groups=conv.groups,
             dilation=conv.dilation[0],
-            periodic=conv.periodic,
+            circular_longitude=conv.circular_longitude,
         )
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -245,7 +250,7 @@ class _Conv:
         if x.dtype != self.weight.dtype:
             x = x.to(self.weight.dtype)
         if self.before:
-            x = kernels.pad(x, self.reach, self.periodic)
+            x = kernels.pad(x, self.reach, self.circular_longitude)
         return x.contiguous(memory_format=torch.channels_last)
 
     def _plain(self, x: Tensor) -> Tensor:

@@ -35,12 +35,14 @@ def wrap(x: Tensor, n: int) -> Tensor:
     return torch.cat([x[..., W - n :], x, x[..., :n]], dim=-1)
 
 
-def pad(x: Tensor, n: int, periodic: bool) -> Tensor:
+def pad(x: Tensor, n: int, circular_longitude: bool) -> Tensor:
     """Extend (B, C, H, W) by `n` rows of zeros and `n` columns, of zeros or of the other end."""
-    return F.pad(wrap(x, n), (0, 0, n, n)) if periodic else F.pad(x, (n, n, n, n))
+    return F.pad(wrap(x, n), (0, 0, n, n)) if circular_longitude else F.pad(x, (n, n, n, n))
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor, dilation: int, periodic: bool) -> Tensor:
+def depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, dilation: int, circular_longitude: bool
+) -> Tensor:
     """Convolve every channel by itself and keep the grid: (B, C, H, W) -> (B, C, H, W).
 
     Parameters
@@ -48,29 +50,31 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor, dilation: int, periodic: 
     weight : Tensor of shape (C, 1, k, k)
     bias : Tensor of shape (C,)
     dilation : int
-    periodic : bool
+    circular_longitude : bool
         Whether the last axis goes on at its other end; zeros are beyond the others.
     """
     if by_hand(x):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        return _Depthwise.apply(_last(x.to(dtype)), weight, bias, dilation, periodic)
+        return _Depthwise.apply(_last(x.to(dtype)), weight, bias, dilation, circular_longitude)
     reach = dilation * (weight.shape[-1] - 1) // 2
-    if periodic or (dilation > 1 and x.device.type == "cpu"):  # there ten times faster than its own
-        x, reach = _last(pad(x, reach, periodic)), 0
+    if circular_longitude or (
+        dilation > 1 and x.device.type == "cpu"
+    ):  # there ten times faster than its own
+        x, reach = _last(pad(x, reach, circular_longitude)), 0
     return F.conv2d(_last(x), weight, bias, 1, reach, dilation, groups=len(weight))
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int, periodic: bool
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int, circular_longitude: bool
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.form = dilation, periodic
+        ctx.form = dilation, circular_longitude
         reach = dilation * (weight.shape[-1] - 1) // 2
         with _autocast_off():
             return F.conv2d(
-                _last(pad(x, reach, periodic)),
+                _last(pad(x, reach, circular_longitude)),
                 weight.to(x.dtype),
                 bias.to(x.dtype),
                 dilation=dilation,
@@ -81,21 +85,25 @@ class _Depthwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        dilation, periodic = ctx.form
+        dilation, circular_longitude = ctx.form
         (B, C, H, W), k = x.shape, weight.shape[-1]
         reach = dilation * (k - 1) // 2
         gradient = _last(gradient)
         to_x = None
         if ctx.needs_input_grad[0]:  # the same convolution with the kernel turned round
             to_x = F.conv2d(
-                _last(pad(gradient, reach, periodic)),
+                _last(pad(gradient, reach, circular_longitude)),
                 weight.flip(2, 3).to(x.dtype),
                 dilation=dilation,
                 groups=C,
             )
         # Weight (c, i, j) meets x[b, c, y + d i, x + d j] gradient[b, c, y, x]: a convolution of
         # stride d, whose kernels are the gradients, over all B C maps as channels of one image.
-        maps = pad(x, reach, periodic).permute(2, 3, 0, 1).reshape(1, H + 2 * reach, -1, B * C)
+        maps = (
+            pad(x, reach, circular_longitude)
+            .permute(2, 3, 0, 1)
+            .reshape(1, H + 2 * reach, -1, B * C)
+        )
         products = F.conv2d(
             maps.permute(0, 3, 1, 2),
             gradient.reshape(B * C, 1, H, W),
@@ -157,7 +165,12 @@ class _NormSiLU(torch.autograd.Function):
 
 
 def feed_forward(
-    x: Tensor, expand: nn.Conv2d, depthwise: nn.Conv2d, contract: nn.Conv2d, *, periodic: bool
+    x: Tensor,
+    expand: nn.Conv2d,
+    depthwise: nn.Conv2d,
+    contract: nn.Conv2d,
+    *,
+    circular_longitude: bool,
 ) -> Tensor:
     """1 x 1 convolution, depthwise k x k, GELU, 1 x 1 convolution: (B, C, H, W) -> (B, C', H, W).
 
@@ -166,7 +179,7 @@ def feed_forward(
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     weights = (p for layer in (expand, depthwise, contract) for p in (layer.weight, layer.bias))
-    return _FeedForward.apply(_last(x.to(dtype)), *weights, periodic)
+    return _FeedForward.apply(_last(x.to(dtype)), *weights, circular_longitude)
 
 
 class _FeedForward(torch.autograd.Function):
@@ -180,9 +193,9 @@ class _FeedForward(torch.autograd.Function):
         b2: Tensor,
         w3: Tensor,
         b3: Tensor,
-        periodic: bool,
+        circular_longitude: bool,
     ) -> Tensor:
-        ctx.periodic = periodic
+        ctx.circular_longitude = circular_longitude
         B, C, H, W = x.shape
         wide, out = len(w1), len(w3)
         v1, c1, v2, c2, v3, c3 = (p.to(x.dtype) for p in (w1, b1, w2, b2, w3, b3))
@@ -194,7 +207,7 @@ class _FeedForward(torch.autograd.Function):
                 h = hidden[part].view(-1, wide)
                 torch.addmm(c1, rows[part].reshape(-1, C), v1.t(), out=h)
                 h = _image(h, H, W)
-                h = F.gelu(_filter(h, v2, c2, periodic))
+                h = F.gelu(_filter(h, v2, c2, circular_longitude))
                 torch.addmm(c3, _rows(h), v3.t(), out=result[part].view(-1, out))
         ctx.save_for_backward(x, hidden, w1, w2, b2, w3)
         return _image(result, H, W)
@@ -217,10 +230,12 @@ class _FeedForward(torch.autograd.Function):
         for part in _blocks(x, wide, x.element_size()):
             r, g = rows[part].reshape(-1, C), given[part].reshape(-1, out)
             h = _image(hidden[part].view(-1, wide), H, W)
-            z = _filter(h, v2, c2, ctx.periodic)  # computed anew, and the GELU too: both cheap
+            z = _filter(
+                h, v2, c2, ctx.circular_longitude
+            )  # computed anew, and the GELU too: both cheap
             _add_product(to_3, g.t(), _rows(F.gelu(z)))
             to_z = torch.ops.aten.gelu_backward(_image(g @ v3, H, W), z)
-            to_h, part_2, part_b2 = _filter_backward(to_z, h, v2, ctx.periodic)
+            to_h, part_2, part_b2 = _filter_backward(to_z, h, v2, ctx.circular_longitude)
             to_2 += part_2
             to_b2 += part_b2
             to_h = _rows(to_h)
@@ -235,25 +250,25 @@ class _FeedForward(torch.autograd.Function):
         )
 
 
-def _filter(h: Tensor, weight: Tensor, bias: Tensor, periodic: bool) -> Tensor:
+def _filter(h: Tensor, weight: Tensor, bias: Tensor, circular_longitude: bool) -> Tensor:
     reach = weight.shape[-1] // 2
-    if periodic:
+    if circular_longitude:
         return F.conv2d(_last(pad(h, reach, True)), weight, bias, groups=len(weight))
     return F.conv2d(h, weight, bias, padding=reach, groups=len(weight))
 
 
 def _filter_backward(
-    gradient: Tensor, h: Tensor, weight: Tensor, periodic: bool
+    gradient: Tensor, h: Tensor, weight: Tensor, circular_longitude: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`_filter` with respect to `h`, the weight and the bias."""
     C, reach = len(weight), weight.shape[-1] // 2
-    padding, source = (0, _last(pad(h, reach, True))) if periodic else (reach, h)
+    padding, source = (0, _last(pad(h, reach, True))) if circular_longitude else (reach, h)
     plain = ([C], [1, 1], [padding, padding], [1, 1], False, [0, 0], C)
     backward = torch.ops.aten.convolution_backward
     to_h, to_weight, to_bias = backward(
-        gradient, source, weight, *plain, [not periodic, True, True]
+        gradient, source, weight, *plain, [not circular_longitude, True, True]
     )
-    if periodic:
+    if circular_longitude:
         to_h = F.conv2d(_last(pad(gradient, reach, True)), weight.flip(2, 3), groups=C)
     return to_h, to_weight, to_bias
 

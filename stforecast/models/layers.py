@@ -36,33 +36,39 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """A 2-D convolution that pads to keep the grid, with longitude wrapped round if `periodic`."""
+    """A 2-D convolution that pads to keep the grid, with longitude wrapped round if `circular_longitude`."""
 
     #: False where the authors write padding="same": fvcore, which counts FLOPs for them, overlooks
     #: such a convolution, so the figures in print lack it.
     in_paper_flops = True
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, *, periodic: bool, **kwargs: Any):
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, *, circular_longitude: bool, **kwargs: Any
+    ):
         self.reach = (kernel - 1) * kwargs.get("dilation", 1) // 2
-        self.periodic = periodic
+        self.circular_longitude = circular_longitude
         super().__init__(
-            c_in, c_out, kernel, padding=(self.reach, 0 if periodic else self.reach), **kwargs
+            c_in,
+            c_out,
+            kernel,
+            padding=(self.reach, 0 if circular_longitude else self.reach),
+            **kwargs,
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, H, W), or half of H and W with stride 2."""
         if self.groups == self.in_channels == self.out_channels and self.bias is not None:
-            return depthwise(x, self.weight, self.bias, self.dilation[0], self.periodic)
-        if self.periodic and self.reach:
+            return depthwise(x, self.weight, self.bias, self.dilation[0], self.circular_longitude)
+        if self.circular_longitude and self.reach:
             x = wrap(x, self.reach)
         return channels_last(super().forward(channels_last(x)))
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Switch autocast off for the device of `x`."""
-    if torch.amp.is_autocast_available(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return nullcontext()  # the meta device
+    if x.device.type == "meta":  # it has no autocast
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def fan_out_normal_(module: nn.Module) -> None:
@@ -93,11 +99,15 @@ class ConvBlock(nn.Module):
         *,
         down: bool = False,
         up: bool = False,
-        periodic: bool = False,
+        circular_longitude: bool = False,
     ) -> None:
         super().__init__()
         self.conv = Conv2d(
-            c_in, 4 * c_out if up else c_out, kernel, stride=2 if down else 1, periodic=periodic
+            c_in,
+            4 * c_out if up else c_out,
+            kernel,
+            stride=2 if down else 1,
+            circular_longitude=circular_longitude,
         )
         self.up = up
         self.norm = GroupNormSiLU(2, c_out)

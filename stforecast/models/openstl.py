@@ -50,10 +50,10 @@ _NAMES = (
 _CONSTANTS = ("relative_position_index", "attn_mask")
 # Their names for our options; `model_type` and the lengths are dealt with by themselves.
 _SETTINGS = {
-    "hid_S": "hidden_spatial",
-    "hid_T": "hidden_temporal",
-    "N_S": "spatial_layers",
-    "N_T": "temporal_layers",
+    "hid_S": "encoder_channels",
+    "hid_T": "translator_channels",
+    "N_S": "encoder_layers",
+    "N_T": "translator_blocks",
     "mlp_ratio": "mlp_ratio",
     "drop": "dropout",
     "drop_path": "drop_path",
@@ -112,16 +112,16 @@ def load_openstl(
         )
     # That code's own defaults, where its caller gave nothing.
     settings: dict[str, Any] = {
-        "hidden_spatial": 16,
-        "hidden_temporal": 256,
-        "spatial_layers": 4,
-        "temporal_layers": 4,
+        "encoder_channels": 16,
+        "translator_channels": 256,
+        "encoder_layers": 4,
+        "translator_blocks": 4,
         "drop_path": 0.0,
         "translator": translator,
         "grid": grid,
     }
     settings |= {_SETTINGS[k]: v for k, v in options.items()}
-    settings["spatial_layers"] -= settings["spatial_layers"] % 2  # an odd N_S loses a layer there
+    settings["encoder_layers"] -= settings["encoder_layers"] % 2  # an odd N_S loses a layer there
     model = SimVPv2(steps, target_steps or steps, channels, **settings)
 
     ours = model.state_dict()

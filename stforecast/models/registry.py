@@ -46,17 +46,17 @@ def make_network(
     outputs = task.outputs
     if (
         isinstance(network, SimVPv2)
-        and (network.residual or task.target_steps > task.input_steps)
+        and (network.predict_change or task.target_steps > task.input_steps)
         and task.variables[: len(outputs)] != outputs
     ):
         first = [*outputs, *(v for v in task.variables if v not in outputs)]
         raise InputError(
-            f"SimVPv2 takes its first inputs for what it forecasts (with residual=True, or more "
+            f"SimVPv2 takes its first inputs for what it forecasts (with predict_change=True, or more "
             f"target than input steps), found inputs {list(task.variables)} and targets "
             f"{list(outputs)}: use Task({first}, targets={list(outputs)}, ...)"
         )
-    if isinstance(network, SimVPv2) and network.residual:
-        network.change_scale.copy_(change.clamp_min(1e-6))
+    if isinstance(network, SimVPv2) and network.predict_change:
+        network.tendency_std.copy_(change.clamp_min(1e-6))
     for weight in network.parameters():  # of 2-D convolutions: they are faster so
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)

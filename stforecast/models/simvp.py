@@ -3,8 +3,8 @@
 Tan, Gao, Li, Li: "SimVPv2: Towards Simple yet Powerful Spatiotemporal Predictive Learning"
 (arXiv:2211.12509). Sections and equations in the comments below are that paper's.
 
-Shapes: B samples, T input steps, T' target steps, C channels, H x W grid; S = ``hidden_spatial``
-(hid_S in the paper's code), K = ``hidden_temporal`` (hid_T); h x w is the latent grid.
+Shapes: B samples, T input steps, T' target steps, C channels, H x W grid; S = ``encoder_channels``
+(hid_S in the paper's code), K = ``translator_channels`` (hid_T); h x w is the latent grid.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ _BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "robonet": ((2, 10, 3), (120, 160), 64, 512, 4, 6, 0.0),
     "bridgedata": ((2, 10, 3), (120, 160), 64, 512, 4, 6, 0.0),
 }
-_LARGE: dict[str, Any] = {"hidden_spatial": 128, "hidden_temporal": 1024, "temporal_layers": 24}
+_LARGE: dict[str, Any] = {
+    "encoder_channels": 128,
+    "translator_channels": 1024,
+    "translator_blocks": 24,
+}
 
 
 class SimVPv2(nn.Module):
@@ -52,9 +56,9 @@ class SimVPv2(nn.Module):
         C, input channels.
     out_channels : int, optional
         C', output channels; as many as input channels unless given.
-    hidden_spatial, hidden_temporal : int
+    encoder_channels, translator_channels : int
         S and K, the widths of the encoder and of the translator (``hid_S``, ``hid_T``).
-    spatial_layers, temporal_layers : int
+    encoder_layers, translator_blocks : int
         Layers of the encoder and of the decoder (even; every second one halves the grid), and
         blocks of the translator (``N_S``, ``N_T``).
     mlp_ratio : float
@@ -66,12 +70,12 @@ class SimVPv2(nn.Module):
         Dropout in the feed-forward part, and behind the attention of "vit" and "swin".
     encoder_kernel, decoder_kernel : int
         Kernel sizes of the encoder and of the decoder, odd.
-    periodic : bool
+    circular_longitude : bool
         Pad longitude (the last axis) with its other end instead of with zeros. Beyond the paper;
         for global grids. Rolling the input by a multiple of :attr:`stride` columns then rolls
         the output by as many (Swin: by whole windows,
-        where these fit the latent columns; MLP-Mixer cannot be periodic).
-    residual : bool
+        where these fit the latent columns; MLP-Mixer cannot be circular_longitude).
+    predict_change : bool
         Forecast the change from the last input step. Beyond the paper; see `Notes`.
     translator : str
         "gsta", or one of the paper's ablation: "incepu" (which makes this SimVP, the first
@@ -82,8 +86,8 @@ class SimVPv2(nn.Module):
 
     Notes
     -----
-    With ``residual=True`` the output is ``x[T] + change_scale * network``, and every input frame
-    is accompanied by its difference from the last one, in the same units. ``change_scale`` (T', C')
+    With ``predict_change=True`` the output is ``x[T] + tendency_std * network``, and every input frame
+    is accompanied by its difference from the last one, in the same units. ``tendency_std`` (T', C')
     is a buffer with the typical size of the change at each lead time: the network works on
     numbers of order one at every lead, and a tenth of a kelvin survives bfloat16. Scaling by the
     deviation of the change follows Lam et al. (2023), doi:10.1126/science.adi2336.
@@ -101,7 +105,7 @@ class SimVPv2(nn.Module):
     .. [1] arXiv:2211.12509, section III (SimVP) and IV (gSTA).
     """
 
-    change_scale: Tensor
+    tendency_std: Tensor
 
     def __init__(
         self,
@@ -110,17 +114,17 @@ class SimVPv2(nn.Module):
         channels: int = 1,
         *,
         out_channels: int | None = None,
-        hidden_spatial: int = 32,
-        hidden_temporal: int = 256,
-        spatial_layers: int = 2,
-        temporal_layers: int = 8,
+        encoder_channels: int = 32,
+        translator_channels: int = 256,
+        encoder_layers: int = 2,
+        translator_blocks: int = 8,
         mlp_ratio: float = 8.0,
         drop_path: float | None = 0.1,
         dropout: float = 0.0,
         encoder_kernel: int = 3,
         decoder_kernel: int = 3,
-        periodic: bool = False,
-        residual: bool = False,
+        circular_longitude: bool = False,
+        predict_change: bool = False,
         translator: str = "gsta",
         grid: Sequence[int] | None = None,
     ) -> None:
@@ -132,32 +136,34 @@ class SimVPv2(nn.Module):
             "target_steps": target_steps,
             "channels": channels,
             "out_channels": out_channels,
-            "hidden_spatial": hidden_spatial,
-            "hidden_temporal": hidden_temporal,
-            "spatial_layers": spatial_layers,
-            "temporal_layers": temporal_layers,
+            "encoder_channels": encoder_channels,
+            "translator_channels": translator_channels,
+            "encoder_layers": encoder_layers,
+            "translator_blocks": translator_blocks,
             "mlp_ratio": mlp_ratio,
             "drop_path": drop_path,
             "dropout": dropout,
             "encoder_kernel": encoder_kernel,
             "decoder_kernel": decoder_kernel,
-            "periodic": periodic,
-            "residual": residual,
+            "circular_longitude": circular_longitude,
+            "predict_change": predict_change,
             "translator": translator,
             "grid": None if grid is None else [int(n) for n in grid],
         }
-        if spatial_layers < 2 or spatial_layers % 2:
-            raise InputError(f"spatial_layers must be even and at least 2, found {spatial_layers}")
-        if temporal_layers < 2:
-            raise InputError(f"temporal_layers must be at least 2, found {temporal_layers}")
-        if hidden_spatial % 2:
-            raise InputError(f"hidden_spatial must be even (two groups), found {hidden_spatial}")
+        if encoder_layers < 2 or encoder_layers % 2:
+            raise InputError(f"encoder_layers must be even and at least 2, found {encoder_layers}")
+        if translator_blocks < 2:
+            raise InputError(f"translator_blocks must be at least 2, found {translator_blocks}")
+        if encoder_channels % 2:
+            raise InputError(
+                f"encoder_channels must be even (two groups), found {encoder_channels}"
+            )
         for name, size in (("encoder_kernel", encoder_kernel), ("decoder_kernel", decoder_kernel)):
             if size % 2 == 0:
                 raise InputError(f"{name} must be odd, found {size}")
-        if (target_steps > input_steps or residual) and out_channels > channels:
+        if (target_steps > input_steps or predict_change) and out_channels > channels:
             raise InputError(
-                f"{'residual=True' if residual else 'target_steps > input_steps'} needs every "
+                f"{'predict_change=True' if predict_change else 'target_steps > input_steps'} needs every "
                 f"output channel among the inputs; found {channels} in, {out_channels} out"
             )
         if target_steps > input_steps and out_channels != channels:
@@ -173,41 +179,48 @@ class SimVPv2(nn.Module):
             raise InputError(
                 f"translator={translator!r} has weights that depend on the grid: give grid=(H, W)"
             )
-        if translator == "mlpmixer" and periodic:
+        if translator == "mlpmixer" and circular_longitude:
             raise InputError(
-                "periodic=True needs a translator that treats all columns alike; the weights of "
+                "circular_longitude=True needs a translator that treats all columns alike; the weights of "
                 "'mlpmixer' belong to positions"
             )
         self.input_steps, self.target_steps = input_steps, target_steps
-        self.periodic, self.residual = periodic, residual
+        self.circular_longitude, self.predict_change = circular_longitude, predict_change
         #: Columns and rows that become one in the latent grid.
-        self.stride = 2 ** (spatial_layers // 2)
+        self.stride = 2 ** (encoder_layers // 2)
 
-        S = hidden_spatial
-        frame_channels = 2 * channels if residual else channels
-        halve = [bool(i % 2) for i in range(spatial_layers)]  # strides 1, 2, 1, 2, ...
+        S = encoder_channels
+        frame_channels = 2 * channels if predict_change else channels
+        halve = [bool(i % 2) for i in range(encoder_layers)]  # strides 1, 2, 1, 2, ...
         self.encoder = nn.ModuleList(
-            ConvBlock(S if i else frame_channels, S, encoder_kernel, down=down, periodic=periodic)
+            ConvBlock(
+                S if i else frame_channels,
+                S,
+                encoder_kernel,
+                down=down,
+                circular_longitude=circular_longitude,
+            )
             for i, down in enumerate(halve)
         )
         rows, columns = grid or (1, 1)
         self.translator = _translator(
             translator,
             input_steps * S,
-            hidden_temporal,
-            temporal_layers,
+            translator_channels,
+            translator_blocks,
             grid=(-(-rows // self.stride), -(-columns // self.stride)),
             mlp_ratio=mlp_ratio,
             drop_path=drop_path,
             dropout=dropout,
-            periodic=periodic,
+            circular_longitude=circular_longitude,
         )
         self.decoder = nn.ModuleList(
-            ConvBlock(S, S, decoder_kernel, up=up, periodic=periodic) for up in reversed(halve)
+            ConvBlock(S, S, decoder_kernel, up=up, circular_longitude=circular_longitude)
+            for up in reversed(halve)
         )
         self.readout = nn.Conv2d(S, out_channels, 1)
-        if residual:
-            self.register_buffer("change_scale", torch.ones(target_steps, out_channels))
+        if predict_change:
+            self.register_buffer("tendency_std", torch.ones(target_steps, out_channels))
 
     @classmethod
     def for_benchmark(
@@ -224,7 +237,7 @@ class SimVPv2(nn.Module):
             "L" is the paper's large network of 524 M parameters, for Moving MNIST only.
         translator : str
             As of the class. "incepu" is SimVP, by the public code's configuration: on KTH and
-            Caltech with 4 layers (the figures in print need ``temporal_layers=6``).
+            Caltech with 4 layers (the figures in print need ``translator_blocks=6``).
         **overrides
             Any argument of the class.
         """
@@ -242,10 +255,10 @@ class SimVPv2(nn.Module):
             "input_steps": T,
             "target_steps": T_out,
             "channels": C,
-            "hidden_spatial": S,
-            "hidden_temporal": K,
-            "spatial_layers": spatial,
-            "temporal_layers": temporal,
+            "encoder_channels": S,
+            "translator_channels": K,
+            "encoder_layers": spatial,
+            "translator_blocks": temporal,
             "drop_path": drop_path,
             "translator": translator,
             "grid": grid,
@@ -307,10 +320,10 @@ class SimVPv2(nn.Module):
         """T steps from T: encoder, translator, decoder (paper, Fig. 2, eq. 2)."""
         B, T, _, H, W = x.shape
         frames = x
-        if self.residual:
+        if self.predict_change:
             # Change scales of this pass, repeated at the end where T' is not a multiple of T.
             leads = torch.arange(lead, lead + T, device=x.device).clamp_max(self.target_steps - 1)
-            scale = self.change_scale.to(x.dtype)[leads][None, :, :, None, None]  # (1,T,C',1,1)
+            scale = self.tendency_std.to(x.dtype)[leads][None, :, :, None, None]  # (1,T,C',1,1)
             last = x[:, -1:]
             # Frame t is T-t steps from the last one: the change typical of that many steps.
             frames = torch.cat([x, (x - last) / self._lag_scale(x)], dim=2)  # (B,T,2C,H,W)
@@ -333,7 +346,7 @@ class SimVPv2(nn.Module):
             z = block(z)
         z = self.readout(self.decoder[-1](z + skip))[..., :H, :W]
         y = z.reshape(B, T, -1, H, W)
-        if self.residual:
+        if self.predict_change:
             y = last[:, :, : y.shape[2]] + scale * y.to(x.dtype)
         return y
 
@@ -342,7 +355,7 @@ class SimVPv2(nn.Module):
         T, C = x.shape[1:3]
         lags = torch.arange(T - 1, -1, -1, device=x.device)
         index = (lags - 1).clamp(0, self.target_steps - 1)  # lag 0 has difference 0 anyway
-        scale = self.change_scale.to(x.dtype)[index]
+        scale = self.tendency_std.to(x.dtype)[index]
         if scale.shape[1] < C:  # inputs that are not forecast: compared in their own units
             scale = F.pad(scale, (0, C - scale.shape[1]), value=1.0)
         return scale[None, :, :, None, None]
@@ -351,7 +364,9 @@ class SimVPv2(nn.Module):
         """Pad H and W to multiples of the stride (cropped again at the exit)."""
         rows, columns = -x.shape[-2] % self.stride, -x.shape[-1] % self.stride
         if columns:
-            x = F.pad(x, (0, columns, 0, 0), mode="circular" if self.periodic else "replicate")
+            x = F.pad(
+                x, (0, columns, 0, 0), mode="circular" if self.circular_longitude else "replicate"
+            )
         if rows:
             x = F.pad(x, (0, 0, 0, rows), mode="replicate")
         return x
@@ -364,11 +379,13 @@ class GatedAttention(nn.Module):
     1 x 1 convolution whose two halves are the features and their gate.
     """
 
-    def __init__(self, dim: int, *, periodic: bool = False) -> None:
+    def __init__(self, dim: int, *, circular_longitude: bool = False) -> None:
         super().__init__()
         self.project_in = nn.Conv2d(dim, dim, 1)
-        self.local = Conv2d(dim, dim, 5, groups=dim, periodic=periodic)
-        self.dilated = Conv2d(dim, dim, 7, groups=dim, dilation=3, periodic=periodic)
+        self.local = Conv2d(dim, dim, 5, groups=dim, circular_longitude=circular_longitude)
+        self.dilated = Conv2d(
+            dim, dim, 7, groups=dim, dilation=3, circular_longitude=circular_longitude
+        )
         self.gate = nn.Conv2d(dim, 2 * dim, 1)
         self.project_out = nn.Conv2d(dim, dim, 1)
         self.reach = self.local.reach + self.dilated.reach
@@ -384,11 +401,15 @@ class GatedAttention(nn.Module):
 class FeedForward(nn.Module):
     """1 x 1 convolution to r times the width, depthwise 3 x 3, GELU, 1 x 1 convolution back."""
 
-    def __init__(self, dim: int, ratio: float, dropout: float, *, periodic: bool = False) -> None:
+    def __init__(
+        self, dim: int, ratio: float, dropout: float, *, circular_longitude: bool = False
+    ) -> None:
         super().__init__()
         hidden = int(dim * ratio)
         self.expand = nn.Conv2d(dim, hidden, 1)
-        self.depthwise = Conv2d(hidden, hidden, 3, groups=hidden, periodic=periodic)
+        self.depthwise = Conv2d(
+            hidden, hidden, 3, groups=hidden, circular_longitude=circular_longitude
+        )
         self.contract = nn.Conv2d(hidden, dim, 1)
         self.dropout = dropout
         self.reach = self.depthwise.reach
@@ -397,7 +418,9 @@ class FeedForward(nn.Module):
         """(B, dim, h, w) -> the same."""
         if kernels.by_hand(x) and not (self.training and self.dropout):
             layers = (self.expand, self.depthwise, self.contract)
-            return kernels.feed_forward(x, *layers, periodic=self.depthwise.periodic)
+            return kernels.feed_forward(
+                x, *layers, circular_longitude=self.depthwise.circular_longitude
+            )
         x = F.gelu(self.depthwise(self.expand(x)))
         x = self.contract(F.dropout(x, self.dropout, self.training))
         return F.dropout(x, self.dropout, self.training)
@@ -414,10 +437,10 @@ class GSTABlock(MetaBlock):
         mlp_ratio: float,
         drop_path: float,
         dropout: float,
-        periodic: bool,
+        circular_longitude: bool,
     ) -> None:
-        attention = GatedAttention(dim, periodic=periodic)
-        feed_forward = FeedForward(dim, mlp_ratio, dropout, periodic=periodic)
+        attention = GatedAttention(dim, circular_longitude=circular_longitude)
+        feed_forward = FeedForward(dim, mlp_ratio, dropout, circular_longitude=circular_longitude)
         fan_out_normal_(attention)
         fan_out_normal_(feed_forward)
         super().__init__(
@@ -444,7 +467,7 @@ def _translator(
 ) -> nn.Module:
     """`layers` blocks: the first at `outer` (T*S) channels, the others at `inner` (K)."""
     if name == "incepu":
-        return IncepU(outer, inner, layers, periodic=options["periodic"])
+        return IncepU(outer, inner, layers, circular_longitude=options["circular_longitude"])
     rates = [0.0] * layers
     if drop_path is not None:  # on the CPU, so that a network can be laid out on the meta device
         rates = torch.linspace(0.01, drop_path, layers, device="cpu").tolist()

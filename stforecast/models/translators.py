@@ -34,11 +34,11 @@ def translator_block(
     mlp_ratio: float,
     drop_path: float,
     dropout: float,
-    periodic: bool,
+    circular_longitude: bool,
 ) -> nn.Module:
     """Block number `index` of a translator: (B, dim, h, w) -> (B, out, h, w), `grid` is (h, w)."""
     if name == "convmixer":
-        return ConvMixerBlock(dim, out, periodic=periodic)
+        return ConvMixerBlock(dim, out, circular_longitude=circular_longitude)
     feed_forward = ChannelMlp(dim, int(dim * mlp_ratio), dropout)
     scale, norms = None, (ChannelNorm(dim), ChannelNorm(dim))
     if name == "vit":
@@ -49,7 +49,7 @@ def translator_block(
         attention = TokenMlp(grid, dim // 2, dropout)
         norms = (ChannelNorm(dim, eps=1e-6), ChannelNorm(dim, eps=1e-6))
     else:
-        attention = PoolMinusIdentity(periodic=periodic)
+        attention = PoolMinusIdentity(circular_longitude=circular_longitude)
         scale, norms = 1e-5, (nn.GroupNorm(1, dim), nn.GroupNorm(1, dim))  # type: ignore[assignment]
     return MetaBlock(
         dim, out, norms[0], attention, norms[1], feed_forward, scale=scale, drop_path=drop_path
@@ -119,8 +119,8 @@ class Attention(nn.Module):
         super().__init__()
         if dim % HEADS:
             raise InputError(
-                f"attention has {HEADS} heads, so hidden_temporal and input_steps x "
-                f"hidden_spatial must be multiples of {HEADS}; found a width of {dim}"
+                f"attention has {HEADS} heads, so translator_channels and input_steps x "
+                f"encoder_channels must be multiples of {HEADS}; found a width of {dim}"
             )
         self.qkv, self.project = linear(dim, 3 * dim), linear(dim, dim)
         self.dropout = dropout
@@ -196,14 +196,14 @@ class PoolMinusIdentity(nn.Module):
 
     reach = 1.0
 
-    def __init__(self, *, periodic: bool) -> None:
+    def __init__(self, *, circular_longitude: bool) -> None:
         super().__init__()
-        self.periodic = periodic
+        self.circular_longitude = circular_longitude
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same."""
-        around = wrap(x, 1) if self.periodic else x
-        padding = (1, 0 if self.periodic else 1)
+        around = wrap(x, 1) if self.circular_longitude else x
+        padding = (1, 0 if self.circular_longitude else 1)
         return F.avg_pool2d(around, 3, stride=1, padding=padding, count_include_pad=False) - x
 
 
@@ -212,9 +212,9 @@ class ConvMixerBlock(nn.Module):
 
     reach = 5.0
 
-    def __init__(self, dim: int, out: int, *, periodic: bool) -> None:
+    def __init__(self, dim: int, out: int, *, circular_longitude: bool) -> None:
         super().__init__()
-        self.depthwise = Conv2d(dim, dim, 11, groups=dim, periodic=periodic)
+        self.depthwise = Conv2d(dim, dim, 11, groups=dim, circular_longitude=circular_longitude)
         self.depthwise.in_paper_flops = False
         self.norm1 = nn.BatchNorm2d(dim)
         self.pointwise = nn.Conv2d(dim, dim, 1)
@@ -231,13 +231,14 @@ class ConvMixerBlock(nn.Module):
 class Inception(nn.Module):
     """1 x 1 convolution, then the sum of grouped convolutions 3, 5, 7 and 11 wide."""
 
-    def __init__(self, c_in: int, c_mid: int, c_out: int, *, periodic: bool) -> None:
+    def __init__(self, c_in: int, c_mid: int, c_out: int, *, circular_longitude: bool) -> None:
         super().__init__()
         # The authors fall back to one group by c_mid alone, and stop where c_out does not divide.
         groups = 8 if c_mid % 8 == c_out % 8 == 0 else 1
         self.project = nn.Conv2d(c_in, c_mid, 1)
         self.convs = nn.ModuleList(
-            Conv2d(c_mid, c_out, k, groups=groups, periodic=periodic) for k in (3, 5, 7, 11)
+            Conv2d(c_mid, c_out, k, groups=groups, circular_longitude=circular_longitude)
+            for k in (3, 5, 7, 11)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(groups, c_out) for _ in self.convs)
 
@@ -252,12 +253,14 @@ class Inception(nn.Module):
 class IncepU(nn.Module):
     """SimVP's translator: a U of Inception modules with concatenated skips, all on one grid."""
 
-    def __init__(self, outer: int, inner: int, layers: int, *, periodic: bool) -> None:
+    def __init__(self, outer: int, inner: int, layers: int, *, circular_longitude: bool) -> None:
         super().__init__()
         D, K = outer, inner
 
         def stack(*widths: tuple[int, int]) -> nn.ModuleList:
-            return nn.ModuleList(Inception(i, K // 2, o, periodic=periodic) for i, o in widths)
+            return nn.ModuleList(
+                Inception(i, K // 2, o, circular_longitude=circular_longitude) for i, o in widths
+            )
 
         self.down = stack((D, K), *[(K, K)] * (layers - 1))
         self.up = stack((K, K), *[(2 * K, K)] * (layers - 2), (2 * K, D))

@@ -283,7 +283,7 @@ def _bands(
         return {}
     first = {d: 0 for d in ("weights", "region") if d in differences.dims}
     best = min(baselines, key=lambda m: float(np.nanmean(scores[m])))
-    against = differences.isel(first).sel(rival=best)
+    against = differences.isel(first).sel(other_model=best)
     found = {}
     for m in (m for m in scores if m not in _BASELINES):
         low, high = (

@@ -165,7 +165,7 @@ def _scores(card: xr.Dataset) -> dict[str, Any]:
         for key, name, front in (
             ("scores", v, ("model", "metric")),
             ("skill", f"{v}_skill", ("model", "reference")),
-            ("difference", f"{v}_difference", ("model", "rival", "quantity")),
+            ("difference", f"{v}_difference", ("model", "other_model", "quantity")),
         ):
             for suffix, ending in (("", ""), ("Overall", "_overall")):
                 lead = () if suffix else (LEAD,)
@@ -401,7 +401,7 @@ def _summary(card: xr.Dataset) -> str:
                 f"{low} to {high}, {p} ({policy} weights{place}; all lead times together"
                 f"{leads if told in does.values() else ''})."
             )
-            head = html.escape(f"{row['model']} {told} {row['rival']}")
+            head = html.escape(f"{row['model']} {told} {row['other_model']}")
             items.append(f"<li><strong>{head}</strong>{html.escape(numbers)}</li>")
     return f"<p>{html.escape(text)}</p>" + (f"<ul>{''.join(items)}</ul>" if items else "")
 

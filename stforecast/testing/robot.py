@@ -23,7 +23,7 @@ def write_robonet(
     directory: str | os.PathLike[str],
     *,
     train: int = 4,
-    valid: int = 2,
+    validation: int = 2,
     test: int = 2,
     frames: int = 14,
     shape: tuple[int, int] = (60, 80),
@@ -37,7 +37,7 @@ def write_robonet(
     Parameters
     ----------
     directory : path-like
-    train, valid, test : int
+    train, validation, test : int
         Trajectories in each part of the split by name.
     frames : int
         Of each trajectory.
@@ -61,7 +61,7 @@ def write_robonet(
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     content = _content(clips, frames, shape, rng)
-    wanted = {"train": train, "valid": valid, "test": test}
+    wanted = {"train": train, "validation": validation, "test": test}
     for name in _names("berkeley_sawyer_traj{}.hdf5", wanted, lambda name: name):
         with h5py.File(directory / name, "w") as file:
             file.create_dataset("file_version", data="0.1.0")
@@ -92,7 +92,7 @@ def write_bridgedata(
     *,
     form: str = "raw",
     train: int = 4,
-    valid: int = 2,
+    validation: int = 2,
     test: int = 2,
     frames: int = 14,
     shape: tuple[int, int] = (60, 80),
@@ -109,7 +109,7 @@ def write_bridgedata(
         ``DIRECTORY/toykitchen2/set_table/00/2022-01-01_00-00-00/raw/traj_group0/traj0/images0/
         im_0.jpg`` and so on, or ``DIRECTORY/toykitchen2/set_table/00/train/out.npy`` with its
         sibling ``val`` (`shape` is then (128, 128) in the genuine files).
-    train, valid, test : int
+    train, validation, test : int
         Trajectories in each part of the split.
     frames : int
         Of each trajectory.
@@ -131,7 +131,7 @@ def write_bridgedata(
     content = _content(clips, frames, shape, rng)
     if form == "raw":
         group = f"{_SESSION}/raw/traj_group0"
-        wanted = {"train": train, "valid": valid, "test": test}
+        wanted = {"train": train, "validation": validation, "test": test}
         for name in _names("traj{}", wanted, lambda name: f"{group}/{name}"):
             for camera in range(cameras):
                 images = task / group / name / f"images{camera}"
@@ -140,7 +140,7 @@ def write_bridgedata(
                     (images / f"im_{t}.jpg").write_bytes(encode_jpeg(image))
         return directory
     # An index within out.npy is hashed too: put as many in as it takes, valid ones among them.
-    indices = _names("toykitchen2/set_table/00/{}", {"train": train, "valid": valid}, str)
+    indices = _names("toykitchen2/set_table/00/{}", {"train": train, "validation": validation}, str)
     last = max(int(name.rsplit("/", 1)[1]) for name in indices)
     for part, n in (("train", last + 1), ("val", test)):
         (task / part).mkdir(parents=True)

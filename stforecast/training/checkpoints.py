@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT, VERSION = "stforecast-checkpoint", 2
+FORMAT, VERSION = "stforecast-checkpoint", 3
 KEPT = 2  # checkpoints: the last, and the one before it
 #: What a killed run had begun to write.
 _BEGUN = re.compile(r"\.(checkpoint-\d+|history|run|log|about|loss)\.\w+\.part(\.\w+)?")
@@ -151,7 +151,7 @@ class Run:
                     "period": forecaster.training["period"],
                     "validation period": forecaster.training.get("validation_period"),
                     "windows": _sha256(feed.starts.astype("<i8").tobytes()),
-                    "init": forecaster.training.get("init", {}).get("sha256"),
+                    "warm_start": forecaster.training.get("warm_start", {}).get("sha256"),
                 }
             )
         )
@@ -225,9 +225,9 @@ class Run:
             event["steps"],
             ", ".join(f"{k} {v:.4g}" for k, v in event.items() if isinstance(v, float)),
         )
-        score = event.get("valid_score")
-        if score is not None and score < self.best.get("valid_score", math.inf):
-            self.best = {k: v for k, v in entry.items() if k == "step" or k.startswith("valid")}
+        score = event.get("val_score")
+        if score is not None and score < self.best.get("val_score", math.inf):
+            self.best = {k: v for k, v in entry.items() if k == "step" or k.startswith("val_")}
             self._best_weights = plain_tensors(self.network.state_dict())
 
     def checkpoint(self, step: int, loss_sum: Tensor, losses: int) -> None:
@@ -273,7 +273,7 @@ class Run:
     def stale(self) -> int:
         """Validations since the best one."""
         since = self.best.get("step", math.inf)
-        return sum("valid_score" in e and e["step"] > since for e in self.history)
+        return sum("val_score" in e and e["step"] > since for e in self.history)
 
     def take_best(self) -> None:
         """Put the best weights into the network; before a validation, the average or the last."""

@@ -57,7 +57,7 @@ class TrainConfig:
     checkpoint_every : int, optional
         Steps between checkpoints that are written beside those, within long epochs. What a killed
         run loses; its result is the same to the bit whatever this is.
-    valid_windows : int
+    val_windows : int
         Windows of the validation period to score, evenly spread over it.
     patience : int, optional
         End the training after so many validations without a better score.
@@ -93,7 +93,7 @@ class TrainConfig:
     balance_leads: bool = False
     validate_every: int | None = None
     checkpoint_every: int | None = None
-    valid_windows: int = 256
+    val_windows: int = 256
     patience: int | None = None
     minutes: float | None = None
     feed: Literal["auto", "resident", "stream"] = "auto"
@@ -103,7 +103,7 @@ class TrainConfig:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "accumulate", "valid_windows", "buffer")
+        counts = ("epochs", "batch_size", "accumulate", "val_windows", "buffer")
         for name in (*counts, "steps", "validate_every", "checkpoint_every", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:

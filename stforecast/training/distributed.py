@@ -244,7 +244,7 @@ class Shared:
     def __init__(
         self, network: nn.Module, place: World, call: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        self._call = call or network
+        self._call = network if call is None else call
         self._parallel: nn.parallel.DistributedDataParallel | None = None
         self._norms: list[nn.Module] = []
         self._counts, self._unsure, self._network = True, False, network

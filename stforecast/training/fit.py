@@ -59,8 +59,8 @@ def fit(
     *,
     model: str | nn.Module | Callable[[], nn.Module] = "simvpv2",
     config: TrainConfig | None = None,
-    valid: xr.Dataset | None = None,
-    init: str | os.PathLike[str] | Forecaster | None = None,
+    validation: xr.Dataset | None = None,
+    warm_start: str | os.PathLike[str] | Forecaster | None = None,
     init_time: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: Literal["auto", "never"] = "auto",
@@ -84,13 +84,13 @@ def fit(
         then follow from ``config.seed``.
     config : TrainConfig, optional
         How to train.
-    valid : xarray.Dataset, optional
+    validation : xarray.Dataset, optional
         The validation period: the weights with the smallest error on it are the ones returned.
         Without it the last ones are. The test period has no business here.
-    init : Forecaster or path-like, optional
+    warm_start : Forecaster or path-like, optional
         A trained forecaster, or its bundle, to start from: weights that fit by name and shape are
         carried over, whatever its grid, variables and steps. What was not is logged, and in
-        ``training["init"]`` of the result.
+        ``training["warm_start"]`` of the result.
     init_time : array of times, optional
         Train on the windows whose last input step is at one of these, in place of all there are.
     run_dir : path-like, optional
@@ -101,7 +101,7 @@ def fit(
     progress : bool or callable, optional
         Show a progress bar; one is shown in a terminal and in Jupyter unless told otherwise. Or a
         function, called after each step with ``step``, ``steps``, ``samples``, every so often
-        ``loss``, and after a validation ``valid_rmse``.
+        ``loss``, and after a validation ``val_rmse``.
     about : mapping, optional
         More to record in the bundle: a ``command``, say.
 
@@ -114,7 +114,7 @@ def fit(
     Raises
     ------
     InputError
-        If the data do not fit the task; or nothing of `init` fits the network; or `run_dir` holds a
+        If the data do not fit the task; or nothing of `warm_start` fits the network; or `run_dir` holds a
         different run, or one that goes on in another process, or no checkpoint that is whole, or
         cannot be written.
     DivergenceError
@@ -125,8 +125,10 @@ def fit(
         After Ctrl-C, once the step is done and a checkpoint is written; a second one stops at once.
     """
     config, began = config or TrainConfig(), time.monotonic()
-    if config.patience and valid is None:
-        raise InputError(f"patience={config.patience} needs a validation period: give fit(valid=)")
+    if config.patience and validation is None:
+        raise InputError(
+            f"patience={config.patience} needs a validation period: give fit(validation=)"
+        )
     with ExitStack() as stack:
         world = stack.enter_context(joined(config.device))
         device = world.device
@@ -145,8 +147,8 @@ def fit(
         torch.manual_seed(config.seed)
         network = make_network(model, task, change / std[feed.targets])
         about = dict(about or {})
-        if init is not None:
-            about["init"] = carry_over(network, init)
+        if warm_start is not None:
+            about["warm_start"] = carry_over(network, warm_start)
         if world.rank:
             torch.manual_seed(config.seed + 2**32 * world.rank)
         forecaster = Forecaster(
@@ -175,9 +177,9 @@ def fit(
         shared = stack.enter_context(Shared(network, world, call))
         average = Average(network, config.ema)
         checker = None
-        if valid is not None:
-            one = partial(feed_of, windows=config.valid_windows, shuffle=False, storage="fp32")
-            checker = Validation(valid, forecaster, one, device)
+        if validation is not None:
+            one = partial(feed_of, windows=config.val_windows, shuffle=False, storage="fp32")
+            checker = Validation(validation, forecaster, one, device)
             forecaster.training["validation_period"] = checker.period
 
         # From its last checkpoint, if it has one: the step says all about the feed and the rate.

@@ -15,10 +15,12 @@ from ..forecasting.forecaster import Forecaster
 logger = logging.getLogger(__name__)
 
 #: Buffers that say how the data change, not what was learned.
-_OF_THE_DATA = {"change_scale"}
+_OF_THE_DATA = {"tendency_std"}
 
 
-def carry_over(network: nn.Module, init: str | os.PathLike[str] | Forecaster) -> dict[str, Any]:
+def carry_over(
+    network: nn.Module, warm_start: str | os.PathLike[str] | Forecaster
+) -> dict[str, Any]:
     """Copy the weights of a trained network that fit another one by name and shape.
 
     Parameters
@@ -26,7 +28,7 @@ def carry_over(network: nn.Module, init: str | os.PathLike[str] | Forecaster) ->
     network : torch.nn.Module
         What is to be trained. What does not fit keeps its initial values; so do buffers that
         describe the data.
-    init : Forecaster or path-like
+    warm_start : Forecaster or path-like
         A forecaster, or the directory of a bundle.
 
     Returns
@@ -40,10 +42,10 @@ def carry_over(network: nn.Module, init: str | os.PathLike[str] | Forecaster) ->
     InputError
         If there is no bundle, or nothing fits.
     """
-    if isinstance(init, Forecaster):
-        name, given = "a forecaster", plain_tensors(init.network.state_dict())
+    if isinstance(warm_start, Forecaster):
+        name, given = "a forecaster", plain_tensors(warm_start.network.state_dict())
     else:
-        name, given = os.fspath(init), read_bundle(init)[1]
+        name, given = os.fspath(warm_start), read_bundle(warm_start)[1]
         given = {
             k.removeprefix("network."): v for k, v in given.items() if k.startswith("network.")
         }
@@ -60,7 +62,7 @@ def carry_over(network: nn.Module, init: str | os.PathLike[str] | Forecaster) ->
     count = sum(mine[k].numel() for k in fit)
     if not count:
         raise InputError(
-            f"init={name!r}: none of its {len(given)} tensors has the name and shape of one of the "
+            f"warm_start={name!r}: none of its {len(given)} tensors has the name and shape of one of the "
             f"network's {len(mine)}; give a network of the same kind and sizes"
         )
     network.load_state_dict(fit, strict=False)

@@ -123,7 +123,7 @@ class Journal:
             if self._board is not None:
                 for name, value in event.items():
                     if isinstance(value, float):
-                        part = "validation" if name.startswith("valid") else "training"
+                        part = "validation" if name.startswith("val_") else "training"
                         self._board.add_scalar(f"{part}/{name}", value, event["step"])
 
     def _write_about(self) -> None:
@@ -200,8 +200,8 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
     from ..plots.layout import SMALL, TEXT, blank, head
 
     rows = [("loss", "Loss")]
-    if any("valid_rmse" in line for line in lines):
-        rows.append(("valid_rmse", "Validation RMSE"))
+    if any("val_rmse" in line for line in lines):
+        rows.append(("val_rmse", "Validation RMSE"))
     height = 0.9 + 2.4 * len(rows)
     figure = blank(7.2, height)
     last = lines[-1]["step"] if lines else 1
@@ -217,7 +217,7 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
             ax.yaxis.set_minor_formatter(NullFormatter())
         elif values:
             ax.set_ylim(0, 1.08 * max(values) or 1.0)
-        if key == "valid_rmse" and values:
+        if key == "val_rmse" and values:
             best = min(range(len(values)), key=values.__getitem__)
             ax.plot(steps[best], values[best], "o", color="#c43c1d", markersize=6)
             ax.annotate(

@@ -45,10 +45,10 @@ def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             notes["speed"] = f"{samples / max(time.monotonic() - since, 1e-9):.3g} samples/s"
             if "loss" in event:
                 notes["loss"] = f"loss {event['loss']:.3g}"
-            if "valid_rmse" in event:
-                notes["valid"] = f"validation RMSE {event['valid_rmse']:.3f}"
-            if "valid_to_persistence" in event:
-                notes["skill"] = f"({event['valid_to_persistence']:.2f} of persistence)"
+            if "val_rmse" in event:
+                notes["validation"] = f"validation RMSE {event['val_rmse']:.3f}"
+            if "val_to_persistence" in event:
+                notes["skill"] = f"({event['val_to_persistence']:.2f} of persistence)"
             bar.update(
                 line, total=event["steps"], completed=event["step"], note=" ".join(notes.values())
             )

@@ -31,7 +31,7 @@ def find_learning_rate(
     ds: xr.Dataset,
     task: Task,
     *,
-    valid: xr.Dataset,
+    validation: xr.Dataset,
     model: str | Callable[[], nn.Module] = "simvpv2",
     config: TrainConfig | None = None,
     rates: Sequence[float] = RATES,
@@ -45,7 +45,7 @@ def find_learning_rate(
 
     Parameters
     ----------
-    ds, valid : xarray.Dataset
+    ds, validation : xarray.Dataset
         Training and validation period.
     task : Task
     model : "simvpv2" or callable
@@ -65,8 +65,8 @@ def find_learning_rate(
     Returns
     -------
     pandas.DataFrame
-        A row for each rate, in the order given: ``valid_score`` (root mean square error in
-        deviations, of all outputs), ``valid_rmse`` (of the first output, in its units) and
+        A row for each rate, in the order given: ``val_score`` (root mean square error in
+        deviations, of all outputs), ``val_rmse`` (of the first output, in its units) and
         ``note``, which says where a run diverged. ``attrs["best"]`` is the rate with the smallest
         score.
 
@@ -82,10 +82,10 @@ def find_learning_rate(
     >>> ds = make_weather(200)
     >>> task = stforecast.Task("2m_temperature", input_steps=2, target_steps=2)
     >>> small = lambda: stforecast.SimVPv2(
-    ...     2, 2, hidden_spatial=4, hidden_temporal=8, spatial_layers=2, temporal_layers=2
+    ...     2, 2, encoder_channels=4, translator_channels=8, encoder_layers=2, translator_blocks=2
     ... )
     >>> table = find_learning_rate(
-    ...     ds.isel(time=slice(150)), task, valid=ds.isel(time=slice(150, None)), model=small,
+    ...     ds.isel(time=slice(150)), task, validation=ds.isel(time=slice(150, None)), model=small,
     ...     rates=(1e-2, 1e-3), steps=2,
     ... )
     >>> table.attrs["best"] in (1e-2, 1e-3)
@@ -106,13 +106,13 @@ def find_learning_rate(
         )
     rows: dict[float, dict[str, Any]] = {}
     for rate in rates:
-        row: dict[str, Any] = {"valid_score": math.inf, "valid_rmse": math.inf, "note": ""}
+        row: dict[str, Any] = {"val_score": math.inf, "val_rmse": math.inf, "note": ""}
         try:
             forecaster = fit(
                 ds,
                 task,
                 model=model,
-                valid=valid,
+                validation=validation,
                 config=replace(
                     config, learning_rate=rate, steps=steps, validate_every=steps, minutes=None
                 ),
@@ -123,18 +123,16 @@ def find_learning_rate(
             row["note"] = str(error)
         else:
             found = forecaster.training["validation"]
-            row |= {key: float(found[key]) for key in ("valid_score", "valid_rmse") if key in found}
+            row |= {key: float(found[key]) for key in ("val_score", "val_rmse") if key in found}
         rows[float(rate)] = row
-        logger.info(
-            "learning rate %g: validation RMSE %.4g %s", rate, row["valid_rmse"], row["note"]
-        )
+        logger.info("learning rate %g: validation RMSE %.4g %s", rate, row["val_rmse"], row["note"])
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("learning_rate")
-    if math.isinf(table["valid_score"].min()):
+    if math.isinf(table["val_score"].min()):
         raise InputError(
             f"training diverged with every learning rate ({', '.join(f'{r:g}' for r in rates)}): "
             f"give smaller ones, or precision='fp32'"
         )
-    table.attrs["best"] = min(rows, key=lambda rate: rows[rate]["valid_score"])
+    table.attrs["best"] = min(rows, key=lambda rate: rows[rate]["val_score"])
     return table
 
 

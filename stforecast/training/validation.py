@@ -85,9 +85,9 @@ class Validation:
                     sums[2] += self._sums(x[:, -1:, index[:1]] - y[:, :, :1])
         all_sum(sums)
         score, model, persistence = (sums[:, 0] / sums[:, 1]).sqrt().tolist()
-        result = {"valid_score": score, "valid_rmse": model}
+        result = {"val_score": score, "val_rmse": model}
         if persistence > 0:  # NaN where it has no forecast
-            result["valid_to_persistence"] = model / persistence
+            result["val_to_persistence"] = model / persistence
         return result
 
     def _sums(self, error: Tensor) -> Tensor:

@@ -334,7 +334,7 @@ def test_another_grid_is_refused():
 def test_less_than_half_of_persistences_error():
     """The bar of ../shared: 0.48 of persistence's RMSE over twelve leads, hourly and global."""
     ds = open_weatherbench(DATA / "plasim_t2m", ["2m_temperature"])
-    parts = split(ds, train="2013:2016", valid="2017", test="2018")
+    parts = split(ds, train="2013:2016", validation="2017", test="2018")
     task = Task("2m_temperature", 12, 12, "1h")
     model = LinearRegression.fit(parts["train"], task)
     test = parts["test"].compute()

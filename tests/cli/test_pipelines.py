@@ -20,7 +20,7 @@ from stforecast.forecasting.predict import predict
 from stforecast.testing.weather import make_weather, relabel
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
-PERIODS = ["--train", "2001-01-01/2001-01-04", "--valid", "2001-01-05/2001-01-06"]
+PERIODS = ["--train", "2001-01-01/2001-01-04", "--validation", "2001-01-05/2001-01-06"]
 PERIODS += ["--test", "2001-01-07/2001-01-08"]
 
 
@@ -44,7 +44,7 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     options += [
         "--train",
         "2001-01/2001-11",
-        "--valid",
+        "--validation",
         "2001-12-01",
         "--test",
         "2001-12-30/2001-12-31",
@@ -121,8 +121,8 @@ def test_the_paper_preset_is_the_papers(monkeypatch):
     make, config = module.recipe(module.Options(preset="paper"))
     network = make()
     assert sum(p.numel() for p in network.parameters()) == 12_758_305
-    assert not network.periodic
-    assert not network.residual
+    assert not network.circular_longitude
+    assert not network.predict_change
     assert (config.epochs, config.steps, config.batch_size) == (50, None, 16)
     assert (config.learning_rate, config.schedule) == (5e-3, "cosine")
     assert not config.area_weighted
@@ -367,7 +367,7 @@ def test_the_learning_rate_can_be_looked_for(tmp_path, monkeypatch, capsys):
     table = pd.read_csv(tmp_path / "out/learning_rate.csv", index_col=0)
     assert table.index.tolist() == [1e-2, 5e-3, 1e-3, 5e-4, 1e-4]
     chosen = load(tmp_path / "out/model").training["config"]["learning_rate"]
-    assert chosen == table["valid_score"].idxmin()
+    assert chosen == table["val_score"].idxmin()
     assert f"learning rate: {chosen:g}" in capsys.readouterr().out
 
 
@@ -376,12 +376,12 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
     assert pipeline("weatherbench_t2m", *first, monkeypatch=monkeypatch) == 0
     settings = ["--precision", "fp32", "--accumulate", 2, "--clip-norm", 1, "--ema", 0.9]
     settings += ["--patience", 3, "--seed", 5, "--learning-rate", 0.002, "--device", "cpu"]
-    second = shared(tmp_path, "--steps", 2, *settings, "--init", tmp_path / "out/model")
+    second = shared(tmp_path, "--steps", 2, *settings, "--warm-start", tmp_path / "out/model")
     second[-1] = tmp_path / "tuned"
     assert pipeline("weatherbench_t2m", *second, monkeypatch=monkeypatch) == 0
     training = load(tmp_path / "tuned/model").training
     wanted = {"precision": "fp32", "accumulate": 2, "clip_norm": 1.0, "ema": 0.9, "patience": 3}
     wanted |= {"seed": 5, "learning_rate": 0.002, "batch_size": 2, "device": "cpu"}
     assert {k: training["config"][k] for k in wanted} == wanted
-    assert training["init"]["share"] > 0.99  # all but what describes the data
-    assert training["init"]["left"] == {}
+    assert training["warm_start"]["share"] > 0.99  # all but what describes the data
+    assert training["warm_start"]["left"] == {}

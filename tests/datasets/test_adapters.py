@@ -86,7 +86,12 @@ CASES = [
 ]
 # fmt: on
 
-TINY = {"hidden_spatial": 4, "hidden_temporal": 8, "spatial_layers": 2, "temporal_layers": 2}
+TINY = {
+    "encoder_channels": 4,
+    "translator_channels": 8,
+    "encoder_layers": 2,
+    "translator_blocks": 2,
+}
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name, scope="module")

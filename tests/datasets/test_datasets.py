@@ -93,7 +93,8 @@ def test_sample_is_small_simulated_and_says_so():
 def test_sample_periods_are_whole_separate_and_in_order():
     ds = open_sample()
     periods = {
-        k: select_period(ds, ds.attrs[k]) for k in ("train_period", "valid_period", "test_period")
+        k: select_period(ds, ds.attrs[k])
+        for k in ("train_period", "validation_period", "test_period")
     }
     train, valid, test = periods.values()
     assert [p.sizes["time"] for p in periods.values()] == [8760, 4 * 6 * 24, 4 * 7 * 24]
@@ -775,7 +776,7 @@ def test_importing_datasets_is_light():
 
 def test_split_refuses_periods_that_overlap():
     ds = xr.Dataset(coords={"time": pd.date_range("2013-01-01", "2015-12-31", freq="D")})
-    parts = split(ds, train="2013:2014", valid="2015-01/2015-06", test="2015-07/2015-12")
+    parts = split(ds, train="2013:2014", validation="2015-01/2015-06", test="2015-07/2015-12")
     assert [p.sizes["time"] for p in parts.values()] == [730, 181, 184]
     with pytest.raises(InputError, match=r"valid \(2014\) .* 365 times in common, from 2014-01-01"):
-        split(ds, train="2013:2014", valid="2014", test="2015")
+        split(ds, train="2013:2014", validation="2014", test="2015")

@@ -40,7 +40,14 @@ HALF_HOUR = np.timedelta64(30, "m")
 
 def tiny():
     return SimVPv2(
-        4, 4, 2, hidden_spatial=4, hidden_temporal=8, temporal_layers=2, mlp_ratio=1.0, drop_path=0
+        4,
+        4,
+        2,
+        encoder_channels=4,
+        translator_channels=8,
+        translator_blocks=2,
+        mlp_ratio=1.0,
+        drop_path=0,
     )
 
 
@@ -79,12 +86,12 @@ def test_no_window_crosses_a_gap(tmp_path):
 
 def test_the_last_four_weeks_are_the_test(tmp_path):
     ds = open_taxibj(write_taxibj(tmp_path))
-    parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "valid", "test")})
+    parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "validation", "test")})
     days = {k: np.unique(p["time"].values.astype("M8[D]")) for k, p in parts.items()}
-    assert len(days["test"]) == len(days["valid"]) == 28
+    assert len(days["test"]) == len(days["validation"]) == 28
     assert days["test"][-1] == np.datetime64("2015-12-30")
-    assert days["valid"][-1] + 1 == days["test"][0]
-    assert days["train"][-1] + 1 == days["valid"][0]
+    assert days["validation"][-1] + 1 == days["test"][0]
+    assert days["train"][-1] + 1 == days["validation"][0]
     assert sum(p.sizes["time"] for p in parts.values()) == ds.sizes["time"]
     for name, part in parts.items():
         xr.testing.assert_identical(open_taxibj(tmp_path, name), part)
@@ -150,11 +157,13 @@ def test_the_authors_windows_become_clips(tmp_path, compressed):
 
 def test_the_authors_windows_get_a_validation_part(tmp_path):
     path = write_taxibj_npz(tmp_path, windows=40)
-    sizes = {k: open_taxibj(tmp_path, k).sizes["time"] // 8 for k in ("train", "valid", "test")}
+    sizes = {
+        k: open_taxibj(tmp_path, k).sizes["time"] // 8 for k in ("train", "validation", "test")
+    }
     # Windows 36 to 39 are for validation; 29 to 35 share half hours with 36, and are in neither.
-    assert sizes == {"train": 29, "valid": 4, "test": 10}
+    assert sizes == {"train": 29, "validation": 4, "test": 10}
     assert open_taxibj(path).sizes["time"] == 8 * 50
-    train, valid = (open_taxibj(path, k)["inflow"].values for k in ("train", "valid"))
+    train, valid = (open_taxibj(path, k)["inflow"].values for k in ("train", "validation"))
     steps = {frame.tobytes() for frame in train}
     assert not [frame for frame in valid if frame.tobytes() in steps]
 
@@ -167,10 +176,10 @@ def test_nyc_parts_lie_one_behind_the_other(tmp_path):
     ds = open_nyc_flow(path)
     check(ds, timestep=HALF_HOUR)
     assert not time_gaps(ds["time"].values, HALF_HOUR)
-    parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "valid", "test")})
+    parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "validation", "test")})
     for name, (stem, days) in {
         "train": ("train", 16),
-        "valid": ("val", 4),
+        "validation": ("val", 4),
         "test": ("test", 4),
     }.items():
         with np.load(path / f"flow_{stem}.npz") as file:
@@ -316,15 +325,17 @@ def test_a_time_of_the_week_without_data_is_refused(tmp_path):
 def test_fit_predict_evaluate(tmp_path, form):
     if form == "h5":
         ds = open_taxibj(write_taxibj(tmp_path))
-        parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "valid", "test")})
+        parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "validation", "test")})
     elif form == "npz":
         path = write_taxibj_npz(tmp_path)
-        parts = {k: open_taxibj(path, k) for k in ("train", "valid", "test")}
+        parts = {k: open_taxibj(path, k) for k in ("train", "validation", "test")}
     else:
         ds = open_nyc_flow(write_nyc_flow(tmp_path))
-        parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "valid", "test")})
-    config = TrainConfig(steps=2, batch_size=2, valid_windows=4)
-    forecaster = fit(parts["train"], TASK, model=tiny, config=config, valid=parts["valid"])
+        parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "validation", "test")})
+    config = TrainConfig(steps=2, batch_size=2, val_windows=4)
+    forecaster = fit(
+        parts["train"], TASK, model=tiny, config=config, validation=parts["validation"]
+    )
     forecast = predict(parts["test"], forecaster)
     assert forecast["inflow"].dims == ("time", "prediction_timedelta", "y", "x")
     every = predict(parts["test"], Persistence(TASK), init_time=parts["test"]["time"].values[3:4])
@@ -581,7 +592,7 @@ def test_pipeline(tmp_path, monkeypatch, capsys, form):
     shown = capsys.readouterr().out
     rows = {line.split("  ")[0].strip(): line for line in shown.splitlines()}
     assert "34.8" in rows["SimVPv2"]
-    assert {"this run", "Copying"} <= set(rows)
+    assert {"this run", "persistence"} <= set(rows)
     assert ("usual week" in rows) == (form != "npz")
     assert {"model", "run", "forecast.zarr", "scores.csv", "scores.nc"} <= {
         p.name for p in out.iterdir()
@@ -607,7 +618,7 @@ def test_real_flows_beat_copying_and_the_usual_week(tmp_path, monkeypatch, capsy
     assert pipeline("taxibj", *arguments, monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out.split("In vehicles:")[1]
     rmse = {row[0]: float(row[1]) for row in re.findall(r"(\S.*?) +RMSE +(\S+)", shown)}
-    assert rmse["this run"] < 0.9 * rmse["usual week"] < rmse["usual week"] < rmse["Copying"]
+    assert rmse["this run"] < 0.9 * rmse["usual week"] < rmse["usual week"] < rmse["persistence"]
 
 
 def test_the_paper_preset_is_the_papers(tmp_path, monkeypatch):
@@ -623,12 +634,14 @@ def test_the_paper_preset_is_the_papers(tmp_path, monkeypatch):
     assert pipeline("taxibj", *arguments, monkeypatch=monkeypatch) == 130
     network = seen["network"]()
     assert sum(p.numel() for p in network.parameters()) == 9_961_058
-    assert not network.residual
+    assert not network.predict_change
     assert network.settings["drop_path"] == 0.1
     config, task = seen["config"], seen["task"]
     assert (config.epochs, config.steps, config.batch_size) == (50, None, 16)
     assert (config.learning_rate, config.schedule, config.warmup_epochs) == (5e-4, "cosine", 5)
     assert (task.input_steps, task.target_steps, task.timestep) == (4, 4, "30min")
-    assert set(seen["options"]["rivals"](None)) == {"usual week"}  # nothing in the model's place
+    assert set(seen["options"]["references"](None)) == {
+        "usual week"
+    }  # nothing in the model's place
     assert float(seen["parts"]["train"]["inflow"].min()) >= 0
     assert float(seen["parts"]["train"]["outflow"].max()) <= 1

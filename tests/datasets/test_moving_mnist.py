@@ -59,7 +59,9 @@ def directory(tmp_path_factory):
 
 
 def tiny():
-    return SimVPv2(10, 10, 1, hidden_spatial=4, hidden_temporal=8, temporal_layers=2, mlp_ratio=1.0)
+    return SimVPv2(
+        10, 10, 1, encoder_channels=4, translator_channels=8, translator_blocks=2, mlp_ratio=1.0
+    )
 
 
 # --- the generator --------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ def by_hand(images, index, seed, stream, count, steps, size):
     return frames
 
 
-@pytest.mark.parametrize(("split", "stream"), [("train", 0), ("valid", 1), ("test", 2)])
+@pytest.mark.parametrize(("split", "stream"), [("train", 0), ("validation", 1), ("test", 2)])
 @pytest.mark.parametrize(("count", "steps", "size"), [(1, 3, 28), (2, 20, 64), (3, 5, 41)])
 def test_sequences_follow_the_written_rule(digits, split, stream, count, steps, size):
     options = {"seed": 9, "split": split, "digits": count, "steps": steps, "size": size}
@@ -165,7 +167,7 @@ def test_seed_split_and_number_all_matter(digits):
         generate(digits, [index], seed=seed, split=split, steps=3)
         for index in (0, 1)
         for seed in (0, 1)
-        for split in ("train", "valid", "test")
+        for split in ("train", "validation", "test")
     ]
     assert len({k.tobytes() for k in kinds}) == 12
 
@@ -222,7 +224,7 @@ def test_what_the_generator_refuses(digits, change, words):
 def test_no_digit_is_in_two_splits(tmp_path):
     write_mnist(tmp_path, train=5_040, test=20, zipped=False)
     everything = read_idx(tmp_path / "train-images-idx3-ubyte")
-    train, valid, test = (load_digits(tmp_path, k) for k in ("train", "valid", "test"))
+    train, valid, test = (load_digits(tmp_path, k) for k in ("train", "validation", "test"))
     assert (len(train), len(valid), len(test)) == (40, 5_000, 20)
     np.testing.assert_array_equal(np.concatenate([train, valid]), everything)
     assert not {d.tobytes() for d in test} & {d.tobytes() for d in everything}
@@ -230,7 +232,7 @@ def test_no_digit_is_in_two_splits(tmp_path):
 
 @pytest.mark.skipif(not MNIST.exists(), reason=f"no data at {MNIST}")
 def test_real_digits():
-    train, valid, test = (load_digits(MNIST, k) for k in ("train", "valid", "test"))
+    train, valid, test = (load_digits(MNIST, k) for k in ("train", "validation", "test"))
     assert (len(train), len(valid), len(test)) == (55_000, 5_000, 10_000)
     whole = np.concatenate([train, valid]).mean(dtype=np.float64)
     assert whole / 255 == pytest.approx(0.1307, abs=1e-4)  # as everybody normalises MNIST by
@@ -256,12 +258,12 @@ def test_files_are_found_where_downloaders_put_them(tmp_path):
 
 
 def test_the_data_set_is_the_generator(directory):
-    ds = open_moving_mnist(directory, "valid", sequences=60, seed=5)
+    ds = open_moving_mnist(directory, "validation", sequences=60, seed=5)
     check(ds, timestep=np.timedelta64(1, "s"))
     assert ds.attrs["title"]
     assert ds["intensity"].attrs["units"] == "1"
     assert len(window_starts(ds["time"].values, TASK.step, TASK.window)) == 60
-    expected = generate(load_digits(directory, "valid"), range(60), seed=5, split="valid")
+    expected = generate(load_digits(directory, "validation"), range(60), seed=5, split="validation")
     frames = ds["intensity"].values.reshape(60, 20, 64, 64)
     np.testing.assert_array_equal(frames, (expected.astype(np.float64) / 255).astype(np.float32))
     np.testing.assert_array_equal(ds["clip"], np.repeat(np.arange(60), 20))
@@ -269,7 +271,7 @@ def test_the_data_set_is_the_generator(directory):
     stored = np.round(frames / ds["intensity"].encoding["scale_factor"]).astype(np.uint8)
     np.testing.assert_array_equal(stored, expected)
     # A longer one begins with the same sequences: an epoch more does not change those before.
-    longer = open_moving_mnist(directory, "valid", sequences=61, seed=5, chunks=None)
+    longer = open_moving_mnist(directory, "validation", sequences=61, seed=5, chunks=None)
     np.testing.assert_array_equal(longer["intensity"][:40], ds["intensity"][:40])
 
 
@@ -346,7 +348,7 @@ def test_options_tell_dask_keys_apart(directory):
         name(seed=1),
         name(digits=3),
         name(steps=10),
-        name(split="valid"),
+        name(split="validation"),
         name(size=50),
     }
     assert len(names) == 6
@@ -355,10 +357,10 @@ def test_options_tell_dask_keys_apart(directory):
 
 def test_fit_predict_evaluate(directory):
     train, valid, test = (
-        open_moving_mnist(directory, k, sequences=4) for k in ("train", "valid", "test")
+        open_moving_mnist(directory, k, sequences=4) for k in ("train", "validation", "test")
     )
     config = TrainConfig(steps=2, batch_size=2)
-    forecaster = fit(train, TASK, model=tiny, config=config, valid=valid)
+    forecaster = fit(train, TASK, model=tiny, config=config, validation=valid)
     times = test["time"].values[9::20]
     forecast = predict(test, forecaster, init_time=times)
     assert forecast["intensity"].shape == (4, 10, 64, 64)
@@ -497,11 +499,11 @@ def test_pipeline(tmp_path, monkeypatch, capsys, published):
         write_mnist_test_seq(data, sequences=3)
     out = tmp_path / "out"
     arguments = ["--data", data, "--steps", 2, "--batch-size", 2, "--test-sequences", 4]
-    arguments += ["--valid-sequences", 2, "--output", out]
+    arguments += ["--val-sequences", 2, "--output", out]
     assert pipeline("moving_mnist", *arguments, monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
     rows = [line.split("  ")[0].strip() for line in shown.splitlines()]
-    assert {"this run", "Copying", "SimVPv2-L"} <= set(rows)
+    assert {"this run", "persistence", "SimVPv2-L"} <= set(rows)
     assert "26.60" in shown  # the paper's
     names = {"model", "run", "forecast.zarr", "scores.csv", "scores.nc"}
     assert names <= {p.name for p in out.iterdir()}

@@ -244,7 +244,7 @@ def test_a_prepared_store_trains_and_predicts(tmp_path):
     ds = make_weather(steps=60, shape=(8, 12))
     store = prepare(ds, tmp_path / "a.zarr", chunks=8, shards=24)
     task = Task("t2m", 3, 3)
-    model = partial(SimVPv2, 3, 3, hidden_spatial=4, hidden_temporal=8, temporal_layers=2)
+    model = partial(SimVPv2, 3, 3, encoder_channels=4, translator_channels=8, translator_blocks=2)
     config = TrainConfig(steps=2, batch_size=4)
     for chunks in ("auto", None):
         back = open_prepared(store, chunks=chunks)

@@ -30,9 +30,9 @@ av = pytest.importorskip("av", reason="needs the extra 'video'")
 
 ROOT = Path(__file__).parents[2]
 CLIPS = ROOT.parent / "shared" / "data" / "video_clips"
-PARTS = ["valid", "valid", "train", "valid", "train", "train", "train", "train"]
+PARTS = ["validation", "validation", "train", "validation", "train", "train", "train", "train"]
 #: Parts of berkeley_sawyer_traj0 to 7.
-PARTS = ["valid", "valid", "train", "valid", "train", "train", "train", "train"]
+PARTS = ["validation", "validation", "train", "validation", "train", "train", "train", "train"]
 SMALL = {"size": (30, 40), "chunks": None}
 TASK_FOLDER = "toykitchen2/set_table/00"
 
@@ -52,7 +52,7 @@ def colours(ds):
 @pytest.mark.parametrize("encoding", ["mp4", "jpg"])
 def test_robonet_gives_the_frames_that_were_written(tmp_path, encoding):
     clips = [noise(seed=i) for i in range(3)]
-    write_robonet(tmp_path, train=3, valid=0, test=0, encoding=encoding, clips=clips)
+    write_robonet(tmp_path, train=3, validation=0, test=0, encoding=encoding, clips=clips)
     ds = open_robonet(tmp_path, size=(60, 80), chunks=None)
     names = sorted(p.name for p in tmp_path.iterdir())
     order = [sorted(names, key=lambda n: int(n[20:-5])).index(n) for n in names]
@@ -71,7 +71,7 @@ def test_robonet_gives_the_frames_that_were_written(tmp_path, encoding):
 
 def test_frames_that_say_bgr_are_turned(tmp_path):
     clip = noise()
-    write_robonet(tmp_path, train=1, valid=0, test=0, clips=[clip[..., ::-1]])
+    write_robonet(tmp_path, train=1, validation=0, test=0, clips=[clip[..., ::-1]])
     (file,) = tmp_path.iterdir()
     with h5py.File(file, "a") as f:
         f["env/cam0_video/frames"].attrs["image_format"] = "BGR"
@@ -82,7 +82,7 @@ def test_frames_that_say_bgr_are_turned(tmp_path):
 @pytest.mark.parametrize("form", ["raw", "numpy"])
 def test_bridgedata_gives_the_frames_that_were_written(tmp_path, form):
     clip = noise()
-    write_bridgedata(tmp_path, form=form, train=2, valid=1, test=1, clips=[clip])
+    write_bridgedata(tmp_path, form=form, train=2, validation=1, test=1, clips=[clip])
     ds = open_bridgedata(tmp_path, size=(60, 80), steps=None, chunks=None)
     got = colours(ds)
     assert ds.sizes["time"] % 14 == 0
@@ -98,14 +98,14 @@ def test_bridgedata_gives_the_frames_that_were_written(tmp_path, form):
 
 def test_halving_averages_four_pixels(tmp_path):
     clip = np.random.default_rng(0).integers(0, 256, (13, 60, 80, 3), dtype=np.uint8)
-    write_bridgedata(tmp_path, form="numpy", train=1, valid=1, test=1, clips=[clip])
+    write_bridgedata(tmp_path, form="numpy", train=1, validation=1, test=1, clips=[clip])
     ds = open_bridgedata(tmp_path, "test", size=(30, 40), chunks=None)
     expected = clip[:12].reshape(12, 30, 2, 40, 2, 3).mean(axis=(2, 4))
     assert np.abs(colours(ds) - expected).max() <= 0.5 + 1e-4
 
 
 def test_the_default_size_and_window_are_the_papers(tmp_path):
-    ds = open_robonet(write_robonet(tmp_path, train=2, valid=0, test=0))
+    ds = open_robonet(write_robonet(tmp_path, train=2, validation=0, test=0))
     assert dict(ds.sizes) == {"time": 24, "y": 120, "x": 160}
     assert ds["red"].chunks is not None
 
@@ -115,21 +115,21 @@ def test_the_second_camera_is_another_video(tmp_path):
         ("h", write_robonet, open_robonet),
         ("b", write_bridgedata, open_bridgedata),
     ):
-        path = write(tmp_path / form, train=2, valid=0, test=0, cameras=2)
+        path = write(tmp_path / form, train=2, validation=0, test=0, cameras=2)
         first, second = (colours(open_(path, camera=c, **SMALL)) for c in (0, 1))
         assert np.abs(first - second).mean() > 5
 
 
 def test_opening_reads_no_frame(tmp_path, monkeypatch):
     paths = {
-        open_robonet: write_robonet(tmp_path / "a", train=2, valid=0, test=0),
-        open_bridgedata: write_bridgedata(tmp_path / "b", train=2, valid=0, test=0),
+        open_robonet: write_robonet(tmp_path / "a", train=2, validation=0, test=0),
+        open_bridgedata: write_bridgedata(tmp_path / "b", train=2, validation=0, test=0),
     }
     monkeypatch.setattr("stforecast.datasets.robot.decode_video", pytest.fail)
     monkeypatch.setattr("stforecast.datasets.robot.decode_images", pytest.fail)
     for open_, path in paths.items():
         assert open_(path, **SMALL).sizes["time"] == 24
-    numpy = write_bridgedata(tmp_path / "c", form="numpy", train=2, valid=1, test=1)
+    numpy = write_bridgedata(tmp_path / "c", form="numpy", train=2, validation=1, test=1)
     monkeypatch.setattr(Array, "read", pytest.fail)
     assert open_bridgedata(numpy, **SMALL).sizes["time"] >= 24
 
@@ -151,7 +151,7 @@ def test_real_video_comes_back(tmp_path):
         ("robonet", write_robonet, open_robonet, 3.0),
         ("bridgedata", write_bridgedata, open_bridgedata, 3.0),
     ):
-        path = write(tmp_path / name, train=4, valid=0, test=0, clips=clips)
+        path = write(tmp_path / name, train=4, validation=0, test=0, clips=clips)
         ds = open_(path, chunks=None)
         got = colours(ds).reshape(4, 12, 120, 160, 3)
         for clip in clips:  # files are in another order than clips
@@ -166,19 +166,19 @@ def test_parts_are_fixed_for_ever():
     names = [f"berkeley_sawyer_traj{i}.hdf5" for i in range(2000)]
     parts = [part_of(n) for n in names]
     assert parts[:8] == PARTS
-    shares = [parts.count(p) / 2000 for p in ("train", "valid", "test")]
+    shares = [parts.count(p) / 2000 for p in ("train", "validation", "test")]
     np.testing.assert_allclose(shares, [0.85, 0.05, 0.10], atol=0.015)
 
 
 @pytest.mark.parametrize("form", ["robonet", "raw", "numpy"])
 def test_the_parts_share_no_trajectory(tmp_path, form):
     if form == "robonet":
-        path, open_ = write_robonet(tmp_path, train=3, valid=2, test=1), open_robonet
+        path, open_ = write_robonet(tmp_path, train=3, validation=2, test=1), open_robonet
     else:
-        path = write_bridgedata(tmp_path, form=form, train=3, valid=2, test=1)
+        path = write_bridgedata(tmp_path, form=form, train=3, validation=2, test=1)
         open_ = open_bridgedata
-    parts = {p: colours(open_(path, p, **SMALL)) for p in ("train", "valid", "test", None)}
-    assert len(parts["valid"]) == 24
+    parts = {p: colours(open_(path, p, **SMALL)) for p in ("train", "validation", "test", None)}
+    assert len(parts["validation"]) == 24
     assert len(parts["test"]) == 12
     assert sum(len(v) for k, v in parts.items() if k) == len(parts[None])
     firsts = [v[::12] for k, v in parts.items() if k]
@@ -187,16 +187,16 @@ def test_the_parts_share_no_trajectory(tmp_path, form):
 
 
 def test_a_list_of_test_files_takes_the_place_of_the_hash(tmp_path):
-    write_robonet(tmp_path, train=4, valid=1, test=2)
+    write_robonet(tmp_path, train=4, validation=1, test=2)
     names = sorted(p.name for p in tmp_path.iterdir())
     mine = [n for n in names if part_of(n) == "train"][:2]
     sizes = {
         part: open_robonet(tmp_path, part, test_files=[f"hdf5/{n}" for n in mine], **SMALL)
-        for part in ("train", "valid", "test")
+        for part in ("train", "validation", "test")
     }
     assert {k: v.sizes["time"] // 12 for k, v in sizes.items()} == {
         "train": 4,  # 4 - 2 + the 2 that the hash would have tested on
-        "valid": 1,
+        "validation": 1,
         "test": 2,
     }
 
@@ -480,7 +480,7 @@ ROBONET_DAMAGE = {
     "video cut in the middle -> named": (half_video, r"traj\d+\.hdf5: camera 0"),
     "no file -> said": (clear, "no trajectory"),
     "all too short -> said": (
-        lambda p: (clear(p), write_robonet(p, train=2, valid=0, test=0, frames=8)),
+        lambda p: (clear(p), write_robonet(p, train=2, validation=0, test=0, frames=8)),
         "2 have fewer than 12 frames",
     ),
 }
@@ -489,7 +489,7 @@ ROBONET_DAMAGE = {
 @pytest.mark.parametrize("case", ROBONET_DAMAGE)
 def test_damaged_robonet(tmp_path, case):
     damage, message = ROBONET_DAMAGE[case]
-    path = write_robonet(tmp_path / "hdf5", train=2, valid=0, test=0)
+    path = write_robonet(tmp_path / "hdf5", train=2, validation=0, test=0)
     damage(path)
     with pytest.raises(InputError, match=message):
         open_robonet(path, **SMALL).load()
@@ -514,7 +514,7 @@ ROBONET_JPEG_DAMAGE = {
 @pytest.mark.parametrize("case", ROBONET_JPEG_DAMAGE)
 def test_damaged_robonet_of_jpegs(tmp_path, case):
     damage, message = ROBONET_JPEG_DAMAGE[case]
-    path = write_robonet(tmp_path / "hdf5", train=2, valid=0, test=0, encoding="jpg")
+    path = write_robonet(tmp_path / "hdf5", train=2, validation=0, test=0, encoding="jpg")
     damage(path)
     with pytest.raises(InputError, match=message):
         open_robonet(path, **SMALL).load()
@@ -562,7 +562,7 @@ BRIDGE_DAMAGE = {
 @pytest.mark.parametrize("case", BRIDGE_DAMAGE)
 def test_damaged_bridgedata(tmp_path, case):
     damage, message = BRIDGE_DAMAGE[case]
-    path = write_bridgedata(tmp_path / "raw", train=2, valid=0, test=0)
+    path = write_bridgedata(tmp_path / "raw", train=2, validation=0, test=0)
     damage(path)
     with pytest.raises(InputError, match=message):
         open_bridgedata(path, **SMALL).load()
@@ -632,7 +632,7 @@ NUMPY_DAMAGE = {
 @pytest.mark.parametrize("case", NUMPY_DAMAGE)
 def test_damaged_bridgedata_in_numpy_form(tmp_path, case):
     damage, message = NUMPY_DAMAGE[case]
-    path = write_bridgedata(tmp_path / "npy", form="numpy", train=2, valid=1, test=1)
+    path = write_bridgedata(tmp_path / "npy", form="numpy", train=2, validation=1, test=1)
     damage(path)
     with pytest.raises(InputError, match=message):
         open_bridgedata(path, split=None, **SMALL).load()
@@ -663,16 +663,16 @@ ASKED_WRONGLY = {
 def test_wrong_questions(tmp_path, case):
     ask, message = ASKED_WRONGLY[case]
     with pytest.raises(InputError, match=message):
-        ask(write_robonet(tmp_path, train=2, valid=0, test=0))
+        ask(write_robonet(tmp_path, train=2, validation=0, test=0))
 
 
 # --- what it is -------------------------------------------------------------------------------
 
 
 def test_recognise(tmp_path):
-    robonet = write_robonet(tmp_path / "a", train=1, valid=0, test=0)
-    raw = write_bridgedata(tmp_path / "b", train=1, valid=0, test=0)
-    numpy = write_bridgedata(tmp_path / "c", form="numpy", train=1, valid=1, test=1)
+    robonet = write_robonet(tmp_path / "a", train=1, validation=0, test=0)
+    raw = write_bridgedata(tmp_path / "b", train=1, validation=0, test=0)
+    numpy = write_bridgedata(tmp_path / "c", form="numpy", train=1, validation=1, test=1)
     assert recognise(robonet).startswith("open_robonet: ")
     assert recognise(first(robonet)).startswith("open_robonet: ")
     assert recognise(raw).startswith("open_bridgedata: ")
@@ -701,7 +701,7 @@ def test_recognise(tmp_path):
     ids=["robonet", "bridgedata raw", "bridgedata numpy"],
 )
 def test_the_whole_way(tmp_path, monkeypatch, capsys, name, write, published):
-    data = write(tmp_path / "data", train=3, valid=1, test=2, shape=(32, 40))
+    data = write(tmp_path / "data", train=3, validation=1, test=2, shape=(32, 40))
     out = tmp_path / "out"
     options = ["--data", data, "--output", out, "--steps", 2, "--batch-size", 2]
     options += ["--size", 32, 40, "--device", "cpu"]
@@ -709,23 +709,23 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys, name, write, published):
     shown = capsys.readouterr().out
     assert published in shown
     assert "this run" in shown
-    assert "Copying" in shown
+    assert "persistence" in shown
     names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv"}
     assert {p.name for p in out.iterdir()} == names
     forecast = xr.open_zarr(out / "forecast.zarr")
     assert dict(forecast.sizes) == {"time": 2, "prediction_timedelta": 10, "y": 32, "x": 40}
     scores = pd.read_csv(out / "scores.csv")
-    assert set(scores["model"]) == {"this run", "Copying"}
+    assert set(scores["model"]) == {"this run", "persistence"}
     frames = scores[(scores["variable"] == "frames") & (scores["lead_hours"] == "overall")]
     assert frames["value"].notna().all()
     assert load(out / "model").training["command"].startswith(f"python pipelines/{name}.py --data")
 
 
 def test_a_pipeline_says_what_is_wrong_in_a_line(tmp_path, monkeypatch, capsys):
-    data = write_robonet(tmp_path, train=2, valid=0, test=0)
+    data = write_robonet(tmp_path, train=2, validation=0, test=0)
     for arguments, message in (
         (["--data", tmp_path / "no"], "no such file or directory"),
-        (["--data", data, "--size", 32, 40], "falls into 'valid'"),
+        (["--data", data, "--size", 32, 40], "falls into 'validation'"),
         (["--data", data, "--test-files", tmp_path / "no.txt"], "no.txt"),
     ):
         assert pipeline("robonet", *arguments, monkeypatch=monkeypatch) == 2

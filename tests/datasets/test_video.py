@@ -108,12 +108,14 @@ def test_the_videos_are_in_the_published_form(tmp_path):
 
 def test_kth_persons_are_split_as_the_protocol_says(tmp_path):
     small_kth(tmp_path, persons=[1, 14, 15, 16, 17, 25], lengths=(2,))
-    persons = {s: set(open_kth(tmp_path, s)["person"].values) for s in ("train", "valid", "test")}
-    assert persons == {"train": {1, 14}, "valid": {15, 16}, "test": {17, 25}}
+    persons = {
+        s: set(open_kth(tmp_path, s)["person"].values) for s in ("train", "validation", "test")
+    }
+    assert persons == {"train": {1, 14}, "validation": {15, 16}, "test": {17, 25}}
     everyone = set.union(*(set(kth._PERSONS[s]) for s in persons))
     assert everyone == set(range(1, 26))
     assert sum(len(kth._PERSONS[s]) for s in persons) == 25
-    assert set(kth._PERSONS["train"]) | set(kth._PERSONS["valid"]) == set(range(1, 17))
+    assert set(kth._PERSONS["train"]) | set(kth._PERSONS["validation"]) == set(range(1, 17))
 
 
 def test_kth_actions_can_be_chosen(tmp_path):
@@ -252,8 +254,8 @@ def test_left_stays_left():
 def test_kitti_drives_are_split_as_prednet_does(tmp_path):
     drives = {"0001": 1, "0005": 2, "0070": 3, "0079": 4, "0104": 5, "0002": 6}
     write_kitti(tmp_path, drives=drives, size=(24, 80))
-    frames = {s: open_kitti(tmp_path, s).sizes["time"] for s in ("train", "valid", "test")}
-    assert frames == {"train": 7, "valid": 2, "test": 12}
+    frames = {s: open_kitti(tmp_path, s).sizes["time"] for s in ("train", "validation", "test")}
+    assert frames == {"train": 7, "validation": 2, "test": 12}
     ds = open_kitti(tmp_path)
     assert ds.sizes["time"] == 21
     assert ds.attrs["clip_names"][0] == "2011_09_26_drive_0001_sync/image_03"
@@ -275,7 +277,7 @@ def test_prednets_pair_is_divided_by_its_sources(tmp_path, version):
     np.testing.assert_array_equal(ds["clip"], np.repeat([0, 1], [5, 3]))
     expected = np.concatenate([video[:5], video[:3]])
     np.testing.assert_array_equal(np.rint(colours(ds)), expected)
-    assert open_kitti(tmp_path, "valid").sizes["time"] == 4
+    assert open_kitti(tmp_path, "validation").sizes["time"] == 4
     assert open_kitti(tmp_path).sizes["time"] == 12
     sources = read_strings(tmp_path / "sources_train.hkl")
     assert sources == [f"city-2011_09_26_drive_000{n}_sync" for n in (1, 1, 1, 1, 1, 2, 2, 2)]
@@ -303,8 +305,8 @@ def test_caltech_takes_every_third_frame(tmp_path, gap, image_format):
 def test_caltech_sets_are_split_as_the_owners_do(tmp_path):
     sets = {0: [3], 4: [6], 5: [9], 6: [12, 3], 10: [15]}
     write_caltech(tmp_path, sets=sets, size=(16, 20))
-    frames = {s: open_caltech(tmp_path, s).sizes["time"] for s in ("train", "valid", "test")}
-    assert frames == {"train": 3, "valid": 3, "test": 10}
+    frames = {s: open_caltech(tmp_path, s).sizes["time"] for s in ("train", "validation", "test")}
+    assert frames == {"train": 3, "validation": 3, "test": 10}
     assert open_caltech(tmp_path / "set10/V000.seq").sizes["time"] == 5
 
 
@@ -992,7 +994,7 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys, name, write, options, publ
     options += ["--data", data, "--output", out, "--steps", 2, "--batch-size", 2, "--device", "cpu"]
     assert pipeline(name, *options, monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
-    for text in (published, "this run", "Copying", "ssim_paper", "psnr_paper"):
+    for text in (published, "this run", "persistence", "ssim_paper", "psnr_paper"):
         assert text in shown
     names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv"}
     assert {p.name for p in out.iterdir()} == names

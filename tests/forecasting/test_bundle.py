@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from stforecast.datasets.periods import select_period
 from stforecast.datasets.weather import open_sample
 from stforecast.errors import InputError
 from stforecast.evaluation.evaluate import evaluate
+from stforecast.forecasting import bundle
 from stforecast.forecasting.bundle import default_bundle
 from stforecast.forecasting.forecaster import load
 from stforecast.forecasting.predict import predict
@@ -115,3 +118,23 @@ def test_other_resolutions_and_steps_are_refused_or_regridded(sample):
     assert predict(fine, regrid=True).sizes["latitude"] == 32
     with pytest.raises(InputError, match=r"6-hourly, the model needs a step of 1h.*Simulated"):
         predict(sample.isel(time=slice(0, 100, 6)))
+
+
+def test_a_bundle_of_version_1_still_loads(tmp_path):
+    """Version 1 has other names for settings and a buffer of SimVPv2; the numbers are the same."""
+    from safetensors.torch import load_file, save_file
+
+    old = {new: old for old, new in bundle._VERSION_1.items()}
+    path = shutil.copytree(bundle.default_bundle(), tmp_path / "old")
+    description = json.loads((path / "bundle.json").read_text())
+    settings = {old.get(k, k): v for k, v in description["model"]["settings"].items()}
+    assert "hidden_spatial" in settings
+    tensors = load_file(path / "model.safetensors")
+    tensors["network.change_scale"] = tensors.pop("network.tendency_std")
+    save_file(tensors, path / "model.safetensors")
+    sha = hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
+    model = {"name": "SimVPv2", "settings": settings}
+    description |= {"version": 1, "model": model, "sha256": sha}
+    (path / "bundle.json").write_text(json.dumps(description))
+    ds = open_sample().isel(time=slice(12))
+    xr.testing.assert_identical(predict(ds, path), predict(ds))

@@ -99,7 +99,12 @@ def test_forecasters_of_several_kinds_and_one_member(weather):
 def test_bundles_of_members_are_saved_and_loaded(weather, tmp_path):
     def member(seed):
         torch.manual_seed(seed)
-        small = {"hidden_spatial": 4, "hidden_temporal": 8, "temporal_layers": 2, "mlp_ratio": 1.0}
+        small = {
+            "encoder_channels": 4,
+            "translator_channels": 8,
+            "translator_blocks": 2,
+            "mlp_ratio": 1.0,
+        }
         return Forecaster(SimVPv2(3, 2, **small), TASK, mean=[280.0], std=[15.0])
 
     members = [member(seed) for seed in range(11)]  # member-10 comes after member-9

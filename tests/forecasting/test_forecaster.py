@@ -30,7 +30,9 @@ class Own(torch.nn.Module):
 @pytest.fixture
 def forecaster():
     torch.manual_seed(3)
-    network = SimVPv2(3, 2, hidden_spatial=4, hidden_temporal=8, temporal_layers=2, mlp_ratio=2.0)
+    network = SimVPv2(
+        3, 2, encoder_channels=4, translator_channels=8, translator_blocks=2, mlp_ratio=2.0
+    )
     grid = {"latitude": [-10.0, 0.0, 10.0, 20.0], "longitude": [0.0, 2.5, 5.0]}
     units = {"2m_temperature": {"units": "K"}}
     training = {"period": "2001", "data": "a test", "config": {"steps": np.int64(3)}}
@@ -180,8 +182,8 @@ def test_normalizer():
 
 def tiny_forecaster():
     torch.manual_seed(0)
-    sizes = {"hidden_spatial": 4, "hidden_temporal": 8, "temporal_layers": 2}
-    network = SimVPv2(3, 3, 1, residual=True, **sizes)
+    sizes = {"encoder_channels": 4, "translator_channels": 8, "translator_blocks": 2}
+    network = SimVPv2(3, 3, 1, predict_change=True, **sizes)
     return Forecaster(network, Task("t2m", 3, 3), mean=[280.0], std=[10.0])
 
 

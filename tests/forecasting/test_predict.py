@@ -45,9 +45,14 @@ class Drift(torch.nn.Module):
 
 def network_forecaster(ds, **options):
     torch.manual_seed(0)
-    sizes = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 2, "mlp_ratio": 2.0}
-    network = SimVPv2(4, 3, **sizes, periodic=True, residual=True, **options)
-    network.change_scale.copy_(torch.tensor([[0.05], [0.08], [0.1]]))
+    sizes = {
+        "encoder_channels": 4,
+        "translator_channels": 12,
+        "translator_blocks": 2,
+        "mlp_ratio": 2.0,
+    }
+    network = SimVPv2(4, 3, **sizes, circular_longitude=True, predict_change=True, **options)
+    network.tendency_std.copy_(torch.tensor([[0.05], [0.08], [0.1]]))
     for name, parameter in network.named_parameters():
         if "scale" in name:
             parameter.data.uniform_(0.3, 1)
@@ -263,7 +268,12 @@ def test_the_same_call_for_every_forecaster(kind, chunk):
         def forward(self, x):
             return x[:, -2:].flip(1)
 
-    small = {"hidden_spatial": 4, "hidden_temporal": 8, "temporal_layers": 2, "mlp_ratio": 1.0}
+    small = {
+        "encoder_channels": 4,
+        "translator_channels": 8,
+        "translator_blocks": 2,
+        "mlp_ratio": 1.0,
+    }
     models = {
         "SimVPv2": Forecaster(SimVPv2(3, 2, channels=channels, **small), task),
         "anybody's": Forecaster(Anybodys(), task),

@@ -17,7 +17,7 @@ GSTA = [name for name in CASES if name.startswith("gsta")]
 
 def small(**options):
     torch.manual_seed(0)
-    settings = {"hidden_spatial": 8, "hidden_temporal": 16, "temporal_layers": 3}
+    settings = {"encoder_channels": 8, "translator_channels": 16, "translator_blocks": 3}
     model = SimVPv2(4, 4, 2, **(settings | options))
     for module in model.modules():  # numbers that all matter
         if isinstance(module, nn.BatchNorm2d):
@@ -49,9 +49,9 @@ def test_golden_outputs(name):
     ("options", "grid"),
     [
         ({}, (8, 12)),
-        ({"periodic": True}, (8, 12)),
-        ({"residual": True, "spatial_layers": 4}, (7, 13)),
-        ({"periodic": True, "residual": True}, (4, 4)),
+        ({"circular_longitude": True}, (8, 12)),
+        ({"predict_change": True, "encoder_layers": 4}, (7, 13)),
+        ({"circular_longitude": True, "predict_change": True}, (4, 4)),
         ({"translator": "incepu"}, (8, 12)),
     ],
 )

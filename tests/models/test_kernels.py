@@ -19,7 +19,7 @@ def leaves(*shapes, seed=0):
     ]
 
 
-def plain_depthwise(x, weight, bias, dilation, periodic):
+def plain_depthwise(x, weight, bias, dilation, circular_longitude):
     """By the definition: every weight times the shifted map."""
     k, (H, W) = weight.shape[-1], x.shape[-2:]
     n = dilation * (k // 2)
@@ -28,25 +28,27 @@ def plain_depthwise(x, weight, bias, dilation, periodic):
         for j in range(k):
             rows, columns = torch.arange(H) + i * dilation - n, torch.arange(W) + j * dilation - n
             inside = ((rows >= 0) & (rows < H))[:, None]
-            if not periodic:
+            if not circular_longitude:
                 inside = inside & ((columns >= 0) & (columns < W))
             shifted = x[..., rows.clamp(0, H - 1), :][..., columns.clamp(0, W - 1)]
-            if periodic:
+            if circular_longitude:
                 shifted = x[..., rows.clamp(0, H - 1), :][..., columns % W]
             total = total + weight[:, 0, i, j][:, None, None] * shifted * inside
     return total
 
 
-@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("circular_longitude", [False, True])
 @pytest.mark.parametrize("grid", [(6, 7), (3, 4), (1, 1)])
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (7, 3)])
-def test_depthwise(kernel, dilation, grid, periodic):
+def test_depthwise(kernel, dilation, grid, circular_longitude):
     x, weight, bias, given = leaves((2, 3, *grid), (3, 1, kernel, kernel), (3,), (2, 3, *grid))
-    ours = kernels.depthwise(x, weight, bias, dilation, periodic)
-    plain = plain_depthwise(x, weight, bias, dilation, periodic)
+    ours = kernels.depthwise(x, weight, bias, dilation, circular_longitude)
+    plain = plain_depthwise(x, weight, bias, dilation, circular_longitude)
     torch.testing.assert_close(ours, plain)
     with torch.no_grad():
-        torch.testing.assert_close(kernels.depthwise(x, weight, bias, dilation, periodic), plain)
+        torch.testing.assert_close(
+            kernels.depthwise(x, weight, bias, dilation, circular_longitude), plain
+        )
     inputs = (x, weight, bias)
     for a, b in zip(
         torch.autograd.grad(ours, inputs, given.detach()),
@@ -56,20 +58,20 @@ def test_depthwise(kernel, dilation, grid, periodic):
         torch.testing.assert_close(a, b)
 
 
-def feed_forward_layers(periodic):
+def feed_forward_layers(circular_longitude):
     torch.manual_seed(0)
     expand, contract = nn.Conv2d(3, 8, 1).double(), nn.Conv2d(8, 5, 1).double()
     return expand, nn.Conv2d(8, 8, 3, groups=8).double(), contract
 
 
 @pytest.mark.parametrize("block", [1, 2**22])  # a sample at a time, or all
-@pytest.mark.parametrize("periodic", [False, True])
-def test_feed_forward(periodic, block, monkeypatch):
+@pytest.mark.parametrize("circular_longitude", [False, True])
+def test_feed_forward(circular_longitude, block, monkeypatch):
     monkeypatch.setattr(kernels, "BLOCK", block)
-    expand, depthwise, contract = layers = feed_forward_layers(periodic)
+    expand, depthwise, contract = layers = feed_forward_layers(circular_longitude)
     x, given = leaves((3, 3, 4, 5), (3, 5, 4, 5))
-    ours = kernels.feed_forward(x, *layers, periodic=periodic)
-    hidden = plain_depthwise(expand(x), depthwise.weight, depthwise.bias, 1, periodic)
+    ours = kernels.feed_forward(x, *layers, circular_longitude=circular_longitude)
+    hidden = plain_depthwise(expand(x), depthwise.weight, depthwise.bias, 1, circular_longitude)
     plain = contract(F.gelu(hidden))
     torch.testing.assert_close(ours, plain)
     inputs = (x, *(p for layer in layers for p in layer.parameters()))
@@ -109,10 +111,10 @@ def test_half_precision_sums_in_full():
     layers = [layer.float() for layer in feed_forward_layers(False)]
     x = torch.randn(40, 3, 16, 16)
     exact = torch.autograd.grad(
-        kernels.feed_forward(x, *layers, periodic=False).sum(), layers[0].weight
+        kernels.feed_forward(x, *layers, circular_longitude=False).sum(), layers[0].weight
     )[0]
     with torch.autocast("cpu", torch.bfloat16):
-        y = kernels.feed_forward(x, *layers, periodic=False)
+        y = kernels.feed_forward(x, *layers, circular_longitude=False)
     assert y.dtype == torch.bfloat16
     half = torch.autograd.grad(y.sum(), layers[0].weight)[0]
     assert half.dtype == torch.float32

@@ -20,7 +20,12 @@ TRANSLATORS = list(NAMES)
 
 def small(translator, *args, grid=(12, 16), **options):
     torch.manual_seed(3)
-    sizes = {"hidden_spatial": 8, "hidden_temporal": 16, "temporal_layers": 3, "mlp_ratio": 2.0}
+    sizes = {
+        "encoder_channels": 8,
+        "translator_channels": 16,
+        "translator_blocks": 3,
+        "mlp_ratio": 2.0,
+    }
     model = SimVPv2(*args, **(sizes | {"translator": translator, "grid": grid} | options))
     for name, parameter in model.named_parameters():  # what starts near nothing must count
         if "scale" in name or parameter.ndim > 1:
@@ -63,7 +68,7 @@ TABLE = [
     ("bridgedata", {}, 27.627e6, 36.95),
     ("bridgedata", {"translator": "incepu"}, 40.287e6, 52.27),
     # in print: 12.2 M and 62.8 G
-    ("kth", {"translator": "incepu", "temporal_layers": 6}, 12.2e6, 62.8),
+    ("kth", {"translator": "incepu", "translator_blocks": 6}, 12.2e6, 62.8),
 ]
 
 
@@ -82,8 +87,8 @@ def test_sizes_are_the_papers(name, arguments, parameters, giga):
 
 def test_benchmarks_take_overrides_and_refuse_what_the_paper_lacks():
     with torch.device("meta"):
-        kth = SimVPv2.for_benchmark("kth", target_steps=40, periodic=True)
-    assert (kth.target_steps, kth.passes, kth.periodic) == (40, 4, True)
+        kth = SimVPv2.for_benchmark("kth", target_steps=40, circular_longitude=True)
+    assert (kth.target_steps, kth.passes, kth.circular_longitude) == (40, 4, True)
     assert kth.settings["drop_path"] == 0.2
     with pytest.raises(InputError, match="'L' for moving_mnist only"):
         SimVPv2.for_benchmark("taxibj", size="L")
@@ -116,7 +121,7 @@ def test_a_sample_does_not_depend_on_its_batch(translator):
 def test_a_seed_decides_everything(translator):
     def run(seed):
         torch.manual_seed(seed)
-        sizes = {"hidden_spatial": 8, "hidden_temporal": 16, "temporal_layers": 2}
+        sizes = {"encoder_channels": 8, "translator_channels": 16, "translator_blocks": 2}
         model = SimVPv2(2, 2, dropout=0.2, translator=translator, grid=(8, 8), **sizes)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for _ in range(2):
@@ -131,7 +136,7 @@ def test_a_seed_decides_everything(translator):
 @pytest.mark.parametrize("translator", [t for t in TRANSLATORS if t != "mlpmixer"])
 def test_periodic_longitude(translator):
     """Rolled input gives rolled output: by the stride, and for Swin by its windows."""
-    model = small(translator, 2, 2, periodic=True).double()
+    model = small(translator, 2, 2, circular_longitude=True).double()
     x = field(1, 2, 1, 12, 16, dtype=torch.float64)
     k = model.stride * (model.translator[0].attention.window if translator == "swin" else 3)
     torch.testing.assert_close(model(x.roll(k, -1)), model(x).roll(k, -1))
@@ -183,11 +188,11 @@ def test_swin_chooses_the_authors_windows(grid, window, shift):
     assert (layer.window, layer.shift) == (window, shift)
 
 
-@pytest.mark.parametrize("periodic", [False, True])
-def test_pooling_knows_its_edges(periodic):
+@pytest.mark.parametrize("circular_longitude", [False, True])
+def test_pooling_knows_its_edges(circular_longitude):
     x = field(1, 2, 4, 5)
-    pooled = PoolMinusIdentity(periodic=periodic)(x) + x
-    columns = [4, 0, 1] if periodic else [0, 1]
+    pooled = PoolMinusIdentity(circular_longitude=circular_longitude)(x) + x
+    columns = [4, 0, 1] if circular_longitude else [0, 1]
     torch.testing.assert_close(pooled[..., 0, 0], x[..., :2, columns].mean((-2, -1)))
     torch.testing.assert_close(pooled[..., 2, 3], x[..., 1:4, 2:5].mean((-2, -1)))
 
@@ -204,8 +209,11 @@ def test_attention_has_no_position_code():
     [
         ({"translator": "swin"}, "translator='swin' has weights that depend on the grid"),
         ({"translator": "mlpmixer"}, r"give grid=\(H, W\)"),
-        ({"translator": "mlpmixer", "grid": (8, 8), "periodic": True}, "belong to positions"),
-        ({"translator": "vit", "hidden_temporal": 20}, "multiples of 8; found a width of 20"),
+        (
+            {"translator": "mlpmixer", "grid": (8, 8), "circular_longitude": True},
+            "belong to positions",
+        ),
+        ({"translator": "vit", "translator_channels": 20}, "multiples of 8; found a width of 20"),
         ({"grid": (8,)}, r"grid must be \(H, W\)"),
     ],
 )
@@ -272,7 +280,7 @@ def test_receptive_field_is_where_gradients_reach(translator, layers, steps):
     """Found from one row of the output: exact for kernels, a bound for Swin's windows."""
     width = 440 if layers == 4 else 280
     model = small(
-        translator, 2, steps, grid=(4, width), spatial_layers=layers, temporal_layers=2
+        translator, 2, steps, grid=(4, width), encoder_layers=layers, translator_blocks=2
     ).double()
     for block in (*model.encoder, *model.decoder):
         block.norm = nn.Identity()  # its statistics see the whole frame

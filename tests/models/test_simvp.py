@@ -1,4 +1,4 @@
-"""The network: exact sums, any grid, any length, periodic longitude, no dependence on the batch."""
+"""The network: exact sums, any grid, any length, circular_longitude longitude, no dependence on the batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from stforecast.models.simvp import SimVPv2
 
 def small(*args, **options):
     torch.manual_seed(1)
-    settings = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 3, "mlp_ratio": 2.0}
+    settings = {
+        "encoder_channels": 4,
+        "translator_channels": 12,
+        "translator_blocks": 3,
+        "mlp_ratio": 2.0,
+    }
     model = SimVPv2(*args, **(settings | options)).double().eval()
     for module in model.modules():  # running statistics that are not 0 and 1, scales that count
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -44,11 +49,11 @@ def test_parameter_count_is_the_papers(sizes, millions):
 
 
 @pytest.mark.parametrize("size", [(16, 32), (13, 27), (5, 7)])
-@pytest.mark.parametrize("periodic", [False, True])
-def test_dilated_convolution_without_dilation(size, periodic):
-    conv = Conv2d(6, 6, 7, groups=6, dilation=3, periodic=periodic).double()
+@pytest.mark.parametrize("circular_longitude", [False, True])
+def test_dilated_convolution_without_dilation(size, circular_longitude):
+    conv = Conv2d(6, 6, 7, groups=6, dilation=3, circular_longitude=circular_longitude).double()
     x = field(2, 6, *size).requires_grad_()
-    padded = F.pad(wrap(x, 9) if periodic else F.pad(x, (9, 9)), (0, 0, 9, 9))
+    padded = F.pad(wrap(x, 9) if circular_longitude else F.pad(x, (9, 9)), (0, 0, 9, 9))
     expected = F.conv2d(padded, conv.weight, conv.bias, dilation=3, groups=6)
     torch.testing.assert_close(conv(x), expected)
     (gradient,) = torch.autograd.grad((conv(x) ** 2).sum(), x)
@@ -65,19 +70,22 @@ def test_wrap_goes_round(n):
 @pytest.mark.parametrize("grid", [(8, 16), (25, 53), (1, 3), (7, 10)])
 @pytest.mark.parametrize("layers", [2, 4])
 def test_any_grid(grid, layers):
-    model = small(3, 3, spatial_layers=layers)
+    model = small(3, 3, encoder_layers=layers)
     assert model(field(2, 3, 1, *grid)).shape == (2, 3, 1, *grid)
 
 
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("predict_change", [False, True])
 @pytest.mark.parametrize("steps", [2, 4, 5, 8, 11])
-def test_any_length_is_the_model_on_its_own_output(steps, residual):
-    model, same = small(4, steps, residual=residual), small(4, 4, residual=residual)
-    if residual:
-        model.change_scale.fill_(0.7)
-        same.change_scale.fill_(0.7)
+def test_any_length_is_the_model_on_its_own_output(steps, predict_change):
+    model, same = (
+        small(4, steps, predict_change=predict_change),
+        small(4, 4, predict_change=predict_change),
+    )
+    if predict_change:
+        model.tendency_std.fill_(0.7)
+        same.tendency_std.fill_(0.7)
     same.load_state_dict(
-        model.state_dict() | ({"change_scale": same.change_scale} if residual else {})
+        model.state_dict() | ({"tendency_std": same.tendency_std} if predict_change else {})
     )
     x = field(1, 4, 1, 6, 8)
     expected = [same(x)]
@@ -86,14 +94,16 @@ def test_any_length_is_the_model_on_its_own_output(steps, residual):
     torch.testing.assert_close(model(x), torch.cat(expected, dim=1)[:, :steps])
 
 
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("predict_change", [False, True])
 @pytest.mark.parametrize("layers", [2, 4])
-def test_periodic_longitude(layers, residual):
-    model = small(3, 3, spatial_layers=layers, periodic=True, residual=residual)
+def test_periodic_longitude(layers, predict_change):
+    model = small(
+        3, 3, encoder_layers=layers, circular_longitude=True, predict_change=predict_change
+    )
     x = field(2, 3, 1, 6, 16)
     k = model.stride * 3
     torch.testing.assert_close(model(x.roll(k, -1)), model(x).roll(k, -1))
-    flat = small(3, 3, spatial_layers=layers, residual=residual)
+    flat = small(3, 3, encoder_layers=layers, predict_change=predict_change)
     assert (flat(x.roll(k, -1)) - flat(x).roll(k, -1)).abs().max() > 1e-3
 
 
@@ -104,16 +114,16 @@ def test_a_sample_does_not_depend_on_its_batch():
 
 
 def test_residual_starts_from_persistence():
-    model = small(3, 2, 2, residual=True)
-    model.change_scale.zero_().add_(1e-9)
+    model = small(3, 2, 2, predict_change=True)
+    model.tendency_std.zero_().add_(1e-9)
     x = field(1, 3, 2, 6, 8)
     torch.testing.assert_close(model(x), x[:, -1:].expand(-1, 2, -1, -1, -1), atol=1e-6, rtol=0)
 
 
 def test_residual_scales_the_change_at_each_lead():
     """With two input steps only lead 1's scale reaches the frames; lead 2's is a plain factor."""
-    one, three = small(2, 2, residual=True), small(2, 2, residual=True)
-    three.change_scale.copy_(torch.tensor([[1.0], [3.0]]))
+    one, three = small(2, 2, predict_change=True), small(2, 2, predict_change=True)
+    three.tendency_std.copy_(torch.tensor([[1.0], [3.0]]))
     x = field(1, 2, 1, 6, 8)
     change, larger = one(x) - x[:, -1:], three(x) - x[:, -1:]
     torch.testing.assert_close(larger[:, 0], change[:, 0])
@@ -137,11 +147,11 @@ def test_stochastic_depth_keeps_the_mean():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"spatial_layers": 3}, "spatial_layers must be even"),
-        ({"hidden_spatial": 5}, "hidden_spatial must be even"),
-        ({"temporal_layers": 1}, "temporal_layers"),
+        ({"encoder_layers": 3}, "encoder_layers must be even"),
+        ({"encoder_channels": 5}, "encoder_channels must be even"),
+        ({"translator_blocks": 1}, "translator_blocks"),
         ({"encoder_kernel": 4}, "encoder_kernel must be odd"),
-        ({"out_channels": 2, "residual": True}, "residual=True needs every output"),
+        ({"out_channels": 2, "predict_change": True}, "predict_change=True needs every output"),
         ({"channels": 2, "out_channels": 1, "target_steps": 20}, "as many output channels"),
     ],
 )
@@ -159,7 +169,9 @@ def test_openstl_names_round_trip(tmp_path):
     """Without the golden files: our weights under their names come back the same."""
     from safetensors.torch import save_file
 
-    model = SimVPv2(3, 2, hidden_spatial=4, hidden_temporal=8, spatial_layers=2, temporal_layers=2)
+    model = SimVPv2(
+        3, 2, encoder_channels=4, translator_channels=8, encoder_layers=2, translator_blocks=2
+    )
     theirs = {}
     for name, tensor in model.state_dict().items():
         part, *rest = name.split(".")
@@ -218,7 +230,7 @@ def test_openstl_never_unpickles(tmp_path):
 
 
 def test_settings_build_the_same_network():
-    model = small(3, 5, periodic=True)
+    model = small(3, 5, circular_longitude=True)
     again = SimVPv2(**model.settings)
     assert {k: v.shape for k, v in again.state_dict().items()} == {
         k: v.shape for k, v in model.state_dict().items()

@@ -87,17 +87,17 @@ def test_differences_are_those_of_the_paired_bootstrap(card, forecasts, truth):
     a, b = (evaluate(forecasts[n], truth, by=("time", LEAD)) for n in ("Net", "Other"))
     expected = compare(a, b)
     wanted = ["difference", "low", "high", "p_value", "block_length"]
-    at = {"model": "Net", "rival": "Other", "weights": "area"}
+    at = {"model": "Net", "other_model": "Other", "weights": "area"}
     for name in (T2M, f"{T2M}_overall"):
         found = card[name.replace(T2M, f"{T2M}_difference")].sel(at)
         np.testing.assert_allclose(found, expected[name].sel(quantity=wanted))
     # exchanged: the other sign, and the ends of the interval change places
-    back = card[f"{T2M}_difference_overall"].sel(model="Other", rival="Net", weights="area")
+    back = card[f"{T2M}_difference_overall"].sel(model="Other", other_model="Net", weights="area")
     there = card[f"{T2M}_difference_overall"].sel(at)
     for ours, theirs, sign in [("difference",) * 2 + (-1,), ("low", "high", -1)]:
         assert float(back.sel(quantity=ours)) == sign * float(there.sel(quantity=theirs))
     assert back.sel(quantity="p_value").item() == there.sel(quantity="p_value").item()
-    assert card[f"{T2M}_difference"].sel(model="Net", rival="Net").count() == 0
+    assert card[f"{T2M}_difference"].sel(model="Net", other_model="Net").count() == 0
     assert "Politis and White (2004)" in card.attrs["intervals"]
     assert card[f"{T2M}_difference"].attrs["units"] == "K"
 
@@ -142,7 +142,7 @@ def test_intervals_are_in_the_files(card, tmp_path):
         "model == 'Net' and metric == 'rmse_minus_Persistence' and lead_hours == '2' "
         "and weights == 'uniform'"
     )
-    at = {"model": "Net", "rival": "Persistence", "weights": "uniform", LEAD: "2h"}
+    at = {"model": "Net", "other_model": "Persistence", "weights": "uniform", LEAD: "2h"}
     expected = card[f"{T2M}_difference"].sel(at)
     names = ["value", "low", "high", "p_value", "block_length"]
     np.testing.assert_allclose(row[names].to_numpy()[0], expected)
@@ -164,7 +164,7 @@ def test_the_curve_has_a_band(card, forecasts, truth):
     ax = plots.lead_curve(card).axes[0]
     assert len(ax.collections) == 2  # Net and Other; not the baseline
     edges = ax.collections[0].get_paths()[0].vertices[:, 1]
-    against = card[f"{T2M}_difference"].sel(model="Net", rival="Persistence", weights="area")
+    against = card[f"{T2M}_difference"].sel(model="Net", other_model="Persistence", weights="area")
     base = card[T2M].sel(model="Persistence", metric="rmse", weights="area")
     low, high = (float((base + against.sel(quantity=q)).max()) for q in ("low", "high"))
     assert low < edges.max() == pytest.approx(high)

@@ -33,7 +33,7 @@ CONFIG = TrainConfig(
     epochs=2,
     batch_size=11,
     validate_every=1,
-    valid_windows=15,
+    val_windows=15,
     precision="fp32",
     device="cpu",
     learning_rate=3e-3,
@@ -44,8 +44,15 @@ CONFIG = TrainConfig(
 
 
 def tiny(*, double=False, drop_path=0.0):
-    sizes = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 2, "mlp_ratio": 2.0}
-    network = SimVPv2(4, 3, **sizes, periodic=True, residual=True, drop_path=drop_path)
+    sizes = {
+        "encoder_channels": 4,
+        "translator_channels": 12,
+        "translator_blocks": 2,
+        "mlp_ratio": 2.0,
+    }
+    network = SimVPv2(
+        4, 3, **sizes, circular_longitude=True, predict_change=True, drop_path=drop_path
+    )
     if not drop_path:
         for block in network.translator:
             block.drop_path = 0.0  # random numbers are each rank's own
@@ -117,7 +124,7 @@ def run_case(name):
     kind.batch = batch
     try:
         result = fit(
-            train, replace(TASK, nan=nan), model=model, valid=valid,
+            train, replace(TASK, nan=nan), model=model, validation=valid,
             config=replace(CONFIG, **case), progress=events.append,
         )  # fmt: skip
     finally:
@@ -125,8 +132,8 @@ def run_case(name):
     weights = torch.cat([v.flatten().double() for v in result.network.state_dict().values()])
     return {
         "losses": [e["loss"] for e in events],
-        "scores": [e["valid_score"] for e in events],
-        "persistence": [e["valid_to_persistence"] for e in events],
+        "scores": [e["val_score"] for e in events],
+        "persistence": [e["val_to_persistence"] for e in events],
         "weights": weights.tolist(),
         "normal": [type(m).forward is m.forward.__func__ for m in result.network.modules()],
         "shown": shown,
@@ -161,7 +168,7 @@ def train_to_be_killed(directory):
     config = replace(CONFIG, accumulate=2, validate_every=3, checkpoint_every=2, epochs=3)
     model = lambda: tiny(drop_path=0.4)  # noqa: E731
     result = fit(
-        train, TASK, model=model, config=config, valid=valid, run_dir=directory, progress=slow
+        train, TASK, model=model, config=config, validation=valid, run_dir=directory, progress=slow
     )
     save_file(
         {k: v.contiguous() for k, v in result.network.state_dict().items()},

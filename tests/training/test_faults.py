@@ -49,7 +49,7 @@ CONFIG = TrainConfig(
     batch_size=8,
     validate_every=7,
     checkpoint_every=3,
-    valid_windows=16,
+    val_windows=16,
     precision="fp32",
     device="cpu",
     buffer=40 * 240,  # of the streaming feed: a part of the data
@@ -58,8 +58,13 @@ SHORT = replace(CONFIG, steps=6, validate_every=2)
 
 
 def tiny():
-    sizes = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 2, "mlp_ratio": 2.0}
-    return SimVPv2(4, 3, **sizes, periodic=True, residual=True, drop_path=0.3)
+    sizes = {
+        "encoder_channels": 4,
+        "translator_channels": 12,
+        "translator_blocks": 2,
+        "mlp_ratio": 2.0,
+    }
+    return SimVPv2(4, 3, **sizes, circular_longitude=True, predict_change=True, drop_path=0.3)
 
 
 def data():
@@ -135,7 +140,9 @@ def train(directory, feed, datasets=None):
     if feed == "stream":
         weather, valid = weather.chunk(time=7), valid.chunk(time=9)
     config = replace(CONFIG, feed=feed, **more)
-    result = fit(weather, TASK, model=tiny, config=config, valid=valid, run_dir=directory / "run")
+    result = fit(
+        weather, TASK, model=tiny, config=config, validation=valid, run_dir=directory / "run"
+    )
     save_file({k: v.contiguous() for k, v in result.network.state_dict().items()},
               directory / "result.safetensors")  # fmt: skip
     (directory / "result.json").write_text(json.dumps(result.training["validation"]))
@@ -146,7 +153,7 @@ def serve():
     torch.set_num_threads(1)
     datasets = [ds.load() for ds in data()]
     with tempfile.TemporaryDirectory() as warm:  # with all that is imported on the way
-        options = {"model": tiny, "config": replace(CONFIG, steps=1), "valid": datasets[1]}
+        options = {"model": tiny, "config": replace(CONFIG, steps=1), "validation": datasets[1]}
         fit(datasets[0], TASK, run_dir=Path(warm) / "run", **options)
     for line in sys.stdin:
         order = json.loads(line)
@@ -358,7 +365,7 @@ def datasets():
 
 def go(datasets, directory, **options):
     weather, valid = datasets
-    options = {"model": tiny, "config": SHORT, "valid": valid} | options
+    options = {"model": tiny, "config": SHORT, "validation": valid} | options
     return fit(weather, TASK, run_dir=directory, **options)
 
 
@@ -510,7 +517,10 @@ def test_leftovers_of_a_kill_are_cleared(datasets, copy):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model": lambda: SimVPv2(4, 3, hidden_spatial=8, hidden_temporal=12)}, r"\(model differ"),
+        (
+            {"model": lambda: SimVPv2(4, 3, encoder_channels=8, translator_channels=12)},
+            r"\(model differ",
+        ),
         ({"model": lambda: torch.nn.Linear(10, 10)}, r"\(model differ"),
         ({"config": replace(SHORT, seed=1)}, r"\(config differ"),
         ({"init_time": "some"}, r"\(windows differ"),
@@ -552,7 +562,7 @@ def test_a_checkpoint_of_another_version(datasets, copy):
     for path in copy.glob("checkpoint-*"):
         state, _ = read_checkpoint(path)
         (path / "state.json").write_text(checkpoints._sealed(state | {"version": 1}))
-    with pytest.raises(InputError, match="it is of version 1, this library reads 2"):
+    with pytest.raises(InputError, match="it is of version 1, this library reads 3"):
         go(datasets, copy)
 
 
@@ -609,7 +619,7 @@ def test_weights_that_are_not_finite_are_not_kept(datasets, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", spoil)
         with pytest.raises(DivergenceError, match="The last good checkpoint is kept"):
-            go(datasets, tmp_path, valid=None)
+            go(datasets, tmp_path, validation=None)
     for path in tmp_path.glob("checkpoint-*"):
         _, tensors = read_checkpoint(path)
         assert all(v.isfinite().all() for v in tensors.values())

@@ -20,8 +20,8 @@ def line(step, **more):
 def test_lines_and_where_they_come_from(tmp_path):
     with Journal(tmp_path, ABOUT) as journal:
         journal.note(line(50))
-        journal.note(line(100, valid_rmse=0.5))
-    assert read_log(tmp_path) == [line(50), line(100, valid_rmse=0.5)]
+        journal.note(line(100, val_rmse=0.5))
+    assert read_log(tmp_path) == [line(50), line(100, val_rmse=0.5)]
     about = json.loads((tmp_path / "about.json").read_text())
     assert about["task"] == ABOUT["task"]
     (call,) = about["calls"]
@@ -86,7 +86,7 @@ def test_tensorboard_reads_it(tmp_path):
 
     with Journal(tmp_path, ABOUT) as journal:
         journal.note(line(50))
-        journal.note(line(100, valid_rmse=0.5))
+        journal.note(line(100, val_rmse=0.5))
         journal.note(line(150))
     with Journal(tmp_path, ABOUT, step=100) as journal:
         journal.note({**line(150), "loss": 0.25})
@@ -95,11 +95,11 @@ def test_tensorboard_reads_it(tmp_path):
     assert {e.step: e.value for e in events.Scalars("training/loss")} == pytest.approx(
         {50: 0.02, 100: 0.01, 150: 0.25}
     )
-    assert [e.value for e in events.Scalars("validation/valid_rmse")] == [0.5]
+    assert [e.value for e in events.Scalars("validation/val_rmse")] == [0.5]
 
 
 def test_curves(tmp_path):
-    figure = draw([line(50), line(100, valid_rmse=0.5), line(150, valid_rmse=0.4)])
+    figure = draw([line(50), line(100, val_rmse=0.5), line(150, val_rmse=0.4)])
     loss, valid = figure.axes
     assert loss.lines[0].get_xdata().tolist() == [50, 100, 150]
     assert valid.lines[0].get_ydata().tolist() == [0.5, 0.4]

@@ -32,13 +32,18 @@ from stforecast.training.schedule import schedule
 SHARED = Path(__file__).parents[2].parent / "shared"
 TASK = Task("t2m", input_steps=4, target_steps=3)
 CONFIG = TrainConfig(
-    steps=6, batch_size=4, validate_every=2, valid_windows=8, precision="fp32", device="cpu"
+    steps=6, batch_size=4, validate_every=2, val_windows=8, precision="fp32", device="cpu"
 )
 
 
 def tiny():
-    sizes = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 2, "mlp_ratio": 2.0}
-    return SimVPv2(4, 3, **sizes, periodic=True, residual=True)
+    sizes = {
+        "encoder_channels": 4,
+        "translator_channels": 12,
+        "translator_blocks": 2,
+        "mlp_ratio": 2.0,
+    }
+    return SimVPv2(4, 3, **sizes, circular_longitude=True, predict_change=True)
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +147,13 @@ def test_streamed_training(weather, valid, tmp_path):
     """The same statistics, loss and validation as resident, deterministic, resumed to the bit."""
     config = replace(CONFIG, feed="stream", buffer=40 * 240)
     chunked = weather.chunk(time=7)
-    options = {"model": tiny, "valid": valid.chunk(time=9)}
+    options = {"model": tiny, "validation": valid.chunk(time=9)}
     whole = fit(chunked, TASK, config=config, **options)
     resident = fit(weather, TASK, config=replace(config, feed="resident"), **options)
     assert torch.equal(whole.normalizer.mean, resident.normalizer.mean)
     np.testing.assert_allclose(
-        whole.training["validation"]["valid_rmse"],
-        resident.training["validation"]["valid_rmse"],
+        whole.training["validation"]["val_rmse"],
+        resident.training["validation"]["val_rmse"],
         rtol=0.2,  # other windows came first
     )
     with pytest.raises(KeyboardInterrupt):
@@ -181,8 +186,8 @@ def test_masked_points_carry_no_loss_and_no_score(weather, valid):
     task = replace(TASK, nan="mask")
     train, land = ocean(weather)
     test, _ = ocean(valid)
-    config = replace(CONFIG, steps=20, learning_rate=3e-3, valid_windows=100)
-    forecaster = fit(train, task, model=tiny, config=config, valid=test)
+    config = replace(CONFIG, steps=20, learning_rate=3e-3, val_windows=100)
+    forecaster = fit(train, task, model=tiny, config=config, validation=test)
     sea = train["2m_temperature"].values[..., ~land].astype(float)
     assert float(forecaster.normalizer.mean) == pytest.approx(sea.mean(), rel=1e-6)
     assert float(forecaster.normalizer.std) == pytest.approx(sea.std(), rel=1e-5)
@@ -206,7 +211,7 @@ def test_masked_points_carry_no_loss_and_no_score(weather, valid):
     forecast = forecaster.predict(test, init_time=times)
     scores = evaluate(forecast, test, nan="mask")["2m_temperature_overall"]
     rmse = float(scores.sel(metric="rmse"))
-    assert rmse == pytest.approx(forecaster.training["validation"]["valid_rmse"], rel=1e-4)
+    assert rmse == pytest.approx(forecaster.training["validation"]["val_rmse"], rel=1e-4)
     truth = test["2m_temperature"].sel(time=forecast["valid_time"]).values
     error = (forecast["2m_temperature"].values - truth).astype(float)[..., ~land]
     rows = np.asarray(area_weights(test["latitude"].values))[:, None]
@@ -266,10 +271,10 @@ def test_inputs_that_need_no_target(weather, valid, tmp_path):
         )
 
     task = Task(["t2m", "lsm", "sun"], 4, 3, targets="t2m")
-    sizes = {"hidden_spatial": 4, "hidden_temporal": 12, "temporal_layers": 2}
-    network = SimVPv2(4, 3, 3, out_channels=1, residual=True, **sizes)
+    sizes = {"encoder_channels": 4, "translator_channels": 12, "translator_blocks": 2}
+    network = SimVPv2(4, 3, 3, out_channels=1, predict_change=True, **sizes)
     train, test = with_inputs(weather), with_inputs(valid)
-    forecaster = fit(train, task, model=network, config=CONFIG, valid=test)
+    forecaster = fit(train, task, model=network, config=CONFIG, validation=test)
     forecaster = load(forecaster.save(tmp_path / "model"))
     times = initialisations(test, task)
     forecast = forecaster.predict(test, init_time=times)
@@ -306,7 +311,7 @@ def test_monthly_sea_surface_temperature(real):
     with pytest.raises(InputError, match=r"hold NaN.*nan='mask'"):
         fit(ds, replace(task, nan="refuse"), **options)
     train, test = ds.isel(time=slice(0, 96)), ds.isel(time=slice(96, None))
-    forecaster = fit(train, task, valid=test, **options)
+    forecaster = fit(train, task, validation=test, **options)
     baselines = [Persistence(task), Climatology.fit(train, task)]
     times = initialisations(test, task)
     masked = np.isnan(test["sst"].values[0])
@@ -328,7 +333,7 @@ def test_learns_a_wave(weather, valid):
     config = TrainConfig(
         steps=150, batch_size=8, learning_rate=5e-3, validate_every=75, precision="fp32"
     )
-    forecaster = fit(smooth, TASK, model=tiny, config=config, valid=valid)
+    forecaster = fit(smooth, TASK, model=tiny, config=config, validation=valid)
     init_time = initialisations(test, TASK)
     scores = [
         evaluate(m.predict(test, init_time=init_time), test)["2m_temperature_overall"].sel(
@@ -340,12 +345,14 @@ def test_learns_a_wave(weather, valid):
 
 
 def test_statistics_come_from_the_training_period(weather, valid):
-    forecaster = fit(weather, TASK, model=tiny, config=replace(CONFIG, steps=1), valid=valid + 40)
+    forecaster = fit(
+        weather, TASK, model=tiny, config=replace(CONFIG, steps=1), validation=valid + 40
+    )
     x = weather["2m_temperature"].values.astype(float)
     assert float(forecaster.normalizer.mean) == pytest.approx(x.mean(), rel=1e-6)
     assert float(forecaster.normalizer.std) == pytest.approx(x.std(), rel=1e-6)
     change = np.sqrt([np.mean((x[3 + k : 96 - 3 + k] - x[3:-3]) ** 2) for k in (1, 2, 3)])
-    ours = forecaster.network.change_scale[:, 0] * forecaster.normalizer.std
+    ours = forecaster.network.tendency_std[:, 0] * forecaster.normalizer.std
     np.testing.assert_allclose(ours, change, rtol=0.05)
 
 
@@ -392,7 +399,7 @@ def test_area_weights_and_balance_change_the_loss_as_stated(weather):
     forecaster.network.train()
     error = (forecaster.network(norm(x)) - norm(y)).detach().double() ** 2
     rows = torch.from_numpy(np.asarray(area_weights(weather["latitude"].values)))[:, None]
-    change = forecaster.network.change_scale.double()[..., None, None]
+    change = forecaster.network.tendency_std.double()[..., None, None]
     lead = (1 / change) * (change**2).sum() / change.sum()
     assert events[False, False] == pytest.approx(float(error.mean()), rel=1e-4)
     assert events[True, False] == pytest.approx(float((error * rows).mean()), rel=1e-4)
@@ -408,16 +415,16 @@ def test_best_validation_weights_are_returned(weather, valid, tmp_path):
         TASK,
         model=tiny,
         config=config,
-        valid=valid,
+        validation=valid,
         run_dir=tmp_path,
         progress=events.append,
     )
-    scores = {e["step"]: e["valid_rmse"] for e in events if "valid_rmse" in e}
+    scores = {e["step"]: e["val_rmse"] for e in events if "val_rmse" in e}
     assert list(scores) == [2, 4, 6, 8]
     best = min(scores, key=scores.get)
     assert forecaster.training["validation"]["step"] == best
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert [h["valid_rmse"] for h in history] == list(scores.values())
+    assert [h["val_rmse"] for h in history] == list(scores.values())
     time = valid["time"].values
     windows = window_starts(time, TASK.step, 7)
     init = time[windows[np.linspace(0, len(windows) - 1, 8).astype(int)] + 3]
@@ -438,11 +445,11 @@ def stop_at(step):
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_stopped_and_resumed_gives_the_same_weights(weather, valid, tmp_path, step):
     options = {"model": lambda: SimVPv2(**(tiny().settings | {"drop_path": 0.3})), "config": CONFIG}
-    whole = fit(weather, TASK, valid=valid, **options)
+    whole = fit(weather, TASK, validation=valid, **options)
     with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step + 1} of 6"):
-        fit(weather, TASK, valid=valid, run_dir=tmp_path, progress=stop_at(step), **options)
+        fit(weather, TASK, validation=valid, run_dir=tmp_path, progress=stop_at(step), **options)
     seen = []
-    again = fit(weather, TASK, valid=valid, run_dir=tmp_path, progress=seen.append, **options)
+    again = fit(weather, TASK, validation=valid, run_dir=tmp_path, progress=seen.append, **options)
     assert seen[0]["step"] == step + 2
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, again.network.state_dict()[name]), name
@@ -535,7 +542,7 @@ def weights(forecaster):
 @pytest.mark.parametrize("parts", [2, 3, 100], ids=lambda n: f"{n} passes")
 def test_accumulation_changes_nothing(weather, valid, parts):
     """With steps of 7 windows and a last one of 6, cut in unequal parts, or single ones."""
-    config = replace(CONFIG, steps=None, epochs=1, batch_size=7, valid_windows=5)
+    config = replace(CONFIG, steps=None, epochs=1, batch_size=7, val_windows=5)
     sea, other = ocean(weather)[0], ocean(valid)[0]  # whose parts have other numbers of points
     for task, train, test in ((TASK, weather, valid), (replace(TASK, nan="mask"), sea, other)):
         events, runs = [], []
@@ -543,7 +550,7 @@ def test_accumulation_changes_nothing(weather, valid, parts):
             events.append([])
             runs.append(
                 fit(
-                    train, task, model=lambda: Linear().double(), valid=test,
+                    train, task, model=lambda: Linear().double(), validation=test,
                     config=replace(config, accumulate=accumulate), progress=events[-1].append,
                 )
             )  # fmt: skip
@@ -583,7 +590,7 @@ def test_the_average_is_what_is_validated_kept_and_returned(weather, valid, monk
     monkeypatch.setattr(torch.optim.Adam, "step", look)
     events = []
     config = replace(CONFIG, ema=0.3, learning_rate=1e-2, validate_every=6)
-    options = {"config": config, "valid": valid, "progress": events.append}
+    options = {"config": config, "validation": valid, "progress": events.append}
     forecaster = fit(weather, TASK, model=Linear, **options)
     torch.manual_seed(config.seed)
     average = [p.detach().clone() for p in Linear().parameters()]
@@ -594,9 +601,9 @@ def test_the_average_is_what_is_validated_kept_and_returned(weather, valid, monk
     for a, w, last in zip(average, ours, seen[-1], strict=True):
         torch.testing.assert_close(a, w)
         assert not torch.allclose(w, last)
-    scores = {e["step"]: e["valid_rmse"] for e in events if "valid_rmse" in e}
+    scores = {e["step"]: e["val_rmse"] for e in events if "val_rmse" in e}
     plain = fit(weather, TASK, model=Linear, **options | {"config": replace(config, ema=None)})
-    assert plain.training["validation"]["valid_rmse"] != scores[6]
+    assert plain.training["validation"]["val_rmse"] != scores[6]
     without = fit(weather, TASK, model=Linear, config=config)  # no validation: the average still
     assert all(map(torch.equal, without.network.parameters(), ours))
 
@@ -605,9 +612,9 @@ def test_patience(weather, valid, tmp_path):
     """It ends when nothing got better for so long; called again, it has ended; more, it goes on."""
     config = replace(CONFIG, steps=40, learning_rate=0.5, patience=1)  # far too high
     events = []
-    options = {"model": tiny, "valid": valid, "run_dir": tmp_path, "progress": events.append}
+    options = {"model": tiny, "validation": valid, "run_dir": tmp_path, "progress": events.append}
     ended = fit(weather, TASK, config=config, **options)
-    scores = [e["valid_score"] for e in events if "valid_score" in e]
+    scores = [e["val_score"] for e in events if "val_score" in e]
     best = int(np.argmin(scores))
     assert len(scores) == best + 2
     step = 2 * len(scores)
@@ -625,10 +632,10 @@ def test_patience(weather, valid, tmp_path):
 
 def test_minutes(weather, valid, tmp_path):
     """A budget ends the call with a checkpoint; calls of one step each give the same weights."""
-    whole = fit(weather, TASK, model=tiny, config=CONFIG, valid=valid)
+    whole = fit(weather, TASK, model=tiny, config=CONFIG, validation=valid)
     short, steps = replace(CONFIG, minutes=1e-9), []
     for _ in range(6):
-        part = fit(weather, TASK, model=tiny, config=short, valid=valid, run_dir=tmp_path)
+        part = fit(weather, TASK, model=tiny, config=short, validation=valid, run_dir=tmp_path)
         steps.append(part.training.get("stopped", {}).get("step"))
     assert steps == [1, 2, 3, 4, 5, None]
     assert torch.equal(weights(part), weights(whole))
@@ -644,31 +651,33 @@ def test_warm_start(weather, valid, tmp_path, caplog):
     sizes = tiny().settings | {"target_steps": 2, "mlp_ratio": 4.0}
     caplog.set_level("INFO")
     for init in (bundle, first):
-        second = fit(other, task, model=lambda: SimVPv2(**sizes), config=config, init=init)
-        told = second.training["init"]
+        second = fit(other, task, model=lambda: SimVPv2(**sizes), config=config, warm_start=init)
+        told = second.training["warm_start"]
         mine, theirs = second.network.state_dict(), first.network.state_dict()
         left = set(told["left"])
-        assert left == {k for k in mine if mine[k].shape != theirs[k].shape} - {"change_scale"}
+        assert left == {k for k in mine if mine[k].shape != theirs[k].shape} - {"tendency_std"}
         assert any("expand" in k for k in left)
         assert all(" there, (" in why for why in told["left"].values())
-        for k in set(mine) - left - {"change_scale"}:
+        for k in set(mine) - left - {"tendency_std"}:
             if "running" not in k and "tracked" not in k:
                 torch.testing.assert_close(mine[k], theirs[k])
-        assert told["carried"] == len(set(mine) - left - {"change_scale"})
+        assert told["carried"] == len(set(mine) - left - {"tendency_std"})
         assert 0.3 < told["share"] < 1
     assert "carried over from" in caplog.text
-    same = fit(weather, TASK, model=tiny, config=config, init=bundle, run_dir=tmp_path / "run")
-    assert same.training["init"]["left"] == {}
-    with pytest.raises(InputError, match=r"init differ"):
+    same = fit(
+        weather, TASK, model=tiny, config=config, warm_start=bundle, run_dir=tmp_path / "run"
+    )
+    assert same.training["warm_start"]["left"] == {}
+    with pytest.raises(InputError, match=r"warm_start differ"):
         fit(weather, TASK, model=tiny, config=config, run_dir=tmp_path / "run")
     with pytest.raises(InputError, match=r"none of its .* tensors has the name and shape"):
-        fit(weather, TASK, model=Linear, config=config, init=bundle)
+        fit(weather, TASK, model=Linear, config=config, warm_start=bundle)
     with pytest.raises(InputError, match="no bundle at"):
-        fit(weather, TASK, model=tiny, config=config, init=tmp_path / "nothing")
+        fit(weather, TASK, model=tiny, config=config, warm_start=tmp_path / "nothing")
 
 
 def test_a_float64_network_computes_in_float64(weather, valid):
-    forecaster = fit(weather, TASK, model=lambda: tiny().double(), config=CONFIG, valid=valid)
+    forecaster = fit(weather, TASK, model=lambda: tiny().double(), config=CONFIG, validation=valid)
     assert weights(forecaster).dtype == torch.float64
     assert forecaster.predict(valid)["2m_temperature"].dtype == np.float32
 
@@ -677,7 +686,7 @@ def test_the_run_tells_what_happens(weather, valid, tmp_path):
     """A line a validation, with speed and waiting; the same when it was stopped in between."""
     from stforecast.training.log import read_log
 
-    options = {"model": tiny, "config": replace(CONFIG, clip_norm=1.0), "valid": valid}
+    options = {"model": tiny, "config": replace(CONFIG, clip_norm=1.0), "validation": valid}
     fit(weather, TASK, run_dir=tmp_path / "whole", **options)
     with pytest.raises(KeyboardInterrupt):
         fit(weather, TASK, run_dir=tmp_path / "run", progress=stop_at(2), **options)
@@ -689,7 +698,7 @@ def test_the_run_tells_what_happens(weather, valid, tmp_path):
         assert line["samples_per_s"] > 0
         assert line["samples"] == 4 * line["step"]
         times = {"seconds", "samples_per_s", "waiting"}
-        assert line.keys() >= times | {"loss", "learning_rate", "valid_rmse", "grad_norm"}
+        assert line.keys() >= times | {"loss", "learning_rate", "val_rmse", "grad_norm"}
         assert {k: v for k, v in line.items() if k not in times} == {
             k: v for k, v in other.items() if k not in times
         }
@@ -784,7 +793,7 @@ def test_a_grid_without_latitude():
     time = np.datetime64("2016-01-01") + np.arange(120) * np.timedelta64(30, "m")
     ds = xr.Dataset(flows, {"time": time})
     task = Task(["inflow", "outflow"], input_steps=4, target_steps=3, timestep="30min")
-    network = SimVPv2(4, 3, 2, hidden_spatial=4, hidden_temporal=12, temporal_layers=2)
+    network = SimVPv2(4, 3, 2, encoder_channels=4, translator_channels=12, translator_blocks=2)
     forecaster = fit(ds, task, model=network, config=CONFIG)
     assert forecaster.grid == {"y": 5, "x": 7}
     forecast = forecaster.predict(ds, init_time=slice("2016-01-02", "2016-01-02T12"))

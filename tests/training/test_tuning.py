@@ -41,44 +41,56 @@ CONFIG = TrainConfig(batch_size=8, precision="fp32", device="cpu")
 def test_the_rate_that_gets_furthest_is_best(parts):
     train, valid = parts
     table = find_learning_rate(
-        train, TASK, valid=valid, model=Scale, config=CONFIG, rates=(1e-4, 1e-1, 1e-3), steps=20
+        train,
+        TASK,
+        validation=valid,
+        model=Scale,
+        config=CONFIG,
+        rates=(1e-4, 1e-1, 1e-3),
+        steps=20,
     )
     assert table.index.tolist() == [1e-4, 1e-1, 1e-3]
     assert table.attrs["best"] == 1e-1
-    scores = table["valid_score"]
+    scores = table["val_score"]
     assert scores[1e-1] < scores[1e-3] < scores[1e-4]
     config = TrainConfig(batch_size=8, precision="fp32", device="cpu", learning_rate=1e-3, steps=20)
-    alone = fit(train, TASK, model=Scale, valid=valid, config=config)
-    assert scores[1e-3] == alone.training["validation"]["valid_score"]
+    alone = fit(train, TASK, model=Scale, validation=valid, config=config)
+    assert scores[1e-3] == alone.training["validation"]["val_score"]
 
 
 def test_a_search_that_was_stopped_goes_on(parts, tmp_path):
     train, valid = parts
-    options = {"valid": valid, "model": Scale, "config": CONFIG, "steps": 5, "run_dir": tmp_path}
+    options = {
+        "validation": valid,
+        "model": Scale,
+        "config": CONFIG,
+        "steps": 5,
+        "run_dir": tmp_path,
+    }
     first = find_learning_rate(train, TASK, rates=(1e-1,), **options)
     again = find_learning_rate(train, TASK, rates=(1e-1, 1e-2), **options)
-    assert again.loc[1e-1, "valid_score"] == first.loc[1e-1, "valid_score"]
+    assert again.loc[1e-1, "val_score"] == first.loc[1e-1, "val_score"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rate-0.01", "rate-0.1"]
 
 
 def test_a_rate_that_diverges_is_a_row(parts):
     train, valid = parts
     table = find_learning_rate(
-        train, TASK, valid=valid, model=Scale, config=CONFIG, rates=(1e30, 1e-1), steps=10
+        train, TASK, validation=valid, model=Scale, config=CONFIG, rates=(1e30, 1e-1), steps=10
     )
     assert table.attrs["best"] == 1e-1
-    assert math.isinf(table.loc[1e30, "valid_score"])
+    assert math.isinf(table.loc[1e30, "val_score"])
     assert "learning rate" in table.loc[1e30, "note"]
     with pytest.raises(InputError, match="diverged with every learning rate"):
         find_learning_rate(
-            train, TASK, valid=valid, model=Scale, config=CONFIG, rates=(1e30,), steps=10
+            train, TASK, validation=valid, model=Scale, config=CONFIG, rates=(1e30,), steps=10
         )
 
 
 def test_a_network_cannot_start_twice(parts):
     train, valid = parts
     with pytest.raises(InputError, match="a function that makes the network"):
-        find_learning_rate(train, TASK, valid=valid, model=Scale(), config=CONFIG, steps=1)
+        find_learning_rate(train, TASK, validation=valid, model=Scale(), config=CONFIG, steps=1)
 
 
 def test_mean_and_deviation():
