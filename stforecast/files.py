@@ -10,14 +10,17 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from .errors import InputError
 
 logger = logging.getLogger(__name__)
 
 _POLL = 0.05  # s
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -102,11 +105,9 @@ def _sync(path: Path) -> None:
 def locked(path: Path, doing: str, *, wait: float = 0.0) -> Iterator[Callable[[], bool]]:
     """Hold the lock file `path` while the block runs.
 
-    The lock is the operating system's (``flock``), so a process that is killed leaves none behind,
-    whatever file it leaves. The file tells others who holds it: the number of the process, its
-    host, boot and start time, so that a later process of the same number is not taken for it. Where
-    a file system has no locks, the file alone decides: it counts as long as its process lives.
-    It is removed at the end.
+    The lock is the operating system's, so a process that is killed leaves none behind, whatever
+    file it leaves. The file names its holder's process and host. Where a file system has no locks,
+    the file alone decides: it counts as long as its process lives. It is removed at the end.
 
     Parameters
     ----------
@@ -125,109 +126,72 @@ def locked(path: Path, doing: str, *, wait: float = 0.0) -> Iterator[Callable[[]
     Raises
     ------
     InputError
-        If another process, or another thread of this one, holds the lock and goes on holding it.
+        If another process, or another thread of this one, holds the lock and goes on holding it;
+        or if the directory cannot be written to.
     """
     deadline = time.monotonic() + wait
-    while (handle := _attempt(path)) is None:
+    while (lock := _attempt(path)) is None:
         if time.monotonic() >= deadline:
-            try:
-                pid, life = _record(path.read_text())
-            except OSError:
-                pid, life = "unknown", ""
-            if life and _lives(pid, life) is False:
-                raise InputError(
-                    f"process {pid} was {doing} and has ended, but a child that it left behind "
-                    f"still holds {path}: stop that child"
-                )
+            pid, host = _holder(path)[0] or ("unknown", "")
+            where = f" on {host}" if host not in ("", socket.gethostname()) else ""
             raise InputError(
-                f"another process (pid {pid}) is {doing} already: let it finish, or stop it"
+                f"another process (pid {pid}{where}) is {doing} already: let it finish, or stop it"
             )
         time.sleep(_POLL)
+    native = isinstance(lock, FileLock)
     try:
-        pid, life = _record(os.pread(handle, 1000, 0).decode(errors="replace"))
-        if life:
-            logger.warning(
-                "taking over %s from process %s (%s), which ended without removing it",
-                path, pid, life.split()[0],
-            )  # fmt: skip
-        with suppress(OSError):  # a full disk: the lock holds all the same
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n{_life(os.getpid())}\n".encode(), 0)
-        yield lambda: _is_at(handle, path)
+        if native:  # the other kind writes the same by itself
+            with suppress(OSError):  # a full disk: the lock holds all the same
+                path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+        mine = _holder(path)[1]
+
+        def is_ours() -> bool:
+            return mine is not None and _holder(path)[1] == mine
+
+        yield is_ours
     finally:
         with suppress(OSError):
-            if _is_at(handle, path):
-                path.unlink()  # before it is let go: see _attempt
-        os.close(handle)
+            if native and is_ours():  # before it is let go: who waits then makes another file
+                path.unlink()
+        lock.release()
 
 
-def _attempt(path: Path) -> int | None:
-    """Lock the file that is at `path` now, or return None."""
-    import fcntl
-
-    made = False
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = True
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        if made and isinstance(error, FileNotFoundError):  # removed by the holder that has ended
-            return None
-        raise InputError(
-            f"cannot write to {path.parent} ({error.strerror}): choose a directory you may write"
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except BlockingIOError:
-        free = False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            os.close(handle)
-            raise
-        pid, life = _record(os.pread(handle, 1000, 0).decode(errors="replace"))
-        free = not life or _lives(pid, life) is False
-    # The last holder may have removed the file between our opening and our locking it.
-    if free and _is_at(handle, path):
-        return handle
-    os.close(handle)
+def _attempt(path: Path) -> BaseFileLock | None:
+    """Take the lock, or return None where it is held."""
+    with ExitStack() as stack:
+        left = None
+        with suppress(OSError):  # open while we try, so that no other file gets its number
+            left = os.fstat(stack.enter_context(open(path)).fileno())
+        before = _holder(path)[0]
+        for kind in (FileLock, SoftFileLock):
+            lock = kind(path, timeout=0, thread_local=False, fallback_to_soft=False)
+            try:
+                lock.acquire()
+            except (Timeout, FileNotFoundError):  # held; or its directory was removed just now
+                return None
+            except OSError as error:
+                if kind is FileLock and error.errno in _NO_LOCKS:
+                    continue
+                raise InputError(
+                    f"cannot write to {path.parent} ({error.strerror}): choose a directory you may "
+                    "write"
+                ) from error
+            now = _holder(path)[1]
+            if before and left and (kind is SoftFileLock or now == (left.st_dev, left.st_ino)):
+                logger.warning(
+                    "taking over %s from process %s (%s), which ended without removing it",
+                    path, *before,
+                )  # fmt: skip
+            return lock
     return None
 
 
-def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is the one at `path`."""
+def _holder(path: Path) -> tuple[tuple[str, str] | None, tuple[int, int] | None]:
+    """The process and host that a lock file names, and the file's number."""
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False
-
-
-def _record(text: str) -> tuple[str, str]:
-    """The number and the life of the process that wrote a lock file."""
-    pid, _, life = text.strip().partition("\n")
-    return pid or "unknown", life
-
-
-def _life(pid: int) -> str:
-    """Host, boot and start of a process: what tells it from a later one of the same number."""
-    boot = start = "unknown"
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    with suppress(OSError):
-        # After the name, which may hold spaces and brackets: state, parent, ..., start time.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        start = "ended" if fields[0] in "ZX" else fields[19]
-    return f"{socket.gethostname()} {boot} {start}"
-
-
-def _lives(pid: str, life: str) -> bool | None:
-    """Whether the process goes on; None where that cannot be told, as on another host."""
-    if not pid.isdigit() or life.split()[0] != socket.gethostname():
-        return None
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        pass
-    return _life(int(pid)) == life
+        with open(path) as file:
+            about = os.fstat(file.fileno())
+            pid, host, *_ = [*file.read(1000).split("\n"), "", ""]
+        return (pid, host) if pid else None, (about.st_dev, about.st_ino)
+    except (OSError, UnicodeDecodeError):
+        return None, None

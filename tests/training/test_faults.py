@@ -16,6 +16,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from safetensors.torch import load_file, save_file
 
 import stforecast.training.checkpoints
 from stforecast.errors import DivergenceError, InputError
-from stforecast.files import _life, locked
+from stforecast.files import locked
 from stforecast.loading.feeds import ResidentFeed, StreamingFeed
 from stforecast.models.simvp import SimVPv2
 from stforecast.task import Task
@@ -806,7 +807,7 @@ def test_two_runs_in_a_directory(datasets, tmp_path, monkeypatch):
 
 
 def test_a_lock_left_behind_is_taken_over(datasets, copy, caplog):
-    (copy / "run.lock").write_text(f"999999999\n{_life(os.getpid())}\n")
+    (copy / "run.lock").write_text(f"999999999\n{socket.gethostname()}\n")
     go(datasets, copy)
     assert "taking over" in caplog.text
     assert "from process 999999999" in caplog.text
@@ -814,26 +815,24 @@ def test_a_lock_left_behind_is_taken_over(datasets, copy, caplog):
 
 
 def test_locks_of_a_file_system_without_locks(tmp_path, monkeypatch):
-    """There the file decides: it counts as long as the very process that wrote it lives."""
+    """There the file decides: it counts as long as the process that wrote it lives."""
 
     def without(*args):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", without)
-    path, me = tmp_path / "run.lock", _life(os.getpid())
-    for life, refused in ((me, True), (me + "1", False), (me.replace(" ", " x", 1), False)):
-        path.write_text(f"{os.getpid()}\n{life}\n")  # this process; one before; before the boot
-        if refused:
-            with pytest.raises(InputError, match="already"), locked(path, "training"):
-                pass
-        else:
-            with locked(path, "training") as ours:
-                assert ours()
-                with pytest.raises(InputError, match="already"), locked(path, "training"):
-                    pass
-            assert not path.exists()
-    path.write_text(f"{os.getpid()}\nelsewhere {me.split(' ', 1)[1]}\n")
+    path, host = tmp_path / "run.lock", socket.gethostname()
+    path.write_text(f"{os.getpid()}\n{host}\n")
     with pytest.raises(InputError, match="already"), locked(path, "training"):
+        pass
+    path.write_text(f"999999999\n{host}\n")
+    with locked(path, "training") as ours:
+        assert ours()
+        with pytest.raises(InputError, match="already"), locked(path, "training"):
+            pass
+    assert not path.exists()
+    path.write_text(f"{os.getpid()}\nelsewhere\n")
+    with pytest.raises(InputError, match="on elsewhere"), locked(path, "training"):
         pass  # a process of another host: nobody can tell
 
 
