@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from stforecast.cli import run
@@ -11,6 +13,38 @@ from stforecast.cli import run
 ROOT = Path(__file__).parents[1]
 #: Real data and cases with known answers; tests that need them skip where they are absent.
 SHARED = ROOT.parent / "shared"
+
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def golden(name: str, value: Mapping[str, float], tolerance: float, *, folder: Path = GOLDEN):
+    """Compare figures with those in ``tests/golden/NAME.json``, which prove that nothing moved.
+
+    A missing file is written, and the test fails: figures that nobody has looked at prove nothing.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    value : mapping of str to float
+        About ten figures at most, each with a name that says what it is.
+    tolerance : float
+        Largest difference, relative to the figure, or absolute where the figure is below 1.
+    """
+    path = folder / f"{name}.json"
+    found = {key: float(number) for key, number in value.items()}
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        raise AssertionError(f"{path} was missing and has been written: look at it and commit it")
+    kept = json.loads(path.read_text())
+    assert found.keys() == kept.keys(), f"{path} has other figures; delete it to write it anew"
+    moved = {
+        key: f"{kept[key]!r} is now {number!r}"
+        for key, number in found.items()
+        if not abs(number - kept[key]) <= tolerance * max(1.0, abs(kept[key]))
+    }
+    assert not moved, f"{path}: {moved}"
 
 
 def pipeline(name, *arguments, monkeypatch):
