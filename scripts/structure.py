@@ -83,9 +83,7 @@ def imports(library: Path = LIBRARY) -> Iterator[Import]:
                 else:
                     yield Import(source, f"/{node.module}".split(".")[0], None, node.lineno)
                     continue
-                inside = (
-                    (node.module or "").split(".") if node.level else node.module.split(".")[1:]
-                )
+                inside = (node.module or "").split(".")[0 if node.level else 1 :]
                 module = ".".join([*base, *filter(None, inside)])
                 for alias in node.names:
                     child = f"{module}.{alias.name}" if module else alias.name
@@ -198,7 +196,7 @@ def entries(library: Path = LIBRARY) -> list[str]:
 
 def main() -> None:
     """Print it."""
-    paths = modules().values()
+    paths, name = modules().values(), LIBRARY.name
     texts = {p: p.read_text() for p in paths}
     sizes = {p: len(t.splitlines()) for p, t in texts.items()}
     long = [p for p in paths if sizes[p] > LONG]
@@ -217,11 +215,11 @@ def main() -> None:
         print(f"{title:<25}{len(found):>6}")
         for i in found:
             print(
-                f"    {i.source or 'stforecast'}:{i.line} imports {i.target}{'.' + i.name if i.name else ''}"
+                f"    {i.source or name}:{i.line} imports {i.target}{f'.{i.name}' * bool(i.name)}"
             )
     print(f"circles                  {len(circles()):>6}")
     for group in circles():
-        print(f"    {', '.join(m or 'stforecast' for m in group)}")
+        print(f"    {', '.join(m or name for m in group)}")
 
 
 if __name__ == "__main__":
