@@ -16,7 +16,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..task import WindowForecaster
+    from ..task import Task, WindowForecaster
 
 _BATCH = 32
 _CHANGES_WITH_USE = ("_quick", "_samples")  # attributes of a Forecaster
@@ -73,13 +73,29 @@ class Batch:
                 f"{type(self.model).__name__}.forecast gave an array of shape {result.shape}, "
                 f"expected {expected}: (initialisation, step, variable, and the grid)"
             )
-        if masked:  # nothing is known of these points: not a forecast, whatever the model
-            gone = np.zeros((len(windows), 1, *result.shape[2:]), dtype=bool)
-            for channel, name in enumerate(task.outputs):
-                if name in task.variables:
-                    gone[:, 0, channel] = np.isnan(windows[:, -1, task.variables.index(name)])
-            result = np.where(gone, np.float32(np.nan), result)
-        return result
+        # Nothing is known of the missing points: not a forecast, whatever the model.
+        return np.where(missing(windows, task), np.float32(np.nan), result) if masked else result
+
+
+def missing(windows: np.ndarray, task: Task) -> np.ndarray:
+    """Where a forecast is NaN: where the last input step of its variable is.
+
+    Parameters
+    ----------
+    windows : array of shape (B, T, C, H, W)
+        Inputs, channels as ``task.variables``.
+    task : Task
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (B, 1, C', H, W)
+        Nowhere for a variable that is forecast without a history of its own.
+    """
+    gone = np.zeros((len(windows), 1, len(task.outputs), *windows.shape[3:]), dtype=bool)
+    for channel, name in enumerate(task.outputs):
+        if name in task.variables:
+            gone[:, 0, channel] = np.isnan(windows[:, -1, task.variables.index(name)])
+    return gone
 
 
 def batches(count: int, wanted: int | None, forecast_bytes: int) -> list[slice]:

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..files import replacing
-from ..models import inference
-from ..models.registry import NETWORKS
+from ..models import inference, registry
+from ..models.rollout import rollout
 from ..package import __version__
 from ..task import Task
+from .batches import missing
 from .bundle import (
     BUNDLE_FORMAT,
     BUNDLE_VERSION,
@@ -33,9 +34,6 @@ from .bundle import (
     read_bundle,
 )
 from .core import ForecastModel
-
-if TYPE_CHECKING:
-    pass
 
 
 class Normalizer(nn.Module):
@@ -247,18 +245,14 @@ class Forecaster(ForecastModel):
         network = self._inference_network()
         with torch.inference_mode():
             x = torch.as_tensor(np.ascontiguousarray(inputs, dtype=np.float32)).to(self.device)
-            missing = self._missing(x) if task.nan == "mask" else None
-            passes, done = [], 0
-            while done < steps:
+            masked = task.nan == "mask"
+            gone = torch.as_tensor(missing(inputs, task) if masked else False, device=x.device)
+
+            def step(x: Tensor) -> Tensor:
                 y = self.apply(x, network)
-                if missing is not None:
-                    y = y.masked_fill(missing, math.nan)
-                passes.append(y)
-                done += y.shape[1]
-                if done < steps:  # the latest T steps, from the input where y is shorter
-                    x = torch.cat([x, y], dim=1)[:, -task.input_steps :]
-            result = passes[0] if len(passes) == 1 else torch.cat(passes, dim=1)
-            return result[:, :steps].float().cpu().numpy()
+                return y.masked_fill(gone, math.nan) if masked else y
+
+            return torch.cat(list(rollout(step, x, steps)), dim=1).float().cpu().numpy()
 
     def _inference_network(self) -> nn.Module:
         """The network's quick form, made anew when its weights or the settings have changed."""
@@ -278,12 +272,6 @@ class Forecaster(ForecastModel):
             self._quick = key, quick
             return quick
         return self._quick[1]
-
-    def _missing(self, x: Tensor) -> Tensor:
-        """Where the last step of each output is NaN in inputs (B, T, C, H, W): (B, 1, C', H, W)."""
-        none, channels = torch.zeros_like(x[:, -1, 0]), self.task.variables
-        last = [x[:, -1, channels.index(v)] if v in channels else none for v in self.task.outputs]
-        return torch.stack(last, dim=1).isnan()[:, None]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a bundle: a directory with ``model.safetensors`` and ``bundle.json``.
@@ -320,7 +308,7 @@ class Forecaster(ForecastModel):
                 "library": __version__,
                 "task": self.task.to_dict(),
                 "model": {
-                    "name": type(self.network).__name__,
+                    "name": registry.name_of(self.network),
                     "settings": getattr(self.network, "settings", None),
                 },
                 "grid": self.grid,
@@ -358,17 +346,16 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
     task = Task(**description["task"])
     model = description["model"]
     if network is None:
-        if model.get("name") not in NETWORKS or not isinstance(model.get("settings"), dict):
+        if model.get("name") not in registry.names() or not isinstance(model.get("settings"), dict):
             raise InputError(
                 f"{path} holds a {model.get('name')!r}, not one of this library's networks "
-                f"({', '.join(NETWORKS)}); pass the network: load(path, network=...)"
+                f"({', '.join(registry.names())}); pass the network: load(path, network=...)"
             )
         try:
-            network = NETWORKS[model["name"]](**model["settings"])
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: its settings do not make a {model['name']}: {error}"
-            ) from error
+            grid = description["grid"]
+            network = registry.make_network(model["name"], task, grid, model["settings"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     part = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     try:
         network.load_state_dict(part)

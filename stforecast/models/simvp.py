@@ -10,7 +10,8 @@ Shapes: B samples, T input steps, T' target steps, C channels, H x W grid; S = `
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..task import Task
 from . import kernels
 from .layers import Conv2d, ConvBlock, MetaBlock, channels_last, fan_out_normal_, full_precision
+from .rollout import rollout
 from .translators import NAMES, NEED_GRID, IncepU, translator_block
 
 # The paper's benchmarks, by the public code's configurations (RoboNet, BridgeData: PredBench's).
@@ -223,6 +226,53 @@ class SimVPv2(nn.Module):
             self.register_buffer("tendency_std", torch.ones(target_steps, out_channels))
 
     @classmethod
+    def for_task(
+        cls, task: Task, grid: Mapping[str, Any] | None = None, /, **settings: Any
+    ) -> SimVPv2:
+        """Make the network for a task; `grid` gives H and W where the translator needs them.
+
+        Parameters
+        ----------
+        task : Task
+        grid : mapping, optional
+            As :func:`stforecast.models.registry.make_network` has it.
+        **settings
+            Arguments of the class, which take precedence over what follows from the task.
+        """
+        sizes: dict[str, Any] = {
+            "input_steps": task.input_steps,
+            "target_steps": task.target_steps,
+            "channels": len(task.variables),
+            "out_channels": len(task.outputs),
+        }
+        if settings.get("translator") in NEED_GRID and grid is not None:
+            sizes["grid"] = [n if isinstance(n, int) else len(n) for n in grid.values()]
+        return cls(**(sizes | settings))
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a task whose outputs are not the first inputs, where these are built upon.
+
+        Raises
+        ------
+        InputError
+            With ``predict_change=True`` or more target than input steps.
+        """
+        outputs = task.outputs
+        builds_on_inputs = self.predict_change or task.target_steps > task.input_steps
+        if builds_on_inputs and task.variables[: len(outputs)] != outputs:
+            first = [*outputs, *(v for v in task.variables if v not in outputs)]
+            raise InputError(
+                f"SimVPv2 takes its first inputs for what it forecasts (with predict_change=True, "
+                f"or more target than input steps), found inputs {list(task.variables)} and "
+                f"targets {list(outputs)}: use Task({first}, targets={list(outputs)}, ...)"
+            )
+
+    def set_tendency_std(self, change: Tensor) -> None:
+        """Set the typical change (T', C') up to each lead time, where changes are forecast."""
+        if self.predict_change:
+            self.tendency_std.copy_(change.clamp_min(1e-6))  # a channel may never change
+
+    @classmethod
     def for_benchmark(
         cls, name: str, *, size: str = "S", translator: str = "gsta", **overrides: Any
     ) -> SimVPv2:
@@ -307,14 +357,10 @@ class SimVPv2(nn.Module):
                 f"expected input of shape (B, {self.input_steps}, "
                 f"{self.settings['channels']}, H, W), found {tuple(x.shape)}"
             )
-        if self.target_steps <= self.input_steps:
-            return self._one_pass(x, 0)[:, : self.target_steps]
-        passes, done = [], 0
-        while done < self.target_steps:  # T' > T: on its own last output
-            x = self._one_pass(x, done)
-            passes.append(x)
-            done += self.input_steps
-        return torch.cat(passes, dim=1)[:, : self.target_steps]
+        leads = count(0, self.input_steps)  # steps that are forecast already: T' may be above T
+        passes = rollout(lambda x: self._one_pass(x, next(leads)), x, self.target_steps)
+        first, *others = passes
+        return torch.cat([first, *others], dim=1) if others else first
 
     def _one_pass(self, x: Tensor, lead: int) -> Tensor:
         """T steps from T: encoder, translator, decoder (paper, Fig. 2, eq. 2)."""

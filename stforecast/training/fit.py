@@ -26,7 +26,7 @@ from ..forecasting.bundle import checksum
 from ..forecasting.forecaster import Forecaster
 from ..loading.feeds import Feed, open_feed, statistics, suited
 from ..loading.source import Source
-from ..models.registry import make_network
+from ..models.registry import ready_network
 from ..task import Task
 from .checkpoints import Run
 from .config import TrainConfig
@@ -145,7 +145,8 @@ def fit(
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
         )
         torch.manual_seed(config.seed)
-        network = make_network(model, task, change / std[feed.targets])
+        grid = conventions.grid_of(source.ds)
+        network = ready_network(model, task, grid, change / std[feed.targets])
         about = dict(about or {})
         if warm_start is not None:
             about["warm_start"] = carry_over(network, warm_start)
@@ -156,7 +157,7 @@ def fit(
             task,
             mean=mean,
             std=std,
-            grid=conventions.grid_of(source.ds),
+            grid=grid,
             variables=units(source.ds, task),
             training=provenance(source.ds, config, steps, about)
             | {"fingerprint": checksum({"mean": mean, "std": std, "change": change})[:16]},

@@ -91,7 +91,7 @@ def edit(bundle, **changes):
         (lambda b: (b / "bundle.json").write_bytes(b"\xff\xfe\x00"), "not readable as JSON"),
         (lambda b: (b / "bundle.json").write_text("[]"), "does not describe a bundle"),
         (lambda b: edit(b, format="zip"), "does not describe a bundle"),
-        (lambda b: edit(b, version=2), "reads version 1"),
+        (lambda b: edit(b, version=3), "reads versions 1 and 2"),
         (lambda b: edit(b, extra=1), r"unknown \['extra'\]"),
         (lambda b: edit(b, task={"variables": ["t2m"], "colour": "red"}), "cannot be read"),
         (lambda b: edit(b, model={"name": "SimVPv2", "settings": {"colour": 1}}), "do not make a"),

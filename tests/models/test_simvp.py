@@ -1,4 +1,4 @@
-"""The network: exact sums, any grid, any length, circular_longitude longitude, no dependence on the batch."""
+"""The network: exact sums, any grid, any length, circular longitude, no dependence on the batch."""
 
 from __future__ import annotations
 
