@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from .axes import is_global
-from .gate import Labels, canonicalize, check, grid_of, restore
-from .grid import area_weights, cell_bounds, grid_weights
+from .gate import Labels, canonicalize, check, restore
+from .grid import Grid, area_weights, cell_bounds, grid_weights
 from .regrid import to_grid
 from .times import time_gaps, time_step, valid_times
 from .variables import VARIABLES, canonical_name
 
 __all__ = [
     "VARIABLES",
+    "Grid",
     "Labels",
     "area_weights",
     "canonical_name",
     "canonicalize",
     "cell_bounds",
     "check",
-    "grid_of",
     "grid_weights",
     "is_global",
     "restore",

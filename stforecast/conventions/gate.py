@@ -65,7 +65,6 @@ __all__ = [
     "canonicalize",
     "check",
     "find_axes",
-    "grid_of",
     "is_global",
     "levels_of",
     "meant",
@@ -498,19 +497,6 @@ def _forecast_labels(labels: Labels, ds: xr.Dataset) -> Labels:
 
 
 # --- what the library itself asks of canonical Datasets -------------------------------------------
-
-
-def grid_of(ds: xr.Dataset) -> dict[str, Any]:
-    """Describe the grid of a canonical Dataset, ready for JSON.
-
-    Returns
-    -------
-    dict
-        ``{"latitude": [...], "longitude": [...]}`` in degrees, or the sizes ``{"y": H, "x": W}``.
-    """
-    if LAT in ds.dims:
-        return {role: ds[role].to_numpy().astype(float).tolist() for role in (LAT, LON)}
-    return {role: int(ds.sizes[role]) for role in (Y, X)}
 
 
 def check(

@@ -15,6 +15,7 @@ import xarray as xr
 
 from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, find_axes
 from ..conventions.gate import canonicalize
+from ..conventions.grid import axis_difference
 from ..conventions.times import canonical_times
 from ..conventions.variables import canonical_name, meant
 from ..errors import InputError
@@ -270,12 +271,11 @@ class _Constants:
         ((_, still),) = field.isel({TIME: 0}, drop=True).data_vars.items()
         for role in (LAT, LON):
             ours, theirs = Axis.of(role, *axes[role], ds), still[role].to_numpy()
-            if not ours.has(theirs):
-                assert ours.values is not None
+            assert ours.values is not None
+            if difference := axis_difference(role, theirs, ours.values):
                 raise InputError(
-                    f"{self.label}: '{name}' lies on another grid, {role} of {len(theirs)} from "
-                    f"{theirs[0]:g} to {theirs[-1]:g}, the data on {len(ours.values)} from "
-                    f"{ours.values[0]:g} to {ours.values[-1]:g}: regrid one of them"
+                    f"{self.label}: '{name}' and the data lie on different grids: {difference}: "
+                    "regrid one of them"
                 )
             if ours.inverse is not None:
                 still = still.isel({role: ours.inverse})

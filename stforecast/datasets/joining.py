@@ -16,6 +16,7 @@ import xarray as xr
 
 from ..conventions.axes import LAT, LON, TIME, find_axes
 from ..conventions.gate import canonicalize
+from ..conventions.grid import axis_difference
 from ..conventions.variables import VARIABLES, Meant, canonical_name, levels_of, meant, split_level
 from ..errors import InputError
 from .lazy import Joined, Repeated, in_chunks
@@ -172,32 +173,17 @@ def _has_levels(ds: xr.Dataset, name: Hashable) -> bool:
 
 def _same_grid(a: _Part, b: _Part) -> None:
     """Refuse two files that do not share a grid: xarray would keep what they have in common."""
-    for role, dim in a.dims.items():
-        if role == TIME or role not in b.dims:
-            continue
-        sizes = a.ds.sizes[dim], b.ds.sizes[b.dims[role]]
-        names = a.coords[role], b.coords[role]
-        same = sizes[0] == sizes[1] and (names[0] is None) == (names[1] is None)
-        if same and names[0] is not None:
-            x, y = a.ds[names[0]].to_numpy(), b.ds[names[1]].to_numpy()
-            same = (
-                np.allclose(x, y, rtol=0, atol=1e-4)
-                if x.dtype.kind == "f"
-                else bool((x == y).all())
-            )
-        if not same:
+    for role in [r for r in a.dims if r != TIME and r in b.dims]:
+        if difference := axis_difference(role, _axis(a, role), _axis(b, role)):
             raise InputError(
-                f"{a.source} and {b.source} have different grids: {role} {_axis(a, role)} and "
-                f"{_axis(b, role)}. Open them one by one, or regrid one of them"
+                f"{a.source} and {b.source} have different grids: {difference}. Open them one by "
+                "one, or regrid one of them"
             )
 
 
-def _axis(part: _Part, role: str) -> str:
-    coord, size = part.coords[role], part.ds.sizes[part.dims[role]]
-    if coord is None:
-        return f"({size})"
-    values = part.ds[coord].to_numpy()
-    return f"({size}: {values[0]} to {values[-1]})"
+def _axis(part: _Part, role: str) -> np.ndarray | int:
+    coord = part.coords[role]
+    return part.ds.sizes[part.dims[role]] if coord is None else part.ds[coord].to_numpy()
 
 
 def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:

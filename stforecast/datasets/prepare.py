@@ -19,7 +19,8 @@ import numpy as np
 import xarray as xr
 
 from ..conventions.axes import TIME
-from ..conventions.gate import canonicalize, grid_of
+from ..conventions.gate import canonicalize
+from ..conventions.grid import Grid
 from ..errors import InputError
 from ..files import locked, replacing
 from ._journal import ORDER, Journal, Plan, Shard, widest
@@ -266,7 +267,7 @@ def _plan(
         "variables": ", ".join(map(str, ds.data_vars)),
         "times": f"{steps} from {when(ds[TIME].values[0])} to {when(ds[TIME].values[-1])} "
         f"({digest(ds[TIME].to_numpy()).hex()[:12]})",
-        "grid": hashlib.sha256(json.dumps(grid_of(ds)).encode()).hexdigest()[:12],
+        "grid": hashlib.sha256(json.dumps(Grid.of(ds).to_dict()).encode()).hexdigest()[:12],
         "values": values.hexdigest()[:12],
         "packing": {name: asdict(p) if p else None for name, p in packings.items()},
         "time steps in a chunk": chunk,

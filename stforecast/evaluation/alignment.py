@@ -13,14 +13,12 @@ import xarray as xr
 
 from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
-from ..conventions.grid import grid_weights
+from ..conventions.grid import TOLERANCE, Grid, grid_weights
 from ..conventions.times import valid_times
 from ..errors import InputError
 from .regions import choose_regions
 
 log = logging.getLogger(__name__)
-
-_TOLERANCE = 1e-3  # degrees: coordinates that differ by less are rounded versions of each other
 
 
 def check_units(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str]) -> None:
@@ -44,18 +42,11 @@ def check_grid(forecast: xr.Dataset, other: xr.Dataset, space: Sequence[Any], wh
     for name in space:
         if name not in other.dims:
             raise InputError(f"{whose} has no {name}, found dims {tuple(other.dims)}")
-        if forecast.sizes[name] != other.sizes[name]:
-            raise InputError(
-                f"{whose} has {other.sizes[name]} points of {name} and the forecast "
-                f"{forecast.sizes[name]}; put both on one grid first"
-            )
-        if name in forecast.coords and name in other.coords:
-            gap = np.abs(forecast[name].values.astype(float) - other[name].values.astype(float))
-            if not gap.max() <= _TOLERANCE:
-                raise InputError(
-                    f"{name} of forecast and {whose} differ by up to {gap.max():.6g} (allowed: "
-                    f"{_TOLERANCE:g}, for rounding); put both on one grid first"
-                )
+    if difference := Grid.of(forecast).difference(Grid.of(other)):
+        raise InputError(
+            f"the forecast and {whose} lie on different grids: {difference} (allowed: "
+            f"{TOLERANCE:g}, for rounding); put both on one grid first"
+        )
 
 
 def valid_positions(forecast: xr.Dataset, truth: xr.Dataset) -> np.ndarray:

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..conventions.axes import is_global
-from ..conventions.grid import cell_bounds
+from ..conventions.grid import Grid
 from ..errors import InputError
 
 __all__ = ["REGIONS", "choose_regions", "region_fractions"]
@@ -74,8 +73,8 @@ def choose_regions(
 def region_fractions(latitude: Any, longitude: Any, region: Any) -> np.ndarray:
     """Part of the area of each grid cell that lies in a region: exact where an edge cuts a cell.
 
-    Cells reach half way to their neighbours, as in :func:`stforecast.conventions.grid.area_weights`. A grid
-    of one row or column has points in place of cells there: they are in or out.
+    Cells are those of :meth:`stforecast.conventions.Grid.bounds`. A grid of one row or column has
+    points in place of cells there: they are in or out.
 
     Parameters
     ----------
@@ -103,8 +102,7 @@ def region_fractions(latitude: Any, longitude: Any, region: Any) -> np.ndarray:
     array([0. , 0.5, 1. ])
     """
     boxes = _boxes(region)
-    rows = cell_bounds(latitude)
-    columns = _longitude_bounds(np.asarray(longitude, dtype=np.float64))
+    rows, columns = Grid(np.asarray(latitude), np.asarray(longitude)).bounds()
     total = np.zeros((len(rows), len(columns)))
     for south, north, west, width in boxes:
         total += np.outer(_in_latitude(rows, south, north), _in_longitude(columns, west, width))
@@ -171,15 +169,3 @@ def _overlap(bounds: np.ndarray, west: float, width: float) -> np.ndarray:
         for start in west + 360.0 * np.arange(-3, 4)
     ]
     return np.sum(parts, axis=0)
-
-
-def _longitude_bounds(lon: np.ndarray) -> np.ndarray:
-    if lon.size == 1:
-        return np.array([[lon[0], lon[0]]])
-    mid = (lon[:-1] + lon[1:]) / 2
-    first, last = lon[0] - (lon[1] - lon[0]) / 2, lon[-1] + (lon[-1] - lon[-2]) / 2
-    if is_global(lon):
-        first = (lon[-1] - 360 + lon[0]) / 2
-        last = first + 360
-    edges = np.concatenate([[first], mid, [last]])
-    return np.stack([edges[:-1], edges[1:]], axis=1)

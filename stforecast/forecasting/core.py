@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from ..conventions import gate as conventions
-from ..conventions import regrid as regridding
+from ..conventions.grid import Grid
+from ..conventions.regrid import to_grid
 from ..errors import InputError
 from ..task import Task, WindowForecaster, refuse_months, window_starts
 from .batches import Batch, batches, forecast_later, forecast_now
@@ -119,15 +120,14 @@ def _on_grid(ds: xr.Dataset, model: WindowForecaster, regrid: bool) -> xr.Datase
         return ds
     if "latitude" not in ds.dims:
         raise InputError("the model needs a grid with latitude and longitude, found y and x")
-    theirs = {k: ds[k].values.astype(float) for k in ("latitude", "longitude")}
-    ours = {k: np.asarray(v) for k, v in grid.items()}
-    if regridding.same_grid(theirs, ours):
+    theirs, ours = Grid.of(ds), Grid.from_dict(grid)
+    if theirs.same_cells(ours):
         return ds
     if regrid:
-        return regridding.to_grid(ds, ours)
+        return to_grid(ds, ours)
     raise InputError(
-        f"the data are on a grid of {regridding.describe(theirs)}, the model was trained on "
-        f"{regridding.describe(ours)}.{_training_note(model)} Pass regrid=True to bring the data "
+        f"the data are on a grid of {theirs.describe()}, the model was trained on "
+        f"{ours.describe()}.{_training_note(model)} Pass regrid=True to bring the data "
         f"to the model's grid, or fit a model of your own: stforecast.fit(ds, task)"
     )
 

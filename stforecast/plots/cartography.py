@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, find_axes, is_global
+from ..conventions import grid as conventions
+from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, find_axes
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -73,14 +74,13 @@ class Grid:
         lat, lon = (Axis.of(role, *found[role], ds) for role in (LAT, LON))
         assert lat.values is not None
         assert lon.values is not None
-        periodic, columns = is_global(lon.values), edges(lon.values)
-        if periodic:  # exactly once round, whatever the rounding of the coordinates
-            columns[-1] = columns[0] + 360.0
+        points = conventions.Grid(lat.values, lon.values)
+        rows, columns = (np.append(cells[:, 0], cells[-1, 1]) for cells in points.bounds())
         down, across = (
             np.arange(n) if axis.order is None else axis.order
             for axis, n in ((lat, lat.values.size), (lon, lon.values.size))
         )
-        return cls(dims, latitude_edges(lat.values), columns, down, across, True, periodic)
+        return cls(dims, rows, columns, down, across, True, points.periodic)
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -138,21 +138,6 @@ def flat(field: xr.DataArray) -> xr.DataArray:
     return field
 
 
-def edges(centres: np.ndarray) -> np.ndarray:
-    """Sides of the cells around ascending points: midway, and half a spacing beyond the last."""
-    middle = (centres[:-1] + centres[1:]) / 2
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
-
-
-def latitude_edges(latitude: np.ndarray) -> np.ndarray:
-    """Sides of rows; one nearer to a pole than a spacing reaches it, as with the area weights."""
-    sides = edges(latitude)
-    for end, inner, pole in ((0, 1, -90.0), (-1, -2, 90.0)):
-        if abs(pole - latitude[end]) < abs(latitude[end] - latitude[inner]) * (1 - 1e-4):
-            sides[end] = pole
-    return sides.clip(-90, 90)
-
-
 def _plain(field: xr.DataArray, dim: Any) -> tuple[np.ndarray, np.ndarray]:
     """Sides and order of cells along a dimension that is no latitude or longitude."""
     n = field.sizes[dim]
@@ -160,7 +145,7 @@ def _plain(field: xr.DataArray, dim: Any) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(field[dim].values, kind="stable")
         values = field[dim].values[order].astype(float)
         if np.all(np.diff(values) > 0):
-            return edges(values), order
+            return conventions.cell_edges(values), order
     return np.arange(n + 1) - 0.5, np.arange(n)
 
 

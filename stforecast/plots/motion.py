@@ -12,7 +12,7 @@ import xarray as xr
 
 from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
-from ..conventions.grid import area_weights
+from ..conventions.grid import area_weights, cell_edges
 from ..conventions.times import valid_times
 from ..errors import InputError
 from . import cartography as carto
@@ -120,8 +120,8 @@ def hovmoller(
     figure = blank(7.2, 5.2)
     ax = figure.add_axes((0.11, 0.115, 0.72, 0.73))
     mesh = ax.pcolormesh(
-        carto.edges(np.asarray(across, float)),
-        carto.edges(down),
+        cell_edges(np.asarray(across, float)),
+        cell_edges(down),
         mean.values,
         cmap=scale.cmap,
         vmin=scale.vmin,
@@ -133,7 +133,7 @@ def hovmoller(
     ax.set_xlabel("Longitude [degrees east]" if geographic else f"{columns} [cell]", fontsize=TEXT)
     if geographic and np.ptp(across) > 180:
         ax.set_xticks(np.arange(0, 361, 60))
-        sides = carto.edges(np.asarray(across, float))
+        sides = cell_edges(np.asarray(across, float))
         ax.set_xlim(float(sides[0]), float(sides[-1]))
     since = f"{'Days' if days else 'Hours'} since {time_words(start, geographic)}"
     ax.set_ylabel(f"Lead time [{'days' if days else 'h'}]" if forecast else since, fontsize=TEXT)

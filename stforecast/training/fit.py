@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..conventions import gate as conventions
+from ..conventions.grid import Grid
 from ..errors import DivergenceError, InputError
 from ..forecasting.bundle import checksum
 from ..forecasting.forecaster import Forecaster
@@ -145,7 +145,7 @@ def fit(
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
         )
         torch.manual_seed(config.seed)
-        grid = conventions.grid_of(source.ds)
+        grid = Grid.of(source.ds).to_dict()
         network = ready_network(model, task, grid, change / std[feed.targets])
         about = dict(about or {})
         if warm_start is not None:

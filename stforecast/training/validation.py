@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..conventions import gate as conventions
-from ..conventions.grid import area_weights
+from ..conventions.grid import Grid, area_weights
 from ..errors import InputError
 from ..forecasting.forecaster import Forecaster
 from ..loading.feeds import Feed
@@ -50,8 +49,12 @@ class Validation:
         device: torch.device,
     ) -> None:
         source = Source(ds, forecaster.task, "validation")
-        if conventions.grid_of(source.ds) != forecaster.grid:
-            raise InputError("the validation data lie on another grid than the training data")
+        trained_on = Grid.from_dict(forecaster.grid or {})
+        if difference := trained_on.difference(Grid.of(source.ds)):
+            raise InputError(
+                f"the training and the validation data lie on different grids: {difference}; put "
+                "both on one grid first"
+            )
         self.feed, self.forecaster = feed(source), forecaster
         self.period = period(source.ds)
         # One number for all variables: errors in units of each variable's deviation.

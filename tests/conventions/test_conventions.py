@@ -15,7 +15,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from stforecast.conventions.axes import is_global
-from stforecast.conventions.gate import canonicalize, check, grid_of, restore
+from stforecast.conventions.gate import canonicalize, check, restore
+from stforecast.conventions.grid import Grid
 from stforecast.conventions.times import time_gaps, time_step, valid_times
 from stforecast.conventions.variables import canonical_name, split_level
 from stforecast.errors import InputError
@@ -464,7 +465,7 @@ def test_cells_without_latitude_stay_cells():
     assert got["inflow"].dims == ("time", "y", "x")
     np.testing.assert_array_equal(got["inflow"], flow["inflow"].transpose("time", "y", "x"))
     np.testing.assert_array_equal(got["y"], flow["y"])
-    assert grid_of(got) == {"y": 4, "x": 3}
+    assert Grid.of(got).to_dict() == {"y": 4, "x": 3}
     back = round_trip(flow)
     xr.testing.assert_identical(back, flow)
     assert back["inflow"].dtype == flow["inflow"].dtype

@@ -276,13 +276,13 @@ BAD = {
     ),
     "constants on another grid -> both grids": (
         lambda ds, c: add_inputs(ds, "lsm", constants=c.isel(latitude=slice(1, None))),
-        "'lsm' lies on another grid, latitude of 3 from .* the data on 4",
+        "'lsm' .*different grids: latitude has 3 points .* and 4 points",
     ),
     "constants on shifted longitudes -> both grids": (
         lambda ds, c: add_inputs(
             ds, "lsm", constants=c.assign_coords(longitude=c["longitude"] + 2)
         ),
-        "'lsm' lies on another grid, longitude of 6 from 2 to 302",
+        "'lsm' .*different grids: longitude has 6 points from 2 to 302",
     ),
     "constants on several levels -> the gate's words": (
         lambda ds, c: add_inputs(ds, "lsm", constants=c.expand_dims(member=[1, 2])),

@@ -16,7 +16,8 @@ import stforecast
 from stforecast.baselines.climatology import Climatology
 from stforecast.baselines.persistence import Persistence
 from stforecast.baselines.regression import LinearRegression
-from stforecast.conventions import regrid as regridding
+from stforecast.conventions.grid import Grid
+from stforecast.conventions.regrid import to_grid
 from stforecast.datasets.periods import select_period
 from stforecast.errors import InputError
 from stforecast.evaluation.evaluate import evaluate
@@ -517,13 +518,13 @@ def test_a_network_of_the_wrong_shape_is_named(weather):
 @pytest.mark.parametrize("size", [(90, 180), (16, 20)])
 def test_regridding_keeps_a_smooth_field_and_the_mean(size):
     source, target = (make_weather(1, shape=s, noise=0) for s in (size, (24, 36)))
-    grid = {k: target[k].values for k in ("latitude", "longitude")}
-    out = regridding.to_grid(source, grid)["2m_temperature"]
+    grid = Grid.of(target)
+    out = to_grid(source, grid)["2m_temperature"]
     wave = np.abs(out.values - target["2m_temperature"].values)
     assert wave.max() < (0.4 if size[0] > 24 else 2.0)
     constant = xr.full_like(source, 281.5)
     np.testing.assert_allclose(
-        regridding.to_grid(constant, grid)["2m_temperature"], 281.5, rtol=1e-6
+        to_grid(constant, grid)["2m_temperature"], 281.5, rtol=1e-6
     )
     if size[0] > 24:  # first-order conservative: the area mean is kept
         w_in, w_out = (

@@ -88,10 +88,12 @@ def test_cells_of_a_global_grid_fill_the_map_from_side_to_side(weather, centre):
 
 
 def test_outer_rows_reach_the_pole_only_where_they_are_next_to_it():
-    assert carto.latitude_edges(np.array([-85.76, -80.27, -74.74]))[0] == -90
-    regional = carto.latitude_edges(np.array([15.0, 17.5, 20.0]))
-    np.testing.assert_allclose(regional, [13.75, 16.25, 18.75, 21.25])
-    assert carto.latitude_edges(np.array([80.0, 85.0, 90.0]))[-1] == 90
+    def rows(*latitude):
+        return carto.Grid.of(field(np.array(latitude), np.arange(24) * 15.0)).rows
+
+    assert rows(-85.76, -80.27, -74.74)[0] == -90
+    np.testing.assert_allclose(rows(15.0, 17.5, 20.0), [13.75, 16.25, 18.75, 21.25])
+    assert rows(80.0, 85.0, 90.0)[-1] == 90
 
 
 @pytest.mark.parametrize("centre", [0, 180])
@@ -386,7 +388,10 @@ def _refusals(weather, forecast, card):
         (lambda: plots.forecast_panel(forecast, weather, leads="9h"), r"\+9 h.*\+1 h, \+2 h"),
         (lambda: plots.forecast_panel(forecast, weather, init_time="1999"), "no initialisation"),
         (lambda: plots.forecast_panel(forecast, weather[{"time": slice(1)}]), "valid times"),
-        (lambda: plots.forecast_panel(forecast, shifted), "latitude of forecast and truth differ"),
+        (
+            lambda: plots.forecast_panel(forecast, shifted),
+            "forecast and truth lie on different grids: latitude",
+        ),
         (lambda: plots.error_map(forecast, weather, metric="acc"), "climatology"),
         (lambda: plots.lead_curve(weather), "expected scores"),
         (lambda: plots.lead_curve(by_place), "by lead time"),
