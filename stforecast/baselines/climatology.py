@@ -1,8 +1,4 @@
-"""The two forecasts any model must beat: persistence, and the climatology of the training years.
-
-Both keep the protocol of a window forecaster (``stforecast.forecasting.core.WindowForecaster``), so
-``baseline.predict(ds)`` takes and gives what a trained ``Forecaster`` does.
-"""
+"""The climatology of the training years, by day of the year and time of day."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from ..conventions.gate import canonicalize
+from ..conventions.grid import Grid
 from ..conventions.times import iso_time, time_blocks, valid_times
 from ..errors import InputError
 from ..forecasting.core import ForecastModel
@@ -24,10 +21,25 @@ _DAY = 86_400 * 10**9  # ns
 
 _MOST_A_DAY = 1440  # steps of a minute
 
-_TOLERANCE = 1e-3  # degrees, as in evaluation
+
+class ByTime(ForecastModel):
+    """A forecast that is looked up by its valid times."""
+
+    def at(self, valid_time: Any) -> xr.Dataset:
+        """Look up the fields of any times."""
+        raise NotImplementedError
+
+    def values(self, valid_time: Any) -> np.ndarray:
+        """Look up times (B, T): an array (B, T, C', H, W)."""
+        found = self.at(valid_time)
+        return np.stack([found[name].values for name in self.task.outputs], axis=2)
+
+    def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
+        out = self.values(valid_times(init_time, self.task.lead_times(steps)))
+        return out.astype(np.float32, copy=False)
 
 
-class Climatology(ForecastModel):
+class Climatology(ByTime):
     """Forecast the mean of the training years at the day of year and time of day.
 
     Parameters
@@ -49,6 +61,7 @@ class Climatology(ForecastModel):
     def __init__(self, dataset: xr.Dataset, task: Task) -> None:
         self.dataset = conform(dataset, task.outputs)
         self.task = task
+        self.fitted_on = Grid.of(self.dataset)
 
     @classmethod
     def fit(cls, ds: Any, task: Task, *, window_days: int = 61) -> Climatology:
@@ -132,13 +145,9 @@ class Climatology(ForecastModel):
                 np.concatenate([smooth, tail], axis=1),
                 dict(array.attrs),
             )
-        whole = np.all(hours == np.round(hours))
+        hours = hours.astype(int) if np.all(hours == np.round(hours)) else hours
         coords: dict[str, Any] = {
-            "hour": (
-                "hour",
-                hours.astype(int) if whole else hours,
-                {"long_name": "hour of day, UTC"},
-            ),
+            "hour": ("hour", hours, {"long_name": "hour of day, UTC"}),
             "dayofyear": ("dayofyear", np.arange(1, 367), {"long_name": "day of year"}),
         }
         coords |= {str(d): canonical[d] for d in array.dims[1:] if d in canonical.coords}
@@ -169,52 +178,6 @@ class Climatology(ForecastModel):
         """
         return climatology_at(self.dataset, valid_time)
 
-    def forecast(
-        self,
-        inputs: np.ndarray,
-        init_time: np.ndarray,
-        steps: int,
-        *,
-        latitude: np.ndarray | None = None,
-        longitude: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Look up the climatology at the times forecast.
-
-        Parameters
-        ----------
-        inputs : numpy.ndarray of shape (B, T, C, H, W)
-            Only its H and W matter.
-        init_time : numpy.ndarray of shape (B,)
-            Times of the last input step, ``datetime64`` or cftime.
-        steps : int
-            Number of steps of ``task.timestep``.
-        latitude, longitude : array-like, optional
-            Grid of the input in canonical order; must be the climatology's to 0.001 degrees.
-
-        Returns
-        -------
-        numpy.ndarray of shape (B, steps, C', H, W), float32
-            Channels in the order of ``task.outputs``.
-        """
-        for name, values in (("latitude", latitude), ("longitude", longitude)):
-            if values is None or name not in self.dataset.coords:
-                continue
-            own, given = self.dataset[name].values, np.asarray(values)
-            if given.shape != own.shape or np.max(np.abs(given - own)) > _TOLERANCE:
-                raise InputError(
-                    f"the climatology's {name} is not that of the input: {own.size} points from "
-                    f"{own[0]:g} to {own[-1]:g}, found {given.size} from {given[0]:g} to "
-                    f"{given[-1]:g}; fit a climatology on this grid"
-                )
-        found = self.at(valid_times(init_time, self.task.lead_times(steps)))
-        out = np.stack([found[name].values for name in self.task.outputs], axis=2)
-        if out.shape[-2:] != np.shape(inputs)[-2:]:
-            raise InputError(
-                f"the climatology's grid is {out.shape[-2:]}, that of the input "
-                f"{np.shape(inputs)[-2:]}; fit a climatology on this grid"
-            )
-        return out.astype(np.float32, copy=False)
-
 
 def conform(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
     """Bring a climatology's names, order of dims, latitudes and longitudes in canonical form.
@@ -228,6 +191,12 @@ def conform(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
         As for :class:`Climatology`.
     variables : sequence of str
         Canonical names of those to keep.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims (hour, dayofyear, latitude, longitude), or (…, y, x); hours in UTC, latitude ascending,
+        temperatures in K, float32.
 
     Raises
     ------
@@ -275,9 +244,7 @@ def climatology_at(dataset: xr.Dataset, valid_time: Any) -> xr.Dataset:
     InputError
         If the climatology does not have a time of day that is asked for.
     """
-    if not isinstance(valid_time, xr.DataArray):
-        values = np.asarray(valid_time)
-        valid_time = xr.DataArray(values, dims=("time", "prediction_timedelta")[: values.ndim])
+    valid_time = as_labelled(valid_time)
     times = valid_time.values
     _, day, clock = _calendar(times.ravel())
     own = np.round(dataset["hour"].values * (_DAY / 24)).astype(np.int64)
@@ -296,6 +263,14 @@ def climatology_at(dataset: xr.Dataset, valid_time: Any) -> xr.Dataset:
     )
     found = found.drop_vars(["hour", "dayofyear"]).transpose(*valid_time.dims, ...)
     return found.assign_coords(valid_time=(valid_time.dims, times))
+
+
+def as_labelled(valid_time: Any) -> xr.DataArray:
+    """Give times the dims ``time``, or ``(time, prediction_timedelta)``, if they have none."""
+    if isinstance(valid_time, xr.DataArray):
+        return valid_time
+    values = np.asarray(valid_time)
+    return xr.DataArray(values, dims=("time", "prediction_timedelta")[: values.ndim])
 
 
 def _calendar(time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -28,32 +28,6 @@ class Persistence(ForecastModel):
         self.task = task
         self._channels = [task.variables.index(name) for name in task.outputs]
 
-    def forecast(
-        self,
-        inputs: np.ndarray,
-        init_time: np.ndarray,
-        steps: int,
-        *,
-        latitude: np.ndarray | None = None,
-        longitude: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Repeat the last input step.
-
-        Parameters
-        ----------
-        inputs : numpy.ndarray of shape (B, T, C, H, W)
-            History in physical units, channels in the order of ``task.variables``.
-        init_time : numpy.ndarray of shape (B,)
-            Not used: the forecast depends on the input only.
-        steps : int
-            Number of steps to forecast.
-        latitude, longitude : array-like, optional
-            Not used.
-
-        Returns
-        -------
-        numpy.ndarray of shape (B, steps, C', H, W)
-            Channels in the order of ``task.outputs``; a read-only view of the input.
-        """
-        last = np.asarray(inputs)[:, -1:][:, :, self._channels]
+    def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
+        last = inputs[:, -1:, self._channels]
         return np.broadcast_to(last, (last.shape[0], steps, *last.shape[2:]))

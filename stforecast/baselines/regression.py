@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions.axes import is_global
 from ..conventions.gate import canonicalize
+from ..conventions.grid import Grid
 from ..conventions.times import iso_time
 from ..errors import InputError
 from ..files import replacing
@@ -26,7 +26,6 @@ __all__ = ["LinearRegression"]
 _READ = 2**25  # bytes of a block of history
 _WORK = 2**22  # numbers of one row's samples in memory at once
 _FORMAT = 1  # of the files that `save` writes
-_TOLERANCE = 1e-3  # degrees, as in evaluation
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,7 @@ class LinearRegression(ForecastModel):
                 )
         self.dataset = dataset
         self.task = task
+        self.fitted_on = Grid.of(dataset)
         attrs = dataset.attrs
         self._layout = _Layout(
             task.input_steps, attrs["neighbours"], attrs["neighbour_steps"], len(task.variables)
@@ -176,7 +176,7 @@ class LinearRegression(ForecastModel):
             )
         space = canonical[task.channels[0]].dims[1:]
         height, width = (canonical.sizes[d] for d in space)
-        periodic = "longitude" in space and is_global(canonical["longitude"].values)
+        periodic = Grid.of(canonical).periodic
         targets = [task.channels.index(name) for name in task.outputs]
         outputs = len(targets) * task.target_steps
         rows = max(1, max_bytes // (4 * 8 * width * layout.size * (layout.size + outputs)))
@@ -267,39 +267,8 @@ class LinearRegression(ForecastModel):
             )
         return cls(dataset.drop_encoding(), task)
 
-    def forecast(
-        self,
-        inputs: np.ndarray,
-        init_time: np.ndarray,
-        steps: int,
-        *,
-        latitude: np.ndarray | None = None,
-        longitude: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Apply the regression; past the task's target steps to its own forecast.
-
-        Parameters
-        ----------
-        inputs : numpy.ndarray of shape (B, T, C, H, W)
-            History in physical units, channels in the order of ``task.variables``.
-        init_time : numpy.ndarray of shape (B,)
-            Not used.
-        steps : int
-            Number of steps to forecast.
-        latitude, longitude : array-like, optional
-            Grid of the input in canonical order; must be that of the fit to 0.001 degrees.
-
-        Returns
-        -------
-        numpy.ndarray of shape (B, steps, C', H, W), float32
-            Channels in the order of ``task.outputs``.
-
-        Raises
-        ------
-        InputError
-            If the grid is another, or more steps are asked for than can be made.
-        """
-        self._check_grid(np.shape(inputs)[-2:], latitude, longitude)
+    def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
+        """Apply the regression; past the task's target steps to its own forecast."""
         task = self.task
         if steps > task.target_steps and task.outputs != task.variables:
             raise InputError(
@@ -307,7 +276,7 @@ class LinearRegression(ForecastModel):
                 f"itself of every input, but it is of {', '.join(task.outputs)} only"
             )
         mean = self.dataset["mean"].values
-        window = np.asarray(inputs, dtype=np.float32) - mean[: len(task.variables)]
+        window = inputs.astype(np.float32, copy=False) - mean[: len(task.variables)]
         if task.nan == "mask":
             window = np.nan_to_num(window, nan=0.0)
         done: list[np.ndarray] = []
@@ -336,23 +305,6 @@ class LinearRegression(ForecastModel):
             y = x @ coefficients[:, :, row].transpose(2, 1, 0)  # (W, B, T' C')
             out[..., row, :] = y.transpose(1, 2, 0).reshape(*shape[:3], width)
         return out
-
-    def _check_grid(self, shape: tuple[int, ...], *given: Any) -> None:
-        for name, values in zip(("latitude", "longitude"), given, strict=True):
-            if values is None or name not in self.dataset.coords:
-                continue
-            own, theirs = self.dataset[name].values, np.asarray(values)
-            if theirs.shape != own.shape or np.max(np.abs(theirs - own)) > _TOLERANCE:
-                raise InputError(
-                    f"the regression's {name} is not that of the input: {own.size} points from "
-                    f"{own[0]:g} to {own[-1]:g}, found {theirs.size} from {theirs[0]:g} to "
-                    f"{theirs[-1]:g}; fit a regression on this grid"
-                )
-        if shape != self.dataset["mean"].shape[-2:]:
-            raise InputError(
-                f"the regression's grid is {self.dataset['mean'].shape[-2:]}, that of the input "
-                f"{shape}; fit a regression on this grid"
-            )
 
 
 def _centre(ds: xr.Dataset, task: Task) -> np.ndarray:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from ..conventions.gate import canonicalize
+from ..conventions.grid import Grid
 from ..conventions.times import iso_time, time_blocks, valid_times
 from ..errors import InputError
 from ..files import replacing
-from ..forecasting.core import ForecastModel
-from ..task import Task
-
-if TYPE_CHECKING:
-    from ..task import WindowForecaster
+from ..task import Task, WindowForecaster
+from .climatology import ByTime, as_labelled
 
 _WEEK = 7 * 86_400 * 10**9  # ns
 _MONDAY = np.datetime64("1970-01-05", "ns")
 
 
-class WeeklyClimatology(ForecastModel):
+class WeeklyClimatology(ByTime):
     """Forecast the mean of the training weeks at the day of the week and the time of day.
 
     It has the protocol of :class:`stforecast.Climatology`, so it is a baseline beside it. What a
@@ -57,6 +55,7 @@ class WeeklyClimatology(ForecastModel):
             raise InputError(f"a weekly climatology has no {missing}, found {list(dataset)}")
         self.dataset = dataset.sortby("week_hour")
         self.task = task
+        self.fitted_on = Grid.of(dataset)
 
     @classmethod
     def fit(cls, ds: Any, task: Task) -> WeeklyClimatology:
@@ -122,9 +121,7 @@ class WeeklyClimatology(ForecastModel):
         InputError
             If the training period had nothing at one of these times of the week.
         """
-        if not isinstance(valid_time, xr.DataArray):
-            values = np.asarray(valid_time)
-            valid_time = xr.DataArray(values, dims=("time", "prediction_timedelta")[: values.ndim])
+        valid_time = as_labelled(valid_time)
         own = np.round(self.dataset["week_hour"].values * 3.6e12).astype(np.int64)
         wanted = _since_monday(valid_time.values)
         index = np.searchsorted(own, wanted).clip(max=own.size - 1)
@@ -137,19 +134,6 @@ class WeeklyClimatology(ForecastModel):
         found = self.dataset.isel(week_hour=xr.DataArray(index, dims=valid_time.dims))
         found = found.drop_vars(["week_hour"]).transpose(*valid_time.dims, ...)
         return found.assign_coords(valid_time=(valid_time.dims, valid_time.values))
-
-    def forecast(
-        self, inputs: np.ndarray, init_time: np.ndarray, steps: int, **grid: Any
-    ) -> np.ndarray:
-        """Look up the climatology at the times forecast; see :meth:`Climatology.forecast`."""
-        found = self.at(valid_times(init_time, self.task.lead_times(steps)))
-        out = np.stack([found[name].values for name in self.task.outputs], axis=2)
-        if out.shape[-2:] != np.shape(inputs)[-2:]:
-            raise InputError(
-                f"the climatology's grid is {out.shape[-2:]}, that of the input "
-                f"{np.shape(inputs)[-2:]}; fit a climatology on this grid"
-            )
-        return out
 
     def anomalies(self, ds: xr.Dataset, *, trained_on: bool = False) -> xr.Dataset:
         """Subtract the climatology from a history.
@@ -207,13 +191,9 @@ class _Around:
         self, inputs: np.ndarray, init_time: np.ndarray, steps: int, **grid: Any
     ) -> np.ndarray:
         before = self.task.step * np.arange(1 - self.task.input_steps, 1)
-        anomalies = inputs - self._at(init_time[:, None] + before)
+        anomalies = inputs - self.usual.values(init_time[:, None] + before)
         made = self.forecaster.forecast(anomalies, init_time, steps, **grid)
-        return made + self._at(valid_times(init_time, self.task.lead_times(steps)))
-
-    def _at(self, times: np.ndarray) -> np.ndarray:
-        found = self.usual.at(times)
-        return np.stack([found[name].values for name in self.task.outputs], axis=2)
+        return made + self.usual.values(valid_times(init_time, self.task.lead_times(steps)))
 
 
 def _since_monday(time: np.ndarray) -> np.ndarray:

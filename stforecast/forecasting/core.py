@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..conventions import gate as conventions
+from ..conventions.axes import LAT, LON
 from ..conventions.grid import Grid
 from ..conventions.regrid import to_grid
 from ..errors import InputError
@@ -21,12 +22,63 @@ logger = logging.getLogger(__name__)
 class ForecastModel:
     """Base class of the forecasters: arrays in, arrays out, and labels around them.
 
-    A subclass has a ``task`` and
-    ``forecast(inputs, init_time, steps, *, latitude, longitude)``, as
-    :class:`~stforecast.task.WindowForecaster` says.
+    A subclass has a `task`, and :meth:`forecast` or what that calls: ``_forecast(inputs,
+    init_time, steps)``, with the same inputs and result.
     """
 
     task: Task
+    #: The grid of the data that it was fitted to; None where any will do.
+    fitted_on: Grid | None = None
+
+    def forecast(
+        self,
+        inputs: np.ndarray,
+        init_time: np.ndarray,
+        steps: int,
+        *,
+        latitude: Any = None,
+        longitude: Any = None,
+    ) -> np.ndarray:
+        """Forecast from arrays.
+
+        Parameters
+        ----------
+        inputs : numpy.ndarray of shape (B, T, C, H, W)
+            History in physical units, channels in the order of ``task.variables``.
+        init_time : numpy.ndarray of shape (B,)
+            Times of the last input step, ``datetime64`` or cftime.
+        steps : int
+            Number of steps of ``task.timestep``.
+        latitude, longitude : array-like of shape (H,), (W,), optional
+            Grid of the input in canonical order; where the model was fitted on one, it must be that
+            one to 0.001 degrees.
+
+        Returns
+        -------
+        numpy.ndarray of shape (B, steps, C', H, W)
+            In physical units, channels in the order of ``task.outputs``. Persistence returns a
+            read-only view of the input.
+
+        Raises
+        ------
+        InputError
+            If the grid is another, or so many steps cannot be made.
+        """
+        inputs = np.asarray(inputs)
+        if self.fitted_on is not None:
+            given = {LAT: latitude, LON: longitude}
+            sizes = dict(zip(self.fitted_on.axes, inputs.shape[-2:], strict=True))
+            coords = {k: np.asarray(v) for k, v in given.items() if k in sizes and v is not None}
+            for axes in (sizes | coords, sizes):
+                if difference := self.fitted_on.difference(Grid(**axes)):
+                    raise InputError(
+                        f"{type(self).__name__} was fitted on another grid than that of the input: "
+                        f"{difference}; fit it on this grid"
+                    )
+        return self._forecast(inputs, init_time, steps)
+
+    def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
+        raise NotImplementedError
 
     def predict(self, ds: xr.Dataset, **options: Any) -> xr.Dataset:
         """Forecast from labelled history: :func:`stforecast.predict` with this model.
@@ -51,7 +103,7 @@ class ForecastModel:
         """
         if (device := options.pop("device", None)) is not None and hasattr(self, "to"):
             self.to(device)
-        return forecast_with(self, ds, **options)  # type: ignore[arg-type]
+        return forecast_with(self, ds, **options)
 
 
 def forecast_with(
