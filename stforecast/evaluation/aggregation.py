@@ -4,12 +4,15 @@ A *piece* is a chunk of the forecast, whichever dims it is cut along. Its statis
 where it is read, by dask's threads or by the workers of a cluster, and only the sums travel. What
 the pieces are, and the order in which their sums are added, depend on the chunks alone: every
 scheduler gives the same figures to the last bit.
+
+A *run* scores one forecast: of an ensemble its mean, or one member, each in the order in which it
+would be scored alone. All runs go through the pieces together, so truth is read once.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,24 +21,37 @@ import numpy as np
 import xarray as xr
 
 from ..baselines.climatology import climatology_at
+from ..conventions.axes import LEAD
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..parallel import Graph, slices_of
-from .alignment import Grids
-from .metrics import FRAME_STATISTICS, METRICS, PERCEPTUAL, STATISTICS, WeightedMean, correlation
+from .alignment import PointWeights
+from .metrics import (
+    MEMBERS,
+    Metric,
+    WeightedMean,
+    absolute_error,
+    anomaly_products,
+    correlation,
+    error,
+    squared_error,
+)
 
 FRAMES = "frames"  # all variables of a forecast together: the channels of a clip
-_ACC = "anomaly_correlation"
-_OF_ERROR = ("error", "absolute_error", "squared_error")  # those made from the error, made once
-_BLOCK = 2**20  # bytes of float32 worked on at once: more leave the cache, fewer wait for Python
-_PIECE = 2**24  # bytes of a piece of data without chunks
-_TASK = 2**22  # bytes of small chunks that make one task; a larger one is a task, where it was read
-_NODE = 2**28  # bytes of a climatology that is read as a whole, once
+_ACC = anomaly_products
+_OF_ERROR = (error, squared_error, absolute_error, _ACC)  # made from one difference each block
+_LATE: Mapping[Any, int] = {absolute_error: 1, _ACC: 2}  # these write over that difference
+BLOCK = 2**20  # bytes of float32 worked on at once: more leave the cache, fewer wait for Python
+PIECE = 2**24  # bytes of a piece of data without chunks
+TASK = 2**22  # bytes of small chunks that make one task; a larger one is a task, where it was read
+NODE = 2**28  # bytes of a climatology that is read as a whole, once
 _ZERO = 273.15  # K
-_FAN = 8  # sums added in one task
+FAN = 8  # sums added in one task
 
 # Sums by variable, statistic and place: (start, stop) along the dims that it keeps.
 Parts = dict[tuple[str, str, tuple[tuple[int, int], ...]], WeightedMean]
+# The same by the number of a run and these three.
+_RunParts = dict[tuple[int, str, str, tuple[tuple[int, int], ...]], WeightedMean]
 
 
 @dataclass(frozen=True)
@@ -43,51 +59,51 @@ class Job:
     """What is asked of every piece. Axes are 0 to 3: initialisations, leads, rows and columns."""
 
     variables: tuple[str, ...]
-    kinds: tuple[str, ...]
-    of_frames: frozenset[str]  # kinds with one value for a frame
-    functions: Mapping[str, Callable[..., np.ndarray]]  # statistics that are not of the error alone
-    grids: np.ndarray  # weights (R, H, W)
-    mask: np.ndarray  # (H, W): True where no grid has a weight
+    kinds: tuple[Metric, ...]  # metrics with different statistics, whose settings are bound
+    weights: np.ndarray  # (R, H, W)
+    mask: np.ndarray  # (H, W): True where no point has a weight
     keep: tuple[int, ...]  # axes of the result, ascending
     init: np.ndarray  # times (N,)
     leads: np.ndarray  # (L,)
     kelvin: frozenset[str]  # variables in K in forecast and truth
     masked: bool  # nan="mask"
-    data_range: float
-    perceptual: Any
 
     @classmethod
     def of(
         cls,
         forecast: xr.Dataset,
-        kinds: set[str],
-        grids: Grids,
+        kinds: Sequence[Metric],
+        weights: PointWeights,
         keep: Sequence[int],
         nan: str,
-        data_range: float | None,
-        perceptual: Any,
     ) -> Job:
-        known: dict[str, Callable[..., np.ndarray]] = {**STATISTICS, **FRAME_STATISTICS}
+        """Gather what tasks need to know."""
         return cls(
             tuple(map(str, forecast.data_vars)),
-            tuple(sorted(kinds)),
-            frozenset(kind for kind in kinds if kind in FRAME_STATISTICS or kind == PERCEPTUAL),
-            {kind: known[kind] for kind in kinds if kind in known and kind not in _OF_ERROR},
-            np.stack(grids.arrays),
-            grids.mask,
+            tuple(sorted(kinds, key=lambda kind: _LATE.get(kind.statistic, 0))),
+            np.stack(weights.arrays),
+            weights.mask,
             tuple(sorted(keep)),
             forecast["time"].values,
-            forecast["prediction_timedelta"].values,
+            forecast[LEAD].values,
             frozenset(str(v) for v, a in forecast.data_vars.items() if a.attrs.get("units") == "K"),
             nan == "mask",
-            data_range or 1.0,
-            perceptual,
         )
 
     @property
-    def whole(self) -> bool:
-        """Whether a statistic looks at all points of a map at once."""
-        return bool(self.of_frames)
+    def of_frames(self) -> frozenset[str]:
+        """Statistics with one value for a frame, which look at all points of a map at once."""
+        return frozenset(kind.name for kind in self.kinds if kind.of_maps and kind.of_frames)
+
+    @property
+    def together(self) -> tuple[Metric, ...]:
+        """Statistics that all variables have together, and none by itself."""
+        return tuple(kind for kind in self.kinds if "variable" in kind.dims)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether statistics are of all members; else of the members' mean."""
+        return any(MEMBERS in kind.dims for kind in self.kinds)
 
 
 @dataclass(frozen=True)
@@ -104,34 +120,61 @@ class Piece:
 
 
 def compute(
-    job: Job,
-    forecast: xr.Dataset,
+    runs: Sequence[tuple[Job, Sequence[xr.Dataset]]],
     truth: xr.Dataset,
     positions: np.ndarray,
     climatology: xr.Dataset | None,
-) -> Parts:
-    """Sum over all pieces: on dask's scheduler where the forecast is lazy, else on its threads."""
-    if job.whole and forecast.chunks:
-        whole = {d: -1 for d in forecast[job.variables[0]].dims[2:] if d in forecast.chunks}
-        forecast = forecast.chunk(whole)
-    lazy = any(forecast[v].chunks is not None for v in job.variables)
-    cuts = _cuts(forecast)
+) -> list[Parts]:
+    """Sum over all pieces: on dask's scheduler where the forecast is lazy, else on its threads.
+
+    A run is a job and the members of an ensemble that it is of, or one forecast. All have one grid
+    and one set of times.
+    """
+    job, (first, *_) = runs[0]
+    if any(j.of_frames for j, _ in runs) and first.chunks:
+        dims = first[job.variables[0]].dims[2:]
+        whole = {d: -1 for d in dims if d in first.chunks}
+        runs = [(j, [f.chunk(whole) for f in members]) for j, members in runs]
+        first = runs[0][1][0]
+    lazy = any(first[v].chunks is not None for v in job.variables)
+    cuts = _cuts(first)
     truth, positions = _used(truth, positions)
     times = _cuts(truth)[0]
     starts = np.cumsum([0, *times[:-1]])
     graph = Graph()
-    blocks = [graph.blocks(forecast[v].variable, cuts) for v in job.variables]
+    blocks = [
+        [[graph.blocks(f[v].variable, cuts) for f in members] for v in job.variables]
+        for _, members in runs
+    ]
     observed = [graph.blocks(truth[v].variable, (times, *cuts[2:])) for v in job.variables]
-    shared = graph.put(job)
+    shared = [graph.put(j) for j, _ in runs]
     known = None
-    if climatology is not None and climatology.nbytes <= _NODE:
+    if climatology is not None and climatology.nbytes <= NODE:
         climatology = climatology.compute()
     if climatology is not None and not climatology.chunks:
         known = graph.put(climatology)
 
-    tasks, size = [], 0
+    tasks: list[str] = []
     pieces: list[Piece] = []
-    args: tuple[list[Any], ...] = ([], [], [])
+    keys: list[tuple[Any, Any, Any]] = []  # of forecasts by run, of truth, of the climatology
+    size = 0
+
+    def close() -> None:
+        """Make tasks of the pieces so far, one a run: alone or not, a run adds in this order."""
+        forecasts, truths, climatologies = map(list, zip(*keys, strict=True))
+        leaves = [
+            graph.add(partial(_task, run, tuple(pieces)), key, [f[run] for f in forecasts], truths)
+            if climatology is None
+            else graph.add(
+                partial(_task, run, tuple(pieces)),
+                *(key, [f[run] for f in forecasts], truths, climatologies),
+            )
+            for run, key in enumerate(shared)
+        ]
+        tasks.append(leaves[0] if len(leaves) == 1 else graph.add(merge, leaves))
+        pieces.clear()
+        keys.clear()
+
     slices = [slices_of(cut) for cut in cuts]
     # Leads and places of some initialisations come together: they share steps of truth.
     for n, h, w, m in itertools.product(*(range(len(slices[axis])) for axis in (0, 2, 3, 1))):
@@ -141,35 +184,39 @@ def compute(
         chunks = np.unique(np.searchsorted(starts, steps, side="right") - 1)
         unique, index = np.unique(steps, return_inverse=True)
         pieces.append(Piece(at, steps, starts[chunks], index.reshape(steps.shape)))
-        args[0].append([block[where] for block in blocks])
-        args[1].append([[block[c, h, w] for c in chunks] for block in observed])
+        some: Any = None
         if climatology is not None:
             look_up = partial(_known, truth["time"].values[unique], at[2:])
             if known is not None:
-                args[2].append(graph.add(look_up, known))
+                some = graph.add(look_up, known)
             else:  # only what is needed of a large one on chunks
-                some = look_up(climatology, load=False)
-                args[2].append([graph.whole(array) for array in some])
-        size += 4 * len(blocks) * int(np.prod([s.stop - s.start for s in at]))
-        if size >= _TASK:
-            tasks.append(graph.add(partial(_task, pieces), shared, *args))
-            pieces, args, size = [], ([], [], []), 0
+                some = [graph.whole(array) for array in look_up(climatology, load=False)]
+        forecasts = [[[block[where] for block in of_v] for of_v in run] for run in blocks]
+        keys.append((forecasts, [[block[c, h, w] for c in chunks] for block in observed], some))
+        size += 4 * len(observed) * int(np.prod([s.stop - s.start for s in at]))
+        if size >= TASK:
+            close()
+            size = 0
     if pieces:
-        tasks.append(graph.add(partial(_task, pieces), shared, *args))
+        close()
     while len(tasks) > 1:
-        groups = (tasks[i : i + _FAN] for i in range(0, len(tasks), _FAN))
-        tasks = [graph.add(_merge, group) for group in groups]
-    return graph.compute(tasks[0], "active" if lazy else "threads")
+        groups = (tasks[i : i + FAN] for i in range(0, len(tasks), FAN))
+        tasks = [graph.add(merge, group) for group in groups]
+    found = graph.compute(tasks[0], "active" if lazy else "threads")
+    out: list[Parts] = [{} for _ in runs]
+    for (run, *key), state in found.items():
+        out[run][tuple(key)] = state
+    return out
 
 
 def _cuts(ds: xr.Dataset) -> tuple[tuple[int, ...], ...]:
-    """Sizes of the pieces along each dim: dask's chunks, or time (and leads) cut to `_PIECE`."""
+    """Sizes of the pieces along each dim: dask's chunks, or time (and leads) cut to `PIECE`."""
     first = next(iter(ds.data_vars.values()))
     chunks = ds.unify_chunks().chunksizes
     rest = 4
     out: list[tuple[int, ...]] = []
     for size, dim in reversed(list(zip(first.shape, first.dims, strict=True))):
-        step = max(1, min(size, _PIECE // rest)) if len(out) >= 2 else size
+        step = max(1, min(size, PIECE // rest)) if len(out) >= 2 else size
         rest *= size
         own = tuple(min(step, size - a) for a in range(0, size, step))
         out.append(tuple(chunks.get(dim, own if not chunks else (size,))))
@@ -198,21 +245,38 @@ def _known(
 
 
 def _task(
+    run: int,
     pieces: Sequence[Piece],
     job: Job,
-    forecasts: Sequence[Sequence[np.ndarray]],
+    forecasts: Sequence[Sequence[Sequence[np.ndarray]]],
     truths: Sequence[Sequence[Sequence[np.ndarray]]],
-    climatologies: Sequence[Sequence[np.ndarray]],
-) -> Parts:
-    """Sums over some pieces; with each come the arrays of all variables."""
+    climatologies: Sequence[Sequence[np.ndarray]] | None = None,
+) -> _RunParts:
+    """Sums over some pieces; with each come the arrays of all variables (and members)."""
     known: list[Any] = list(climatologies) if climatologies else [None for _ in pieces]
-    each = zip(pieces, forecasts, truths, known, strict=True)
-    return _merge([_Sums(job, *given).parts() for given in each])
+    combine = np.stack if job.stacked else _mean
+    out = []
+    for piece, members, truth, climatology in zip(pieces, forecasts, truths, known, strict=True):
+        forecast = [combine(of_variable) for of_variable in members]
+        parts = _Sums(job, piece, forecast, truth, climatology).parts()
+        out.append({(run, *key): state for key, state in parts.items()})
+    return merge(out)
 
 
-def _merge(parts: Sequence[Parts]) -> Parts:
+def _mean(members: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over members, added in their order: the same bits whatever the chunks."""
+    if len(members) == 1:
+        return members[0]
+    total = members[0] + members[1]
+    for other in members[2:]:
+        total += other
+    total /= len(members)
+    return total
+
+
+def merge(parts: Sequence[_RunParts]) -> _RunParts:
     """Add the sums that belong to one place, in the order in which they come."""
-    out: Parts = {}
+    out: _RunParts = {}
     for key, state in itertools.chain.from_iterable(part.items() for part in parts):
         out[key] = out[key] + state if key in out else state
     return out
@@ -231,45 +295,45 @@ class _Sums:
     ) -> None:
         self.job, self.piece = job, piece
         self.forecasts, self.truths, self.climatology = forecasts, truths, climatology
-        sizes = forecasts[0].shape
+        sizes = forecasts[0].shape[-4:]
         self.mask = job.mask[piece.at[2:]]
         self.any_mask = bool(self.mask.any())
         # By map, and what is not kept of that is added at the end; by place where that is kept.
         self.inner = job.keep if set(job.keep) & {2, 3} else (0, 1)
         # Arrays that came over a network may not lie on whole words, which changes sums' order.
-        grids = np.require(job.grids[(slice(None), *piece.at[2:])], requirements=["C", "A"])
-        # Grids with the same weight all along a row need the sums of rows only.
-        even = (grids == grids[:, :, :1]).all(axis=(1, 2)) & (3 not in self.inner)
-        new = partial(_Total, grids, even, sizes, self.inner)
+        weights = np.require(job.weights[(slice(None), *piece.at[2:])], requirements=["C", "A"])
+        # Where the weight is the same all along a row, sums of rows are enough.
+        even = (weights == weights[:, :, :1]).all(axis=(1, 2)) & (3 not in self.inner)
+        new = partial(_Total, weights, even, sizes, self.inner)
         self.totals: dict[tuple[str, str], list[_Total]] = {}
         self.frames: dict[tuple[str, str], np.ndarray] = {}
-        for v, kind in itertools.product(job.variables, job.kinds):
-            if kind in job.of_frames:
-                self.frames[v, kind] = np.full((1, *sizes[:2]), np.nan)
-            else:
-                self.totals[v, kind] = [new() for _ in range(3 if kind == _ACC else 1)]
-        if PERCEPTUAL in job.kinds:
-            self.frames[FRAMES, PERCEPTUAL] = np.full((1, *sizes[:2]), np.nan)
+        for kind in job.kinds:
+            for v in (FRAMES,) if "variable" in kind.dims else job.variables:
+                if kind.name in job.of_frames:
+                    self.frames[v, kind.name] = np.full((1, *sizes[:2]), np.nan)
+                else:
+                    sums = 3 if kind.statistic is _ACC else 1
+                    self.totals[v, kind.name] = [new() for _ in range(sums)]
         self.there = {v: new() for v in job.variables} if job.masked else {}
         self.alone = None if job.masked else new().alone()
         self.hidden = dict.fromkeys(job.variables, 0)
 
-        steps = list(_steps(sizes, job.whole))
+        steps = list(_steps(sizes, bool(job.of_frames)))
         # New memory for every block would cost threads more than the sums do.
         most = max(int(np.prod([s.stop - s.start for s in at])) for at in steps)
         self.narrow, self.wide = np.empty(most, dtype=np.float32), np.empty((2, most))
         with np.errstate(invalid="ignore", over="ignore"):  # refused in words, below
             for at in steps:
                 pictures = [self._add(i, at) for i in range(len(job.variables))]
-                if PERCEPTUAL in job.kinds:
-                    found = _look(job, pictures)
-                    for v in (FRAMES, *(job.variables if len(job.variables) == 1 else ())):
-                        self.frames[v, PERCEPTUAL][0][at[:2]] = found
+                for kind in job.together:
+                    both = _channels(job.variables, pictures)
+                    self.frames[FRAMES, kind.name][0][at[:2]] = kind.statistic(*both)
 
     def _add(self, i: int, at: tuple[slice, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Take in a block of variable `i`; gives the forecast and truth of it."""
         job, v = self.job, self.job.variables[i]
-        f = self.forecasts[i][at]
+        everywhere: Any = (..., *at)  # with an axis of members before, or not
+        f = self.forecasts[i][everywhere]
         t = _take(self.truths[i], self.piece.starts, self.piece.steps[at[:2]], at[2:])
         hide = self.mask[at[2:]] if self.any_mask else None
         if job.masked:
@@ -277,33 +341,56 @@ class _Sums:
             self.hidden[v] += int(np.count_nonzero(gap & ~self.mask[at[2:]]))
             hide = gap | self.mask[at[2:]]
             self.there[v].add(at, (~gap).astype(np.float64))
-        error = self._difference(0, f, t, hide)
-        if not self.totals and not np.isfinite(error.sum()):
+        if not self.totals and not np.isfinite(np.subtract(f, t).sum(dtype=np.float64)):
             raise self._not_finite(i)
-        if v in job.kelvin and not any(s.start for s in at):
-            self._check_zero(v, float(error.mean()))
+        if not job.stacked:
+            self._add_errors(i, at, f, t, hide)
         for kind in job.kinds:
-            if kind == "error":
-                self.totals[v, kind][0].add(at, error)
-            elif kind == "squared_error":
-                self.totals[v, kind][0].add(at, error, error)
-            elif kind in job.functions:
-                wide = [x.astype(np.float64, order="C") for x in (f, t)]
-                if hide is not None:
-                    wide = [np.where(hide, 0.0, x) for x in wide]
-                if kind in job.of_frames:
-                    self.frames[v, kind][0][at[:2]] = job.functions[kind](*wide, job.data_range)
-                else:
-                    self.totals[v, kind][0].add(at, job.functions[kind](*wide))
-        if "absolute_error" in job.kinds:  # last, in place
-            self.totals[v, "absolute_error"][0].add(at, np.abs(error, out=error))
-        if self.climatology is not None:
-            index, start = self.piece.index[at[:2]], np.zeros(1, dtype=int)
-            c = _take([self.climatology[i]], start, index, at[2:])
-            a, b = self._difference(0, f, c, hide), self._difference(1, t, c, hide)
-            for total, (x, y) in zip(self.totals[v, _ACC], ((a, b), (a, a), (b, b)), strict=True):
-                total.add(at, x, y)
+            if kind.statistic in _OF_ERROR or "variable" in kind.dims:
+                continue
+            wide = [x.astype(np.float64, order="C") for x in (f, t)]
+            if hide is not None:
+                wide = [np.where(hide, 0.0, x) for x in wide]
+            values = kind.statistic(*wide)
+            expected = t.shape[:2] if kind.name in job.of_frames else t.shape
+            if np.shape(values) != expected:
+                raise InputError(
+                    f"the statistic of {kind.name!r} must give an array of shape {expected} for "
+                    f"truth of shape {t.shape}, found {np.shape(values)}"
+                )
+            if kind.name in job.of_frames:
+                self.frames[v, kind.name][0][at[:2]] = values
+            else:
+                self.totals[v, kind.name][0].add(at, np.asarray(values, dtype=np.float64))
         return f, t
+
+    def _add_errors(
+        self,
+        i: int,
+        at: tuple[slice, ...],
+        f: np.ndarray,
+        t: np.ndarray,
+        hide: np.ndarray | None,
+    ) -> None:
+        """Take in the statistics that are made from the error, and from anomalies."""
+        job, v = self.job, self.job.variables[i]
+        gap = self._difference(0, f, t, hide)
+        if v in job.kelvin and not any(s.start for s in at):
+            self._check_zero(v, float(gap.mean()))
+        for kind in job.kinds:
+            totals = self.totals.get((v, kind.name), [])
+            if kind.statistic is error:
+                totals[0].add(at, gap)
+            elif kind.statistic is squared_error:
+                totals[0].add(at, gap, gap)
+            elif kind.statistic is absolute_error:
+                totals[0].add(at, np.abs(gap, out=gap))
+            elif kind.statistic is _ACC and self.climatology is not None:
+                index, start = self.piece.index[at[:2]], np.zeros(1, dtype=int)
+                c = _take([self.climatology[i]], start, index, at[2:])
+                x, y = self._difference(0, f, c, hide), self._difference(1, t, c, hide)
+                for total, pair in zip(totals, ((x, y), (x, x), (y, y)), strict=True):
+                    total.add(at, *pair)
 
     def _difference(
         self, which: int, a: np.ndarray, b: np.ndarray, hide: np.ndarray | None
@@ -349,16 +436,17 @@ class _Sums:
             if good.all():
                 continue
             bad = np.argwhere(~good)
+            first = bad[0][-3 if whose != "forecast" else -4]  # members come before times
             hint = ', or nan="mask"' if whose == "truth" else ""
             return InputError(
                 f"{job.variables[i]} of the {whose} is NaN or infinite: first at time "
-                f"{labels[bad[0][0]]}, {len(bad)} values there and in the times near it; leave "
+                f"{labels[first]}, {len(bad)} values there and in the times near it; leave "
                 "these times out, or mask points by weights= (an array that is 0 there)"
                 f"{hint}"
             )
         return InputError(
-            f"{job.variables[i]}: {', '.join(job.kinds)} overflow or are NaN, though forecast and "
-            "truth are finite"
+            f"{job.variables[i]}: {', '.join(kind.name for kind in job.kinds)} overflow or are "
+            "NaN, though forecast and truth are finite"
         )
 
     def parts(self) -> Parts:
@@ -372,19 +460,20 @@ class _Sums:
         for i, v in enumerate(job.variables):
             there = self.there[v].sums() if self.alone is None else self.alone
             for kind in job.kinds:
-                if (v, kind) not in self.totals:
+                if (v, kind.name) not in self.totals:
                     continue
-                total = np.stack([total.sums() for total in self.totals[v, kind]])
+                total = np.stack([total.sums() for total in self.totals[v, kind.name]])
                 if not np.isfinite(total).all():
                     raise self._not_finite(i)
-                if kind != _ACC:
+                place = kept
+                if kind.statistic is not _ACC:
                     state = WeightedMean(total[0].sum(rest), there.sum(rest))
                 elif self.mask.shape == job.mask.shape:
                     scores, are = _correlations(total, there)
                     state = WeightedMean(scores.sum(rest), are.sum(rest))
                 else:  # to be added to other parts of these maps
-                    state = WeightedMean(total, there)
-                out[v, kind, maps if state.total.ndim == 4 and kind == _ACC else kept] = state
+                    state, place = WeightedMean(total, there), maps
+                out[v, kind.name, place] = state
             if self.hidden[v]:
                 out[v, "hidden", ()] = WeightedMean(np.array(float(self.hidden[v])), np.ones(()))
         return out
@@ -398,9 +487,9 @@ class _Total:
     """
 
     def __init__(
-        self, grids: np.ndarray, even: np.ndarray, sizes: tuple[int, ...], keep: tuple[int, ...]
+        self, weights: np.ndarray, even: np.ndarray, sizes: tuple[int, ...], keep: tuple[int, ...]
     ) -> None:
-        self.grids, self.even, self.sizes, self.keep = grids, even, sizes, keep
+        self.weights, self.even, self.sizes, self.keep = weights, even, sizes, keep
         self.letters = "r" + "".join("nlhw"[axis] for axis in keep)
         self.rows = np.zeros(sizes[:3]) if even.any() else None
         self.ones = np.ones(sizes[3])
@@ -415,28 +504,28 @@ class _Total:
         if len(self.points):
             values = values if times is None else values * times
             place = (slice(None), *(at[axis] for axis in self.keep))
-            weights = self.grids[~self.even][:, at[2]]
+            weights = self.weights[~self.even][:, at[2]]
             self.points[place] += np.einsum(f"nlhw,rhw->{self.letters}", values, weights)
 
     def sums(self) -> np.ndarray:
         """Sums over all that was taken in."""
-        out = np.empty((len(self.grids), *self.points.shape[1:]))
+        out = np.empty((len(self.weights), *self.points.shape[1:]))
         out[~self.even] = self.points
         if self.rows is not None:
-            weights = self.grids[self.even][:, :, 0]
+            weights = self.weights[self.even][:, :, 0]
             out[self.even] = np.einsum(f"nlh,rh->{self.letters}", self.rows, weights)
         return out
 
     def alone(self) -> np.ndarray:
         """Sums of the weights alone."""
-        one = np.einsum(f"nlhw,rhw->{self.letters}", np.ones((1, 1, *self.sizes[2:])), self.grids)
+        one = np.einsum(f"nlhw,rhw->{self.letters}", np.ones((1, 1, *self.sizes[2:])), self.weights)
         times = np.prod([self.sizes[axis] for axis in (0, 1) if axis not in self.keep])
         return np.broadcast_to(one * times, (len(one), *self.points.shape[1:]))
 
 
 def _steps(sizes: tuple[int, ...], whole: bool) -> Iterator[tuple[slice, ...]]:
-    """Cut a piece (N, L, H, W) in blocks of about `_BLOCK` bytes, within maps only if need be."""
-    rows = max(1, _BLOCK // (4 * sizes[3]))
+    """Cut a piece (N, L, H, W) in blocks of about `BLOCK` bytes, within maps only if need be."""
+    rows = max(1, BLOCK // (4 * sizes[3]))
     maps = max(1, rows // sizes[2])
     counts = [max(1, maps // sizes[1]), min(maps, sizes[1]), sizes[2] if whole else rows, sizes[3]]
     cuts = [
@@ -465,14 +554,14 @@ def _take(
     return out.reshape(*steps.shape, *out.shape[1:])
 
 
-def _look(job: Job, pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Perceptual distance of all channels together."""
+def _channels(
+    variables: Sequence[str], pictures: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> list[np.ndarray]:
+    """Forecast and truth (N, L, C, H, W) of all channels; colours in the order red, green, blue."""
     colours = ["red", "green", "blue"]
-    order = colours if set(job.variables) == set(colours) else job.variables
-    by_name = dict(zip(job.variables, pictures, strict=True))
-    both = [np.stack([by_name[v][i] / job.data_range for v in order], axis=2) for i in (0, 1)]
-    flat = [array.reshape(-1, *array.shape[2:]) for array in both]
-    return job.perceptual(*flat).reshape(both[0].shape[:2])
+    order = colours if set(variables) == set(colours) else variables
+    by_name = dict(zip(variables, pictures, strict=True))
+    return [np.stack([by_name[v][i] for v in order], axis=-3) for i in (0, 1)]
 
 
 def _correlations(sums: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -495,38 +584,40 @@ def gather(
     """
     hidden = dict.fromkeys(job.variables, 0)
     found: dict[tuple[str, str], list[Any]] = {}
-    for (v, kind, place), state in parts.items():
-        if kind == "hidden":
+    for (v, name, place), state in parts.items():
+        if name == "hidden":
             hidden[v] = int(state.total)
         else:
-            found.setdefault((v, kind), []).append((place, state))
+            found.setdefault((v, name), []).append((place, state))
+    kinds = {kind.name: kind for kind in job.kinds}
     out: dict[tuple[str, str], WeightedMean] = {}
     frames: dict[tuple[str, str], np.ndarray] = {}
-    finish = {METRICS[m].statistic: METRICS[m].finish for m in METRICS}  # one to one for frames
     rest = tuple(1 + axis for axis in (0, 1) if axis not in job.keep)
-    for (v, kind), placed in found.items():
-        of_maps = kind in job.of_frames
-        cut = kind == _ACC and placed[0][1].total.ndim == 4
-        sizes = shape[:2] if of_maps or cut else tuple(shape[axis] for axis in job.keep)
-        first = placed[0][1]
+    for (v, name), placed in found.items():
+        of_frames, first = name in job.of_frames, placed[0][1]
+        cut = kinds[name].statistic is _ACC and first.total.ndim == 4  # sums of parts of maps
+        sizes = shape[:2] if of_frames or cut else tuple(shape[axis] for axis in job.keep)
         total = np.zeros(first.total.shape[: first.total.ndim - len(sizes)] + sizes)
         weight = np.zeros(first.weight.shape[: first.weight.ndim - len(sizes)] + sizes)
         for place, state in placed:
             at: Any = (..., *(slice(*edges) for edges in place))
             total[at] += state.total
             weight[at] += state.weight
-        if of_maps:
-            frames[v, kind] = total
+        if of_frames:
+            frames[v, name] = total
         elif cut:
-            out[v, kind] = WeightedMean(*(x.sum(rest) for x in _correlations(total, weight)))
+            out[v, name] = WeightedMean(*(x.sum(rest) for x in _correlations(total, weight)))
         else:
-            out[v, kind] = WeightedMean(total, weight)
-    for kind in job.kinds if together else ():
-        if kind in job.of_frames - {PERCEPTUAL}:  # a frame's mean is that over its channels'
-            frames[FRAMES, kind] = np.mean([frames[v, kind] for v in job.variables], axis=0)
-        elif kind != PERCEPTUAL:
-            out[FRAMES, kind] = WeightedMean.merge([out[v, kind] for v in job.variables])
-    for (v, kind), values in frames.items():
-        scores = finish[kind](values)
-        out[v, kind] = WeightedMean(scores.sum(rest), np.ones(scores.shape).sum(rest))
+            out[v, name] = WeightedMean(total, weight)
+    for name, kind in kinds.items() if together else ():
+        if "variable" in kind.dims:  # has no value for one variable, unless that is all there is
+            alone = frames[FRAMES, name] * (1.0 if len(job.variables) == 1 else np.nan)
+            frames |= {(v, name): alone for v in job.variables}
+        elif name in job.of_frames:  # a frame's mean is the mean over its channels
+            frames[FRAMES, name] = np.mean([frames[v, name] for v in job.variables], axis=0)
+        else:
+            out[FRAMES, name] = WeightedMean.merge([out[v, name] for v in job.variables])
+    for (v, name), values in frames.items():
+        scores = kinds[name].finish(values)
+        out[v, name] = WeightedMean(scores.sum(rest), np.ones(scores.shape).sum(rest))
     return out, hidden

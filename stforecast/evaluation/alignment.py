@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def check_units(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str]) -> None:
+    """Refuse variables whose units differ; where one is not given the log says so."""
     for v in variables:
         ours, theirs = forecast[v].attrs.get("units"), truth[v].attrs.get("units")
         if ours is None or theirs is None:
@@ -72,7 +73,7 @@ def valid_positions(forecast: xr.Dataset, truth: xr.Dataset) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Grids:
+class PointWeights:
     """Weights (H, W) of the points: one array for each policy and region asked for."""
 
     arrays: list[np.ndarray]
@@ -93,7 +94,7 @@ class Grids:
         regions: str | Sequence[str] | Mapping[str, Any] | None,
         forecast: xr.Dataset,
         space: Sequence[Any],
-    ) -> Grids:
+    ) -> PointWeights:
         """Weights as :func:`stforecast.evaluate` takes them, on the grid of `forecast`."""
         several = not isinstance(weights, (str, xr.DataArray))
         policies: list[Any] = list(weights) if several else [weights]

@@ -52,7 +52,9 @@ def compare_forecasts(
     by_time = {
         name: evaluate(f, truth, by=("time", LEAD), **options) for name, f in forecasts.items()
     }
-    if nan == "refuse":
+    # The mean over initialisations of a metric of one's own need not be that of all of them.
+    own = not isinstance(metrics, str) and not all(isinstance(m, str) for m in metrics)
+    if nan == "refuse" and not own:
         scores = {name: mean_over_time(s) for name, s in by_time.items()}
     else:  # initialisations with more points weigh more
         scores = {name: evaluate(f, truth, **options) for name, f in forecasts.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -15,8 +16,8 @@ from ..conventions.times import iso_time
 from ..errors import InputError
 from ..package import __version__
 from .aggregation import FRAMES, Job, compute, gather
-from .alignment import Grids, check_grid, check_units, valid_positions
-from .metrics import METRICS, Metric, WeightedMean
+from .alignment import PointWeights, check_grid, check_units, valid_positions
+from .metrics import MEMBERS, METRICS, Metric, WeightedMean
 from .published import benchmark_table
 from .scorecards import hours_of, save_scores, scorecard, to_table
 
@@ -27,7 +28,7 @@ def evaluate(
     forecast: Any,
     truth: Any,
     *,
-    metrics: str | Sequence[str] = ("rmse", "mae", "bias"),
+    metrics: str | Metric | Sequence[str | Metric] = ("rmse", "mae", "bias"),
     climatology: Climatology | xr.Dataset | None = None,
     weights: str | Sequence[str] | xr.DataArray = "area",
     by: str | Sequence[str] = (LEAD,),
@@ -36,6 +37,7 @@ def evaluate(
     data_range: float | None = None,
     protocol: str | None = None,
     lpips: Any = None,
+    ensemble: Literal["mean", "members"] = "mean",
 ) -> xr.Dataset:
     """Score a forecast against truth, by lead time and overall.
 
@@ -57,17 +59,19 @@ def evaluate(
     forecast : xarray.Dataset
         Dims (time, prediction_timedelta, latitude, longitude) in any order, as
         :func:`stforecast.predict` gives it, or (…, y, x). ``time`` is the initialisation. A
-        single time or lead time may be a scalar coordinate.
+        single time or lead time may be a scalar coordinate. An ensemble has ``realization`` too.
     truth : xarray.Dataset
         The same variables with dims (time, latitude, longitude).
-    metrics : sequence of str
-        What to compute. "rmse", "mse", "mae", "bias" of points. "acc" of maps: the anomaly
-        correlation (:func:`stforecast.evaluation.metrics.anomaly_correlation`) needs a `climatology`, and is
-        the mean of the correlations of single maps. "mse_sum", "mae_sum", "ssim" and "psnr" of
-        whole frames: errors summed over the points (and variables) of a frame, and structural
-        similarity and peak signal-to-noise ratio (:mod:`stforecast.evaluation.images`), averaged over
-        initialisations and leads. These four need points that all count the same, and so does
-        "lpips", which one or three channels have together and not each by itself.
+    metrics : str, Metric, or sequence of these
+        Names of :data:`stforecast.evaluation.metrics.METRICS`, and metrics of your own
+        (:class:`stforecast.evaluation.Metric`). Of points: "mse" in the square of the variable's
+        unit; "rmse", "mae" and "bias" in its unit. Of maps: "acc", the anomaly correlation
+        (:func:`stforecast.evaluation.metrics.anomaly_correlation`; unit 1) needs a `climatology`,
+        and is the mean of the correlations of single maps. Of whole frames: "mse_sum" and
+        "mae_sum", errors summed over the points (and variables) of a frame; "ssim" (unit 1) and
+        "psnr" (dB) of :mod:`stforecast.evaluation.images`, averaged over initialisations and
+        leads; "lpips" (unit 1), which one or three channels have together and not each by itself.
+        Metrics of whole frames need points that all count the same.
     climatology : Climatology or its Dataset, optional
         For "acc", which is added to `metrics` when this is given.
     weights : {"area", "uniform"}, both of these, or xarray.DataArray
@@ -78,7 +82,8 @@ def evaluate(
     by : sequence of {"prediction_timedelta", "time", "latitude", "longitude"}
         Dimensions to keep (``y``, ``x`` on grids without latitude).
     regions : str, sequence of str or mapping, optional
-        Names in :data:`stforecast.evaluation.regions.REGIONS`, or ``{name: (south, north, west, east)}``.
+        Names in :data:`stforecast.evaluation.regions.REGIONS`, or boxes ``{name: (south, north,
+        west, east)}``.
         Cells count with the part of them that lies in the region. "global" is one of the names.
     nan : {"refuse", "mask"}
         What a NaN in truth means. "mask" takes the point out of the score, at that time, and the
@@ -93,17 +98,22 @@ def evaluate(
         :func:`stforecast.evaluation.images.paper_psnr`), for data on [0, 1] and `data_range` 1.
     lpips : path, sequence of paths or callable, optional
         For "lpips": files of weights, or what :func:`stforecast.evaluation.lpips.load_lpips` gives.
+    ensemble : {"mean", "members"}
+        What is scored of a forecast with the dimension ``realization``: the mean of its members,
+        or each of them by itself. Metrics of all members together need "mean".
 
     Returns
     -------
     xarray.Dataset
         For each variable V: ``V`` with dims ``(metric, *by)`` and ``V_overall`` with dim (metric),
-        float64. Several weights or regions give the dims ``weights`` and ``region`` after metric.
-        With metrics of whole frames also ``frames`` and ``frames_overall``, of all variables
-        together: the channels of a clip. Attributes tell the units (``units`` where all metrics
-        share it, and ``units_rmse`` and so on), the weights in force (``weights``,
-        ``weights_policy``), the number of initialisations, the first and the last of them, the
-        version, and what was masked (``masked_points``, ``masked_share`` of a variable).
+        float64. Several weights or regions give the dims ``weights`` and ``region`` after metric,
+        ``ensemble="members"`` the dim ``realization`` after these. With metrics of whole frames
+        also ``frames`` and ``frames_overall``, of all variables together: the channels of a clip.
+        Attributes tell the units (``units_rmse`` and so on, and ``units`` where all metrics share
+        it: K, K**2, 1 or dB), the weights in force (``weights``, ``weights_policy``), the number
+        of initialisations, the first and the last of them, the version, of an ensemble what was
+        scored (``ensemble``) and its number of ``members``, and what was masked
+        (``masked_points``, ``masked_share`` of a variable).
 
     Raises
     ------
@@ -112,82 +122,150 @@ def evaluate(
         value is NaN or infinite where the weight is not 0. A NaN is never skipped unasked: it
         would make the rest look like the whole.
     """
-    names = _metric_names(metrics, climatology is not None, data_range, protocol)
-    perceptual = _perceptual(names, lpips)
+    chosen = _choose_metrics(metrics, climatology is not None, data_range, protocol)
     if nan not in ("refuse", "mask"):
         raise InputError(f'nan must be "refuse" or "mask", found {nan!r}')
-
-    forecast = _open_forecast(forecast)
-    variables = [str(v) for v in forecast.data_vars]
+    settings = {"data_range": data_range, "lpips": _perceptual(chosen, lpips)}
+    members, member = _members(forecast, chosen, ensemble)
+    first = members[0]
+    variables = [str(v) for v in first.data_vars]
     truth, _ = canonicalize(truth, variables)
     if LEAD in truth.dims:
         raise InputError(f"truth has {LEAD}; give observations or analyses by time, not forecasts")
-    space = forecast[variables[0]].dims[2:]
-    by = _choose(by, ("time", LEAD, *space), "by", empty=True)
-    if "acc" in names and set(by) & set(space):
+    space = first[variables[0]].dims[2:]
+    by = _choose(by, ("time", LEAD, *map(str, space)), "by", empty=True)
+    if "acc" in chosen and set(by) & set(space):
         raise InputError(f'"acc" is a correlation over the map: it has no value by {space}')
-    check_units(forecast, truth, variables)
-    check_grid(forecast, truth, space, "truth")
-    positions = valid_positions(forecast, truth)
-    grids = Grids.of(weights, regions, forecast, space)
-    of_frames = [name for name in names if METRICS[name].of_frames]
+    check_units(first, truth, variables)
+    check_grid(first, truth, space, "truth")
+    positions = valid_positions(first, truth)
+    points = PointWeights.of(weights, regions, first, space)
+    of_frames = [name for name, metric in chosen.items() if metric.of_frames]
     if of_frames:
-        _check_frames(of_frames, forecast, truth, grids, set(by) & set(space), nan)
+        _check_frames(of_frames, first, truth, points, set(by) & set(space), nan)
     reference = None
     if climatology is not None:
         reference = climatology.dataset if isinstance(climatology, Climatology) else climatology
         reference = conform(reference, variables)
-        check_grid(forecast, reference, space, "climatology")
+        check_grid(first, reference, space, "climatology")
 
     dims = ("time", LEAD, *space)
     keep = [dims.index(name) for name in by]
-    kinds = {METRICS[name].statistic for name in names}
-    if "acc" not in names:
-        reference = None
-    job = Job.of(forecast, kinds, grids, keep, nan, data_range, perceptual)
-    parts = compute(job, forecast[variables], truth[variables], positions, reference)
-    shape = tuple(forecast.sizes[d] for d in dims)
-    states, hidden = gather(job, parts, shape, together=bool(of_frames))
+    kinds, kind_of = _kinds(chosen, settings)
+    jobs = [Job.of(first, some, points, keep, nan) for some in kinds]
+    each = ensemble == "members"
+    runs = [(jobs[0], [m]) for m in members] if each else [(job, members) for job in jobs]
+    parts = compute(runs, truth[variables], positions, reference)
+    shape = tuple(first.sizes[d] for d in dims)
+    found = [
+        gather(job, part, shape, together=bool(of_frames))
+        for (job, _), part in zip(runs, parts, strict=True)
+    ]
+    states = (
+        [state for state, _ in found] if each else [{k: s for f, _ in found for k, s in f.items()}]
+    )
+    hidden = found[0][1]
 
-    coords: dict[str, Any] = {"metric": list(names), **grids.coords}
-    coords |= {name: forecast[name].variable for name in by if name in forecast.coords}
-    out = xr.Dataset(coords=coords, attrs=_sample_attrs(forecast, grids, nan, data_range, protocol))
+    coords: dict[str, Any] = {"metric": list(chosen), **points.coords}
+    labels: list[Hashable] = [*points.coords, *([MEMBERS] if each else [])]
+    if each and member is not None:
+        coords[MEMBERS] = member
+    coords |= {name: first[name].variable for name in by if name in first.coords}
+    out = xr.Dataset(coords=coords, attrs=_sample_attrs(first, points, nan, data_range, protocol))
+    if len(members) > 1 or each:
+        out.attrs |= {"ensemble": ensemble, "members": len(members)}
     if reference is not None and "climatology_period" in reference.attrs:
         out.attrs["acc_climatology_period"] = reference.attrs["climatology_period"]
     for v in [*variables, *([FRAMES] if of_frames else [])]:
-        attrs = _score_attrs(forecast[variables[0] if v == FRAMES else v], names)
+        attrs = _score_attrs(first[variables[0] if v == FRAMES else v], chosen)
         if v == FRAMES:
             attrs["long_name"] = f"{', '.join(variables)} together"
         elif nan == "mask":
-            total = positions.size * np.count_nonzero(~grids.mask)
+            total = positions.size * np.count_nonzero(~points.mask)
             attrs |= {"masked_points": hidden[v], "masked_share": hidden[v] / total}
-        points = grids.mask.size * (len(variables) if v == FRAMES else 1)
+        size = points.mask.size * (len(variables) if v == FRAMES else 1)
         for key, over in ((v, False), (f"{v}_overall", True)):
-            of = [states[v, METRICS[name].statistic] for name in names]
-            values = np.stack(
+            values = np.array(
                 [
-                    _finished(METRICS[name], state.collapse(1) if over else state, points)
-                    for name, state in zip(names, of, strict=True)
+                    [_finished(m, state[v, kind_of[name]], size, over) for state in states]
+                    for name, m in chosen.items()
                 ]
-            )
-            values = values.reshape(len(names), *grids.shape, *values.shape[2:])
+            )  # (metric, member, weights and regions, *keep)
+            values = np.moveaxis(values, 1, 2)
             left = [] if over else sorted(by, key=dims.index)
-            array = xr.Variable(("metric", *grids.coords, *left), values, attrs)
-            out[key] = array if over else array.transpose("metric", *grids.coords, *by)
+            whole = (len(chosen), *points.shape, *([len(states)] if each else []))
+            array = xr.Variable(
+                ("metric", *labels, *left), values.reshape(*whole, *values.shape[3:]), attrs
+            )
+            out[key] = array if over else array.transpose("metric", *labels, *by)
     return out
 
 
-def _finished(metric: Metric, state: WeightedMean, points: int) -> np.ndarray:
+def _finished(metric: Metric, state: WeightedMean, points: int, overall: bool) -> np.ndarray:
     """Metric from its state, for each array of weights."""
-    mean = state.mean if metric.frame_by_frame else metric.finish(state.mean)
+    state = state.collapse(1) if overall else state
+    mean = state.mean if metric.of_maps else metric.finish(state.mean)
     return mean * (points if metric.summed else 1)
 
 
-def _metric_names(
-    metrics: str | Sequence[str], climatology: bool, data_range: float | None, protocol: str | None
-) -> tuple[str, ...]:
-    """Metrics to compute, with those that a climatology and a protocol add."""
-    names = _choose(metrics, METRICS, "metrics")
+def _members(
+    forecast: Any, metrics: Mapping[str, Metric], ensemble: str
+) -> tuple[list[xr.Dataset], xr.Variable | None]:
+    """Members of a forecast, each through the gate, and their labels; of a single one itself."""
+    if ensemble not in ("mean", "members"):
+        raise InputError(f'ensemble must be "mean" or "members", found {ensemble!r}')
+    of_all = [name for name, metric in metrics.items() if MEMBERS in metric.dims]
+    count = getattr(forecast, "sizes", {}).get(MEMBERS)
+    if count is None and (of_all or ensemble == "members"):
+        what = ", ".join(of_all) or 'ensemble="members"'
+        raise InputError(
+            f"{what} is of forecasts with the dimension "
+            f"{MEMBERS!r}, found {tuple(getattr(forecast, 'dims', ()))}; "
+            "predict(ds, [model, model, ...]) gives one"
+        )
+    if count == 0:
+        raise InputError(f"the forecast has no member: its dimension {MEMBERS!r} is empty")
+    if of_all and ensemble == "members":
+        raise InputError(
+            f'{", ".join(of_all)} is of all members together: ask for it with ensemble="mean"'
+        )
+    if count is None:
+        return [_open_forecast(forecast)], None
+    each = [_open_forecast(forecast.isel({MEMBERS: i}, drop=True)) for i in range(count)]
+    return each, forecast[MEMBERS].variable if MEMBERS in forecast.coords else None
+
+
+def _kinds(
+    metrics: Mapping[str, Metric], settings: Mapping[str, Any]
+) -> tuple[list[list[Metric]], dict[str, str]]:
+    """Metrics with different statistics, of a forecast and of all members; and whose each has.
+
+    Metrics that differ only in what is done to the mean, such as RMSE and MSE, share its sums.
+    """
+    kinds: dict[Any, Metric] = {}
+    kind_of = {}
+    for name, metric in metrics.items():
+        key = name if metric.of_maps else (metric.statistic, MEMBERS in metric.dims)
+        kinds.setdefault(key, replace(metric, statistic=metric.bound(settings), settings=()))
+        kind_of[name] = kinds[key].name
+    of_all = [kind for kind in kinds.values() if MEMBERS in kind.dims]
+    others = [kind for kind in kinds.values() if MEMBERS not in kind.dims]
+    return [some for some in (others, of_all) if some], kind_of
+
+
+def _choose_metrics(
+    metrics: str | Metric | Sequence[str | Metric],
+    climatology: bool,
+    data_range: float | None,
+    protocol: str | None,
+) -> dict[str, Metric]:
+    """Metrics to compute by name, with those that a climatology and a protocol add."""
+    asked = [metrics] if isinstance(metrics, (str, Metric)) else list(metrics)
+    known = {**METRICS}
+    for metric in asked:
+        if isinstance(metric, Metric) and known.setdefault(metric.name, metric) != metric:
+            raise InputError(f"two metrics have the name {metric.name!r}; give yours another")
+    names = _choose([m.name if isinstance(m, Metric) else m for m in asked], known, "metrics")
     if climatology and "acc" not in names:
         names = (*names, "acc")
     if "acc" in names and not climatology:
@@ -202,7 +280,7 @@ def _metric_names(
                 'are "mse_sum" and "mae_sum" for clips, weights="uniform" for weather'
             )
         names = tuple(dict.fromkeys((*names, *added)))
-    ranged = [m for m in names if METRICS[m].frame_by_frame]
+    ranged = [m for m in names if "data_range" in known[m].settings]
     if ranged and data_range is None:
         raise InputError(
             f"{', '.join(ranged)} depend on data_range=, the distance between the smallest and the "
@@ -214,12 +292,12 @@ def _metric_names(
             "the papers' SSIM and PSNR are of data on [0, 1], so data_range is 1, found "
             f"{data_range:g}: scale forecast and truth alike"
         )
-    return names
+    return {name: known[name] for name in names}
 
 
-def _perceptual(names: Sequence[str], lpips: Any) -> Any:
-    """The measure of "lpips", where it is asked for."""
-    if "lpips" not in names:
+def _perceptual(metrics: Mapping[str, Metric], lpips: Any) -> Any:
+    """Read the weights of "lpips", where it is asked for."""
+    if not any("lpips" in metric.settings for metric in metrics.values()):
         return None
     if lpips is None:
         raise InputError(
@@ -261,7 +339,7 @@ def _check_frames(
     names: Sequence[str],
     forecast: xr.Dataset,
     truth: xr.Dataset,
-    grids: Grids,
+    points: PointWeights,
     by: set[Any],
     nan: str,
 ) -> None:
@@ -269,7 +347,7 @@ def _check_frames(
     what = f"{', '.join(names)}: metrics of whole frames"
     if by:
         raise InputError(f"{what} have no value by {', '.join(sorted(by))}")
-    if grids.names != ["uniform"] or grids.shape not in ((), (1,)) or "region" in grids.coords:
+    if points.names != ["uniform"] or points.shape not in ((), (1,)) or "region" in points.coords:
         raise InputError(
             f'{what} count every point the same; ask for them alone, with weights="uniform" and '
             "without regions"
@@ -288,7 +366,7 @@ def _check_frames(
 
 def _sample_attrs(
     forecast: xr.Dataset,
-    grids: Grids,
+    points: PointWeights,
     nan: str,
     data_range: float | None,
     protocol: str | None,
@@ -296,15 +374,15 @@ def _sample_attrs(
     """What was scored, and how."""
     init = forecast["time"].values
     attrs: dict[str, Any] = {
-        "weights": ", ".join(grids.names),
-        "weights_policy": grids.description,
+        "weights": ", ".join(points.names),
+        "weights_policy": points.description,
         "root": "taken last, of the mean over initialisations and area",
         "nan": nan,
         "initialisations": init.size,
         "first_initialisation": iso_time(init[0]),
         "last_initialisation": iso_time(init[-1]),
         "lead_hours": ", ".join(hours_of(forecast[LEAD].values)),
-        "grid": " x ".join(map(str, grids.mask.shape)),
+        "grid": " x ".join(map(str, points.mask.shape)),
         "stforecast_version": __version__,
     }
     if data_range is not None:
@@ -314,9 +392,9 @@ def _sample_attrs(
     return attrs
 
 
-def _score_attrs(variable: xr.DataArray, names: Sequence[str]) -> dict[str, Any]:
+def _score_attrs(variable: xr.DataArray, metrics: Mapping[str, Metric]) -> dict[str, Any]:
     unit = variable.attrs.get("units", "unknown")
-    units = {f"units_{m}": METRICS[m].units(unit) for m in names}
+    units = {f"units_{name}": metric.units(unit) for name, metric in metrics.items()}
     attrs: dict[str, Any] = {"long_name": variable.attrs.get("long_name", str(variable.name))}
     if len(set(units.values())) == 1:
         attrs["units"] = next(iter(units.values()))

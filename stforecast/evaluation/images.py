@@ -20,7 +20,7 @@ __all__ = ["paper_psnr", "paper_ssim", "psnr", "relative_squared_error", "ssim",
 
 _WINDOW = 7  # pixels; scikit-image's default
 _K1, _K2 = 0.01, 0.03
-_BLOCK = 2**16  # pixels worked on at once: what fits the core's own memory
+BLOCK = 2**16  # pixels worked on at once: what fits the core's own memory
 _SLACK = 0.25  # how far truth may lie outside [0, 1]: a range fitted on training data is overshot
 
 
@@ -65,7 +65,7 @@ def ssim(image: Any, reference: Any, *, data_range: float) -> np.ndarray:
     shape = a.shape
     a, b = a.reshape(-1, *shape[-2:]), b.reshape(-1, *shape[-2:])
     out = np.empty(len(a))
-    rows = max(1, _BLOCK // (shape[-2] * shape[-1]))
+    rows = max(1, BLOCK // (shape[-2] * shape[-1]))
     for start in range(0, len(a), rows):
         at = slice(start, start + rows)
         out[at] = _similarity(a[at], b[at], span)

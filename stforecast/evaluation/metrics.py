@@ -1,15 +1,14 @@
-"""Area weights, per-point statistics, an additive state, and the metrics made from it.
+"""Metrics as objects: a statistic at points, its weighted mean, and a function of that mean.
 
 A metric is computed in three steps, so that scores of any amount of data can be streamed:
 
-1. a *statistic* of forecast and truth at every point (:data:`STATISTICS`);
+1. a *statistic* of forecast and truth at every point, such as :func:`squared_error`;
 2. :class:`WeightedMean`: its weighted sum and the sum of the weights, in float64. States add, in
    any order, so blocks may come in any order or from several machines;
-3. the *metric*, a function of the mean (:data:`METRICS`). The root of RMSE is taken here, last.
+3. ``finish``, a function of the mean. The root of RMSE is taken here, last.
 
-Measures of whole frames (SSIM, PSNR) have no value at a point: their statistic is one number for
-each frame and variable (:data:`FRAME_STATISTICS`), the mean over variables makes it the frame's,
-the metric is a function of that, and what is reported is the plain mean of the frames' metrics.
+A statistic may reduce dimensions itself, which :attr:`Metric.dims` names: SSIM has one value for a
+frame, and the finish is then done frame by frame, before the mean over frames.
 
 **NaN policy.** A NaN at a point with a weight makes every mean it enters NaN: missing data must
 not look like a good score. A point leaves the score only where its weight is zero.
@@ -17,74 +16,124 @@ not look like a good score. A point leaves the score only where its weight is ze
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from . import images
 
-# Statistics: (forecast, truth) -> value at every point, whatever the shape.
-STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "error": lambda forecast, truth: forecast - truth,
-    "absolute_error": lambda forecast, truth: np.abs(forecast - truth),
-    "squared_error": lambda forecast, truth: np.square(forecast - truth),
-}
-
-# Frame statistics: (forecast, truth, data_range) of (..., H, W) -> (...), a mean over pixels.
-FRAME_STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
-    "similarity": lambda f, t, span: images.ssim(f, t, data_range=span),
-    "relative_squared_error": lambda f, t, span: images.relative_squared_error(
-        f, t, data_range=span
-    ),
-    "paper_similarity": lambda f, t, _: images.paper_ssim(f, t),
-    "wrapped_error": lambda f, t, _: images.wrapped_error(f, t),
-}
-
-PERCEPTUAL = "perceptual_distance"  # of frames too, but of all channels at once: LPIPS
+FRAME = ("y", "x")  # the rows and columns of a map or picture, whatever their names in the data
+MEMBERS = "realization"
+_DIMS: tuple[set[str], ...] = (set(), {MEMBERS}, {*FRAME}, {MEMBERS, *FRAME}, {"variable", *FRAME})
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric: the statistic it is the mean of, and what is done to that mean.
+def error(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Forecast minus truth, at every point."""
+    return forecast - truth
 
-    Parameters
-    ----------
-    statistic : str
-        Key of :data:`STATISTICS` or :data:`FRAME_STATISTICS`; or ``"anomaly_correlation"``, which
-        is not a per-point statistic and is computed by :func:`anomaly_correlation`; or
-        ``"perceptual_distance"``, by :func:`stforecast.evaluation.lpips.load_lpips`.
-    finish : callable
-        From the mean of the statistic to the metric; of each frame for frame statistics.
-    units : callable
-        From the unit of the variable to that of the metric.
-    long_name : str
-        The metric in words.
-    summed : bool
-        Whether it is the sum over a frame's points (and variables) in place of the mean.
-    """
 
-    statistic: str
-    finish: Callable[[np.ndarray], np.ndarray]
-    units: Callable[[str], str]
-    long_name: str
-    summed: bool = False
+def absolute_error(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Size of the error, at every point."""
+    return np.abs(forecast - truth)
 
-    @property
-    def of_frames(self) -> bool:
-        """Whether it is one of whole frames, all points alike: no part of a frame has a value."""
-        return self.summed or self.frame_by_frame
 
-    @property
-    def frame_by_frame(self) -> bool:
-        """Whether each frame has a metric, and the score is their mean."""
-        return self.statistic in FRAME_STATISTICS or self.statistic == PERCEPTUAL
+def squared_error(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Square of the error, at every point."""
+    return np.square(forecast - truth)
+
+
+def anomaly_products(
+    forecast: np.ndarray, truth: np.ndarray, climatology: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Products f't', f'f' and t't' of the anomalies of forecast and truth, at every point."""
+    f, t = forecast - climatology, truth - climatology
+    return f * t, f * f, t * t
+
+
+def perceptual_distance(
+    forecast: np.ndarray, truth: np.ndarray, data_range: float, lpips: Callable[..., np.ndarray]
+) -> np.ndarray:
+    """LPIPS of frames (N, L, C, H, W), all channels of a frame together: (N, L)."""
+    flat = [(x / data_range).reshape(-1, *x.shape[2:]) for x in (forecast, truth)]
+    return np.asarray(lpips(*flat)).reshape(forecast.shape[:2])
 
 
 def _same(value: Any) -> Any:
     return value
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, for :func:`stforecast.evaluate`.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in results.
+    statistic : callable
+        ``statistic(forecast, truth, **settings)``: its value at every point, an array of truth's
+        shape (N, L, H, W) without the axes that `dims` names; float64, with the dimensions
+        initialisation, lead time, row and column. Points that are masked are 0 in both arrays.
+    finish : callable
+        From the mean of the statistic to the metric. Default: the mean is the metric.
+    units : callable
+        From the unit of the variable to the unit of the metric: "K" to "K", "K**2", "1" or "dB".
+        Default: the same.
+    long_name : str
+        The metric in words.
+    dims : tuple of str
+        Dimensions that are taken as a whole, so that the metric has no value by these.
+        ``("y", "x")``: of whole frames, whose rows and columns these are under any name; the
+        statistic gives (N, L), `finish` is done frame by frame, and the score is the mean over
+        frames. ``("variable", "y", "x")``: of all channels of a frame; arrays are (N, L, C, H, W).
+        ``("realization",)``: of all members of an ensemble; the forecast is (M, N, L, H, W).
+    settings : tuple of str
+        Arguments of ``evaluate`` that the statistic takes by name and that must be given for it:
+        "data_range", "lpips".
+    summed : bool
+        Whether it is the sum over a frame's points (and variables) in place of the mean.
+
+    Examples
+    --------
+    >>> large = Metric("large", lambda f, t: abs(f - t) > 2.0, units=lambda unit: "1")
+    """
+
+    name: str
+    statistic: Callable[..., Any]
+    finish: Callable[[np.ndarray], np.ndarray] = _same
+    units: Callable[[str], str] = _same
+    long_name: str = ""
+    dims: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    summed: bool = False
+
+    @property
+    def of_maps(self) -> bool:
+        """Whether it is finished map by map, and the score is the mean over maps."""
+        return set(FRAME) <= set(self.dims) and not self.summed
+
+    @property
+    def of_frames(self) -> bool:
+        """Whether all points of a frame count alike: it knows no weights, regions and masks."""
+        return set(FRAME) <= set(self.dims) and self.statistic is not anomaly_products
+
+    def __post_init__(self) -> None:
+        dims, settings = set(self.dims), set(self.settings)
+        if dims not in _DIMS or not settings <= {"data_range", "lpips", "climatology"}:
+            raise InputError(
+                f"metric {self.name!r}: dims are among {[tuple(sorted(d)) for d in _DIMS]} and "
+                f"settings among 'data_range' and 'lpips', found {self.dims}, {self.settings}"
+            )
+
+    def bound(self, settings: Mapping[str, Any]) -> Callable[..., Any]:
+        """Bind the settings that the statistic takes."""
+        own = {name: settings[name] for name in self.settings if name in settings}
+        return partial(self.statistic, **own) if own else self.statistic
 
 
 def _squared(unit: str) -> str:
@@ -101,32 +150,94 @@ def _decibel(_: str) -> str:
     return "dB"
 
 
-METRICS: dict[str, Metric] = {
-    "rmse": Metric("squared_error", np.sqrt, _same, "root of the mean squared error"),
-    "mse": Metric("squared_error", _same, _squared, "mean squared error"),
-    "mae": Metric("absolute_error", _same, _same, "mean absolute error"),
-    "bias": Metric("error", _same, _same, "mean error, forecast minus truth"),
-    "acc": Metric("anomaly_correlation", _same, _none, "anomaly correlation coefficient"),
-    "mse_sum": Metric("squared_error", _same, _squared, "squared error summed over a frame", True),
-    "mae_sum": Metric("absolute_error", _same, _same, "absolute error summed over a frame", True),
-    "ssim": Metric("similarity", _same, _none, "structural similarity"),
-    "psnr": Metric(
-        "relative_squared_error", images.decibels, _decibel, "peak signal-to-noise ratio"
-    ),
-    "ssim_paper": Metric(
-        "paper_similarity",
-        _same,
-        _none,
-        "structural similarity, as the SimVP papers print it (clipped, data range 2)",
-    ),
-    "psnr_paper": Metric(
-        "wrapped_error",
-        images.decibels,
-        _decibel,
-        "peak signal-to-noise ratio, as the SimVP papers print it (clipped, 8-bit wrap-around)",
-    ),
-    "lpips": Metric(PERCEPTUAL, _same, _none, "perceptual distance (LPIPS 0.1, AlexNet)"),
-}
+def _ssim(forecast: np.ndarray, truth: np.ndarray, data_range: float) -> np.ndarray:
+    return images.ssim(forecast, truth, data_range=data_range)
+
+
+def _relative(forecast: np.ndarray, truth: np.ndarray, data_range: float) -> np.ndarray:
+    return images.relative_squared_error(forecast, truth, data_range=data_range)
+
+
+def _paper_ssim(forecast: np.ndarray, truth: np.ndarray, data_range: float) -> np.ndarray:
+    return images.paper_ssim(forecast, truth)  # evaluate has seen that data_range is 1
+
+
+def _wrapped(forecast: np.ndarray, truth: np.ndarray, data_range: float) -> np.ndarray:
+    return images.wrapped_error(forecast, truth)
+
+
+def _correlation(sums: np.ndarray) -> np.ndarray:
+    return correlation(*sums)
+
+
+_frames = partial(Metric, dims=FRAME, settings=("data_range",))
+
+#: The metrics that :func:`stforecast.evaluate` knows by name. It cannot be changed: give
+#: ``evaluate`` a :class:`Metric` of your own as it is.
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        metric.name: metric
+        for metric in (
+            Metric("rmse", squared_error, np.sqrt, _same, "root of the mean squared error"),
+            Metric("mse", squared_error, _same, _squared, "mean squared error"),
+            Metric("mae", absolute_error, _same, _same, "mean absolute error"),
+            Metric("bias", error, _same, _same, "mean error, forecast minus truth"),
+            Metric(
+                "acc",
+                anomaly_products,
+                _correlation,
+                _none,
+                "anomaly correlation coefficient",
+                FRAME,
+                ("climatology",),
+            ),
+            Metric(
+                "mse_sum",
+                squared_error,
+                _same,
+                _squared,
+                "squared error summed over a frame",
+                FRAME,
+                summed=True,
+            ),
+            Metric(
+                "mae_sum",
+                absolute_error,
+                _same,
+                _same,
+                "absolute error summed over a frame",
+                FRAME,
+                summed=True,
+            ),
+            _frames("ssim", _ssim, _same, _none, "structural similarity"),
+            _frames("psnr", _relative, images.decibels, _decibel, "peak signal-to-noise ratio"),
+            _frames(
+                "ssim_paper",
+                _paper_ssim,
+                _same,
+                _none,
+                "structural similarity, as the SimVP papers print it (clipped, data range 2)",
+            ),
+            _frames(
+                "psnr_paper",
+                _wrapped,
+                images.decibels,
+                _decibel,
+                "peak signal-to-noise ratio, as the SimVP papers print it (clipped, 8-bit "
+                "wrap-around)",
+            ),
+            Metric(
+                "lpips",
+                perceptual_distance,
+                _same,
+                _none,
+                "perceptual distance (LPIPS 0.1, AlexNet)",
+                ("variable", *FRAME),
+                ("data_range", "lpips"),
+            ),
+        )
+    }
+)
 
 
 @dataclass(frozen=True)

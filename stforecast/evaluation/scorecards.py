@@ -47,8 +47,9 @@ def scorecard(
         Models to measure skill against; by default those named "Persistence", "Climatology" and
         "LinearRegression". Skill needs "rmse", "mse" or "mse_sum" among the metrics.
     by_time : mapping of str to xarray.Dataset, optional
-        The same scores by ``("time", "prediction_timedelta")``, from which come intervals and
-        p-values of the differences between models (:func:`stforecast.evaluation.significance.compare`).
+        The same scores by ``("time", "prediction_timedelta")``, from which intervals and p-values
+        of the differences between models are made
+        (:func:`stforecast.evaluation.significance.compare`).
     samples, level : int, float
         Of the bootstrap, and of the intervals.
 
@@ -60,8 +61,9 @@ def scorecard(
         reference): 1 - RMSE / RMSE of the reference; 1 is perfect, 0 no better than the reference.
 
         With `by_time` also ``V_difference`` with dims ``(model, other_model, quantity, *by)`` and
-        ``V_difference_overall``: RMSE of the model minus that of the other_model, the ends ``low``
-        and ``high`` of its interval, the ``p_value`` of no difference, and the length of the blocks
+        ``V_difference_overall``: RMSE of the model minus RMSE of the other_model (all models, and
+        so not ``reference``, which has the references of skill only), the ends ``low`` and
+        ``high`` of its interval, the ``p_value`` of no difference, and the length of the blocks
         that were drawn. They are NaN for a model and itself. With fewer than 20 initialisations
         there are none. The attribute ``intervals`` tells the method, or why there are none.
 
@@ -96,6 +98,9 @@ def scorecard(
     models = xr.DataArray(list(scores), dims="model", name="model")
     # override: the check above has found all coordinates equal
     card = xr.concat(list(scores.values()), models, join="override", combine_attrs="override")
+    for key in ("ensemble", "members"):  # a mean of members may stand beside a single forecast
+        if any(first.attrs.get(key) != other.attrs.get(key) for other in scores.values()):
+            card.attrs.pop(key, None)
     if references:
         if metric is None:
             raise InputError(f"skill needs one of {_SKILL} among the metrics, or references=()")

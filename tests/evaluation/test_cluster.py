@@ -13,7 +13,7 @@ from stforecast.baselines.climatology import Climatology
 from stforecast.baselines.regression import LinearRegression
 from stforecast.errors import InputError
 from stforecast.evaluation.evaluate import evaluate
-from stforecast.evaluation.metrics import FRAME_STATISTICS
+from stforecast.evaluation.metrics import Metric
 from stforecast.task import Task
 
 distributed = pytest.importorskip("distributed")
@@ -78,6 +78,12 @@ CASES = {
         {"climatology": climatology(t).dataset.chunk(dayofyear=50)},
     ),
     "another layout": lambda f, t: (f.transpose("longitude", LEAD, "latitude", "time"), t, {}),
+    "members": lambda f, t: (
+        xr.concat([f, f + 1, f - 2], "realization").chunk(realization=2),
+        t,
+        {"ensemble": "members"},
+    ),
+    "mean of members": lambda f, t: (xr.concat([f, f + 1, f - 2], "realization"), t, {}),
     "frames": lambda f, t: (
         f,
         t,
@@ -116,16 +122,12 @@ def test_what_is_refused_is_refused_in_the_same_words(client, pair):
         evaluate(forecast, hole)
 
 
-def test_a_statistic_of_ones_own_travels(client, pair, monkeypatch):
-    from stforecast.evaluation.metrics import METRICS, STATISTICS, Metric
-
-    monkeypatch.setitem(STATISTICS, "miss", lambda f, t: (np.abs(f - t) > 1) * 1.0)
-    miss = Metric("miss", lambda mean: mean, lambda unit: "1", "share of misses")
-    monkeypatch.setitem(METRICS, "misses", miss)
-    assert "miss" not in FRAME_STATISTICS
+def test_a_statistic_of_ones_own_travels(client, pair):
+    misses = Metric("misses", lambda f, t: np.abs(f - t) > 1, units=lambda unit: "1")
     with scored_there(client):
-        found = evaluate(*pair, metrics="misses")
+        found = evaluate(*pair, metrics=misses)
     assert float(found[f"{T2M}_overall"][0]) == pytest.approx(0.317, abs=0.01)  # beyond one sigma
+    assert found[T2M].attrs["units_misses"] == "1"
 
 
 def test_linear_regression_is_fitted_on_a_cluster(client, pair):

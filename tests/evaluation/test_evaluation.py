@@ -17,7 +17,7 @@ from stforecast import __version__
 from stforecast.baselines.climatology import Climatology
 from stforecast.conventions.grid import area_weights
 from stforecast.errors import InputError
-from stforecast.evaluation.aggregation import _merge as merge
+from stforecast.evaluation.aggregation import merge
 from stforecast.evaluation.evaluate import evaluate
 from stforecast.evaluation.scorecards import save_scores, scorecard, to_table
 from stforecast.task import Task
@@ -340,12 +340,12 @@ def test_any_chunks_added_in_any_order_give_what_the_whole_gives(
         return [parts[i] for i in order.permutation(len(parts))]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stforecast.evaluation.aggregation._BLOCK", 4 * block)
-        patch.setattr("stforecast.evaluation.aggregation._PIECE", 4 * piece)
-        patch.setattr("stforecast.evaluation.aggregation._TASK", 4 * piece)
-        patch.setattr("stforecast.evaluation.aggregation._FAN", fan)
+        patch.setattr("stforecast.evaluation.aggregation.BLOCK", 4 * block)
+        patch.setattr("stforecast.evaluation.aggregation.PIECE", 4 * piece)
+        patch.setattr("stforecast.evaluation.aggregation.TASK", 4 * piece)
+        patch.setattr("stforecast.evaluation.aggregation.FAN", fan)
         patch.setattr(
-            "stforecast.evaluation.aggregation._merge", lambda parts: merge(shuffled(parts))
+            "stforecast.evaluation.aggregation.merge", lambda parts: merge(shuffled(parts))
         )
         result = evaluate(f, t, **options)
     xr.testing.assert_allclose(result, whole, rtol=1e-12, atol=1e-14)

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from stforecast.conventions.grid import area_weights, cell_bounds, grid_weights
 from stforecast.errors import InputError
 from stforecast.evaluation.metrics import (
-    FRAME_STATISTICS,
     METRICS,
-    STATISTICS,
+    Metric,
     WeightedMean,
+    absolute_error,
     anomaly_correlation,
+    anomaly_products,
+    error,
+    squared_error,
 )
 
 
@@ -144,9 +147,11 @@ def test_policies_are_named_and_pixels_get_uniform_weights(caplog):
 
 def test_statistics_by_hand():
     f, t = np.array([1.0, 2.0, 5.0]), np.array([3.0, 2.0, 1.0])
-    np.testing.assert_array_equal(STATISTICS["error"](f, t), [-2, 0, 4])
-    np.testing.assert_array_equal(STATISTICS["absolute_error"](f, t), [2, 0, 4])
-    np.testing.assert_array_equal(STATISTICS["squared_error"](f, t), [4, 0, 16])
+    np.testing.assert_array_equal(error(f, t), [-2, 0, 4])
+    np.testing.assert_array_equal(absolute_error(f, t), [2, 0, 4])
+    np.testing.assert_array_equal(squared_error(f, t), [4, 0, 16])
+    products = anomaly_products(f, t, np.array([1.0, 1, 1]))
+    np.testing.assert_array_equal(products, [[0, 1, 0], [0, 1, 16], [4, 1, 0]])
 
 
 def test_weighted_mean_keeps_the_axes_asked_for_in_their_order():
@@ -239,9 +244,20 @@ def test_units():
 def test_which_metrics_are_of_whole_frames():
     whole = [name for name, metric in METRICS.items() if metric.of_frames]
     assert whole == ["mse_sum", "mae_sum", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips"]
-    # Each statistic of frames has one metric: it is finished frame by frame.
-    used = [m.statistic for m in METRICS.values() if m.statistic in FRAME_STATISTICS]
-    assert sorted(used) == sorted(FRAME_STATISTICS)
+    maps = [name for name, metric in METRICS.items() if metric.of_maps]
+    assert maps == ["acc", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips"]
+
+
+def test_the_table_of_metrics_cannot_be_changed():
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        METRICS["mine"] = Metric("mine", error)
+    assert all(metric.name == name for name, metric in METRICS.items())
+
+
+@pytest.mark.parametrize("options", [{"dims": ("latitude",)}, {"dims": "y"}, {"settings": "nan"}])
+def test_a_metric_of_unknown_dims_or_settings_is_refused(options):
+    with pytest.raises(InputError, match="metric 'mine': dims are among"):
+        Metric("mine", error, **options)
 
 
 def test_bounds_of_cells():

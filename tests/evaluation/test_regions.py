@@ -353,8 +353,8 @@ def test_blocks_of_masked_data_give_what_the_whole_gives(
         options["climatology"] = xr.Dataset({T2M: ((*days, *space), known)}, {**days, **space})
     whole = evaluate(forecast, truth, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stforecast.evaluation.aggregation._BLOCK", 4 * block)
-        patch.setattr("stforecast.evaluation.aggregation._PIECE", 1)
+        patch.setattr("stforecast.evaluation.aggregation.BLOCK", 4 * block)
+        patch.setattr("stforecast.evaluation.aggregation.PIECE", 1)
         sizes = {"time": chunk, LEAD: lead_chunk, "latitude": rows, "longitude": columns}
         lazy = evaluate(forecast.chunk(sizes), truth.chunk(time=5), **options)
     xr.testing.assert_allclose(lazy, whole, rtol=1e-12, atol=1e-14)
