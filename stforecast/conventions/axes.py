@@ -1,11 +1,8 @@
-"""The dimensions of a caller's arrays: which one is what, and their values in canonical form.
-
-Public names of this module are to be had from :mod:`stforecast.conventions`.
-"""
+"""The dimensions of a caller's arrays: which one is what, and their values in canonical form."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,3 +246,50 @@ class Axis:
             order = np.argsort(values, kind="stable")[:: -1 if given[0] > given[-1] else 1]
             values = values[order]
         return values.astype(given.dtype), order
+
+
+def axes_of(
+    ds: xr.Dataset,
+    variables: Mapping[Hashable, tuple[Hashable, ...]],
+    found: Mapping[Hashable, tuple[str, Hashable | None]],
+) -> dict[str, Axis]:
+    """Describe the canonical dimensions of variables (name: dimensions), which must share them."""
+    names = quoted(variables)
+    used: dict[str, tuple[Hashable | None, Hashable | None]] = {}  # role: dimension, coordinate
+    for dim in (d for dims in variables.values() for d in dims if d in found):
+        role, coord = found[dim]
+        if used.setdefault(role, (dim, coord))[0] != dim:
+            raise InputError(
+                f"the variables {names} lie on different dimensions of {role} "
+                f"('{used[role][0]}' and '{dim}'): take one by variables=[...]"
+            )
+    if LAT in used:  # a level called `height`, of size 1
+        used = {role: where for role, where in used.items() if role not in (Y, X)}
+    if TIME not in used:
+        used[TIME] = None, scalar(ds, TIME)
+    lead = scalar(ds, LEAD)
+    if used[TIME][1] == VALID:  # a history, whatever lead time it is made of
+        _, coord = used.pop(LEAD, (None, None))
+        if coord is not None and ds[coord].size > 1:
+            raise InputError(
+                f"the times beside the lead times '{coord}' are called '{VALID}', expected "
+                f"initialisations: rename them with ds.rename({VALID}='{TIME}') if they are that"
+            )
+    elif LEAD not in used and lead is not None:
+        used[LEAD] = None, lead
+    axes = {role: Axis.of(role, *used[role], ds) for role in DIMS if role in used}
+    if LEAD in axes and not np.any(axes[LEAD].values):  # a lead time of zero: an analysis
+        del axes[LEAD]
+    for name, dims in variables.items():
+        for role, axis in axes.items():
+            if axis.dim is not None and axis.dim not in dims:
+                raise InputError(
+                    f"'{name}' lacks the {role} dimension '{axis.dim}' that others of {names} "
+                    "have: take them one by one by variables=[...]"
+                )
+    return axes
+
+
+def quoted(names: Iterable[Hashable]) -> str:
+    """Names in quotes, for a message."""
+    return ", ".join(repr(str(n)) for n in names)

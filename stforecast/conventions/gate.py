@@ -24,9 +24,7 @@ of at most one dimension come back with :func:`restore`.
 
 from __future__ import annotations
 
-import difflib
-import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -36,47 +34,11 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import InputError
-from .axes import (
-    DIMS,
-    LAT,
-    LEAD,
-    LON,
-    TIME,
-    VALID,
-    Axis,
-    X,
-    Y,
-    find_axes,
-    is_global,
-    role_of,
-    scalar,
-)
+from .axes import DIMS, LAT, LEAD, LON, TIME, VALID, Axis, X, Y, axes_of, find_axes, role_of
 from .lazy import arrange
-from .times import canonical_times, time_differences, time_gaps, time_step, times_like, valid_times
+from .times import canonical_times, time_step, times_like, valid_times
 from .units import Field
-from .variables import VARIABLES, Meant, canonical_name, level_name, levels_of, meant, split_level
-
-__all__ = [
-    "VARIABLES",
-    "InputError",
-    "Labels",
-    "Meant",
-    "canonical_name",
-    "canonicalize",
-    "check",
-    "find_axes",
-    "is_global",
-    "levels_of",
-    "meant",
-    "restore",
-    "split_level",
-    "time_differences",
-    "time_gaps",
-    "time_step",
-    "valid_times",
-]
-
-logger = logging.getLogger(__name__)
+from .variables import VARIABLES, Meant, choose, named
 
 _COORD_ATTRS = {
     TIME: {"standard_name": "time", "long_name": "time"},
@@ -108,6 +70,14 @@ class Labels:
     def dims(self) -> dict[Hashable, Hashable]:
         """The caller's name of every canonical dimension."""
         return {role: role if a.dim is None else a.dim for role, a in self.axes.items()}
+
+    @property
+    def valid_times(self) -> xr.Variable | None:
+        """Time + lead time (time, prediction_timedelta) of a forecast; None for a history."""
+        if LEAD not in self.axes:
+            return None
+        times = valid_times(self.axes[TIME].values, self.axes[LEAD].values)
+        return xr.Variable((TIME, LEAD), times)
 
 
 # --- the way in -----------------------------------------------------------------------------------
@@ -152,50 +122,59 @@ def canonicalize(
     variables = [variables] if isinstance(variables, str) else variables
     ds = _dataset(ds, variables)
     found = find_axes(ds)
-    ds, chosen = _chosen(ds, variables, {dim: role for dim, (role, _) in found.items()})
-    axes = _axes(ds, list(chosen), found)
-    roles = {axis.dim: role for role, axis in axes.items() if axis.dim is not None}
-    orders: dict[Hashable, Any] = {role: axis.order for role, axis in axes.items()}
-    fields, data = {}, {}
-    for name, (canonical, levels) in chosen.items():
-        variable, base = ds.variables[name].copy(deep=False), canonical
-        if canonical not in VARIABLES and (on_level := split_level(canonical)):
-            base = on_level[0]
-        sample = None
+    chosen = choose(ds, variables, found)
+    labels = _labels(ds, chosen, found)
+    data = {m.canonical: _canonical(m.of(ds), m, labels) for m in chosen}
+    attrs = _COORD_ATTRS | (_FORECAST_ATTRS if LEAD in labels.axes else {})
+    coords: dict[str, Any] = {
+        role: (role, axis.values, attrs.get(role, {}))
+        for role, axis in labels.axes.items()
+        if axis.values is not None
+    }
+    if (times := labels.valid_times) is not None:
+        coords[VALID] = (times.dims, times.values, attrs[VALID])
+    return xr.Dataset(data, coords, ds.attrs), labels
+
+
+def _labels(
+    ds: xr.Dataset, chosen: Sequence[Meant], found: Mapping[Hashable, tuple[str, Hashable | None]]
+) -> Labels:
+    """Answer which axes, which units and which further coordinates the chosen variables have."""
+    variables = {m.label: m.of(ds) for m in chosen}
+    axes = axes_of(ds, {name: v.dims for name, v in variables.items()}, found)
+    steps = [axes[role].dim for role in (TIME, LEAD) if role in axes]
+    fields = {}
+    for m in chosen:
+        variable, sample = variables[m.label], None
         if LEAD not in axes or not variable.attrs.get("units"):
             # One step only; a forecast that is still to be computed is not computed for this.
-            one = variable.isel({d: 0 for d in variable.dims if roles.get(d) in (TIME, LEAD)})
-            sample = one.to_numpy
-        temperature = base in VARIABLES and base.endswith("temperature")
-        field = Field.of(name, variable, temperature=temperature, sample=sample)
-        variable.dims = tuple(roles.get(d, d) for d in variable.dims)
-        convert = None if field.as_is and field.dtype == np.float32 else field.decode
-        out = arrange(variable, list(axes), orders, convert, np.float32)
-        out.attrs = field.unpacked.attrs | ({} if field.unit is None else {"units": "K"})
-        out.attrs |= levels
-        if base in VARIABLES:
-            out.attrs.setdefault("long_name", base.replace("_", " "))
-        fields[canonical], data[canonical] = field, out
-    attrs = _COORD_ATTRS | (_FORECAST_ATTRS if LEAD in axes else {})
-    coords: dict[str, Any] = {
-        role: (role, a.values, attrs.get(role, {}))
-        for role, a in axes.items()
-        if a.values is not None
-    }
-    valid = None
-    if LEAD in axes:
-        times = valid_times(axes[TIME].values, axes[LEAD].values)
-        coords[VALID] = ((TIME, LEAD), times, attrs[VALID])
-        valid = _valid_time(ds, axes, xr.Variable((TIME, LEAD), times))
+            sample = variable.isel({d: 0 for d in variable.dims if d in steps}).to_numpy
+        temperature = m.base in VARIABLES and m.base.endswith("temperature")
+        fields[m.canonical] = Field.of(m.label, variable, temperature=temperature, sample=sample)
+    labels = Labels(fields, axes, {}, None, dict(ds.encoding))
+    valid = _valid_time(ds, labels)
     main = {axis.coord for axis in axes.values()} | ({valid[0]} if valid else set())
-    dims = {d for name in chosen for d in ds.variables[name].dims}
+    dims = {d for v in variables.values() for d in v.dims}
     extras = {
         name: coord.variable.to_base_variable().compute()  # small: dask only tears it apart
         for name, coord in ds.coords.items()
         if name not in main and {*coord.dims} <= dims and sum(n > 1 for n in coord.shape) <= 1
     }
-    labels = Labels(fields, axes, extras, valid, dict(ds.encoding))
-    return xr.Dataset(data, coords, ds.attrs), labels
+    return replace(labels, extras=extras, valid_time=valid)
+
+
+def _canonical(variable: xr.Variable, m: Meant, labels: Labels) -> xr.Variable:
+    """One of the caller's variables in canonical form, read when it is used."""
+    field, axes = labels.fields[m.canonical], labels.axes
+    roles = {dim: role for role, dim in labels.dims.items()}
+    variable.dims = tuple(roles.get(d, d) for d in variable.dims)
+    orders: dict[Hashable, Any] = {role: axis.order for role, axis in axes.items()}
+    convert = None if field.as_is and field.dtype == np.float32 else field.decode
+    out = arrange(variable, list(axes), orders, convert, np.float32)
+    out.attrs = field.unpacked.attrs | ({} if field.unit is None else {"units": "K"}) | m.attrs
+    if m.base in VARIABLES:
+        out.attrs.setdefault("long_name", m.base.replace("_", " "))
+    return out
 
 
 def _dataset(ds: Any, variables: Sequence[str] | None) -> xr.Dataset:
@@ -215,153 +194,15 @@ def _dataset(ds: Any, variables: Sequence[str] | None) -> xr.Dataset:
     return ds
 
 
-def _quoted(names: Iterable[Hashable]) -> str:
-    return ", ".join(repr(str(n)) for n in names)
-
-
-def _named(ds: xr.Dataset, wanted: str) -> Meant:
-    """Find the one variable that is asked for by its own name, its canonical one or an alias."""
-    found = meant(ds, wanted)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(
-            f"variable '{wanted}' could be any of {_quoted(m.name for m in found)}: name one"
-        )
-    if on_level := split_level(canonical_name(wanted)):
-        base, level = on_level
-        for name in (v for v in ds.data_vars if canonical_name(str(v)) == base):
-            levels = levels_of(ds, name)
-            there = f"has {levels.text} hPa" if levels else "has no coordinate of pressure levels"
-            hint = "ask for one of these" if levels else f"ask for '{base}' if it lies on that one"
-            raise InputError(f"variable '{wanted}': '{name}' {there}, not {level:g} hPa: {hint}")
-    near = difflib.get_close_matches(wanted, [str(v) for v in ds.data_vars], n=3)
-    raise InputError(
-        f"variable '{wanted}' is not in the Dataset, which has {_quoted(ds.data_vars)}"
-        f"{f' (did you mean {_quoted(near)}?)' if near else ''}: if it goes by another name, "
-        f"use ds.rename({{'...': '{wanted}'}})"
-    )
-
-
-def _chosen(
-    ds: xr.Dataset, variables: Sequence[str] | None, roles: Mapping[Hashable, str]
-) -> tuple[xr.Dataset, dict[Hashable, tuple[str, dict[str, Any]]]]:
-    """Take the variables asked for, or all that can be used.
-
-    Returns the Dataset, with a variable for every level that is taken of several, and for each
-    variable its canonical name and what its level adds to its attributes.
-    """
-    picked = meant(ds) if variables is None else [_named(ds, wanted) for wanted in variables]
-    ds = ds.assign({m.label: m.of(ds) for m in picked if m.position is not None})
-    reasons = {m.label: reason for m in picked if (reason := _unfit(ds, m.label, roles))}
-    chosen = [m for m in picked if m.label not in reasons]
-    if reasons and (variables is not None or not chosen):
-        raise InputError("; ".join(list(reasons.values())[:3]))
-    if reasons:
-        logger.info("left out: %s", "; ".join(reasons.values()))
-    if len({m.canonical for m in chosen}) < len(chosen):
-        raise InputError(
-            f"several of {_quoted(m.label for m in chosen)} are one variable: ask for it by "
-            "variables=[...]"
-        )
-    return ds, {m.label: (m.canonical, m.attrs) for m in chosen}
-
-
-def _unfit(ds: xr.Dataset, name: Hashable, roles: Mapping[Hashable, str]) -> str | None:
-    """Why a variable cannot be used, or None."""
-    variable = ds.variables[name]
-    here = [roles[d] for d in variable.dims if d in roles]
-    geographic = {LAT, LON} <= set(here)
-    dims = f"'{name}' has dimensions ({', '.join(map(str, variable.dims))})"
-    if variable.dtype.kind not in "fiu":
-        return f"'{name}' holds {variable.dtype} values, expected numbers"
-    for role in here:
-        if here.count(role) > 1:
-            return f"{dims}: more than one of them looks like {role}"
-    curved = [c.name for c in ds[name].coords.values() if c.ndim == 2 and _is_latitude(c)]
-    if curved and not geographic:
-        return (
-            f"'{name}' is on a curvilinear grid (its latitude '{curved[0]}' is 2-D), expected 1-D "
-            "latitude and longitude, for area weights and maps: regrid it, or drop the 2-D "
-            "coordinates with ds.drop_vars to treat its points as pixels"
-        )
-    if not (geographic or {Y, X} <= set(here)):
-        return f"{dims}, expected latitude and longitude (or y and x) among them"
-    if TIME not in here and scalar(ds, TIME) is None:
-        return (
-            f"{dims}: it has no time dimension. Give it one with "
-            "ds.expand_dims(time=[np.datetime64('2000-01-01')])"
-        )
-    for dim in variable.dims:
-        # Beside latitude and longitude, `height` and the like are levels.
-        extra = dim not in roles or (geographic and roles[dim] in (Y, X))
-        if extra and ds.sizes[dim] != 1:
-            first = f"sel({dim}={ds[dim].values[0]})" if dim in ds.coords else f"isel({dim}=0)"
-            levels, asked = levels_of(ds, name), ""
-            if levels is not None and levels.dim == dim:
-                one = level_name(canonical_name(str(name)), float(levels.values[0]))
-                asked = f", or ask for a level by its name, as '{one}' (it has {levels.text} hPa)"
-            return (
-                f"'{name}' has an extra dimension '{dim}' of size {ds.sizes[dim]}: select one "
-                f"with ds.{first}{asked}"
-            )
-    return None
-
-
-def _is_latitude(coord: xr.DataArray) -> bool:
-    return role_of(coord.name, coord.variable) == LAT
-
-
-def _axes(
-    ds: xr.Dataset,
-    chosen: Sequence[Hashable],
-    found: Mapping[Hashable, tuple[str, Hashable | None]],
-) -> dict[str, Axis]:
-    """Describe the canonical dimensions of the chosen variables, which must share them."""
-    used: dict[str, tuple[Hashable | None, Hashable | None]] = {}  # role: dimension, coordinate
-    for name in chosen:
-        for dim in ds.variables[name].dims:
-            role, coord = found.get(dim, (None, None))
-            if role is not None and used.setdefault(role, (dim, coord))[0] != dim:
-                raise InputError(
-                    f"the variables {_quoted(chosen)} lie on different dimensions of {role} "
-                    f"('{used[role][0]}' and '{dim}'): take one by variables=[...]"
-                )
-    if LAT in used:  # a level called `height`, of size 1
-        used = {role: where for role, where in used.items() if role not in (Y, X)}
-    if TIME not in used:
-        used[TIME] = None, scalar(ds, TIME)
-    lead = scalar(ds, LEAD)
-    if used[TIME][1] == VALID:  # a history, whatever lead time it is made of
-        dim, coord = used.pop(LEAD, (None, None))
-        if coord is not None and ds[coord].size > 1:
-            raise InputError(
-                f"the times beside the lead times '{coord}' are called '{VALID}', expected "
-                f"initialisations: rename them with ds.rename({VALID}='{TIME}') if they are that"
-            )
-    elif LEAD not in used and lead is not None:
-        used[LEAD] = None, lead
-    axes = {role: Axis.of(role, *used[role], ds) for role in DIMS if role in used}
-    if LEAD in axes and not np.any(axes[LEAD].values):  # a lead time of zero: an analysis
-        del axes[LEAD]
-    for name in chosen:
-        for role, axis in axes.items():
-            if axis.dim is not None and axis.dim not in ds.variables[name].dims:
-                raise InputError(
-                    f"'{name}' lacks the {role} dimension '{axis.dim}' that others of "
-                    f"{_quoted(chosen)} have: take them one by one by variables=[...]"
-                )
-    return axes
-
-
-def _valid_time(
-    ds: xr.Dataset, axes: Mapping[str, Axis], computed: xr.Variable
-) -> tuple[Hashable, xr.Variable] | None:
+def _valid_time(ds: xr.Dataset, labels: Labels) -> tuple[Hashable, xr.Variable] | None:
     """Find a forecast's own coordinate of valid times; refuse it if it is wrong."""
-    dims: dict[Hashable, Hashable] = {role: axes[role].dim or role for role in (TIME, LEAD)}
+    if (computed := labels.valid_times) is None:
+        return None
+    axes, dims = labels.axes, labels.dims
     for name, coord in ds.coords.items():
         named = name == VALID or coord.attrs.get("standard_name") == "time"
-        if not named or name == axes[TIME].coord or not set(coord.dims) <= set(dims.values()):
+        places = {dims[TIME], dims[LEAD]}
+        if not named or name == axes[TIME].coord or not set(coord.dims) <= places:
             continue
         given = coord.variable.to_base_variable()
         orders = {dims[role]: axes[role].inverse for role in (TIME, LEAD)}
@@ -524,7 +365,7 @@ def check(
     InputError
         At the first thing that is wrong.
     """
-    names = list(ds.data_vars) if variables is None else [_named(ds, v).name for v in variables]
+    names = list(ds.data_vars) if variables is None else [named(ds, v).name for v in variables]
     for name in names:
         array = ds[name]
         expected = tuple(d for d in DIMS if d in array.dims)

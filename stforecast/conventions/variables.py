@@ -1,18 +1,24 @@
 """The names of variables, and the pressure levels that are part of a name.
 
 ``geopotential_500`` is the variable ``geopotential`` on 500 hPa, whatever the caller calls its
-variable and its levels, and however these are written (``level``, ``plev`` in Pa, ...). Public
-names of this module are to be had from :mod:`stforecast.conventions`.
+variable and its levels, and however these are written (``level``, ``plev`` in Pa, ...).
 """
 
 from __future__ import annotations
 
+import difflib
+import logging
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+
+from ..errors import InputError
+from .axes import LAT, LON, TIME, X, Y, quoted, role_of, scalar
+
+logger = logging.getLogger(__name__)
 
 # Canonical name (WeatherBench 2, ECMWF): short names in GRIB, CDS, WeatherBench 1, CMIP, WRF.
 VARIABLES = {
@@ -109,6 +115,7 @@ class Levels(NamedTuple):
 
     @property
     def text(self) -> str:
+        """The values, for a message."""
         return ", ".join(f"{v:g}" for v in self.values)
 
 
@@ -206,6 +213,12 @@ class Meant(NamedTuple):
         return level_name(str(self.name), float(self.levels.values[self.position]))
 
     @property
+    def base(self) -> str:
+        """The canonical name without the level."""
+        on_level = None if self.canonical in VARIABLES else split_level(self.canonical)
+        return on_level[0] if on_level else self.canonical
+
+    @property
     def attrs(self) -> dict[str, Any]:
         """What the level adds to the attributes."""
         if self.levels is None:
@@ -267,3 +280,111 @@ def _by_itself(ds: xr.Dataset, name: Hashable) -> Meant:
     if levels is None or not known or len(levels.values) != 1:
         return Meant(name, canonical)
     return Meant(name, level_name(canonical, float(levels.values[0])), levels)
+
+
+# --- which of them are taken ---------------------------------------------------------------------
+
+
+def named(ds: xr.Dataset, wanted: str) -> Meant:
+    """Find the one variable that is asked for by its own name, its canonical one or an alias."""
+    found = meant(ds, wanted)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"variable '{wanted}' could be any of {quoted(m.name for m in found)}: name one"
+        )
+    base, level = split_level(canonical_name(wanted)) or (None, 0.0)
+    for name in (v for v in ds.data_vars if canonical_name(str(v)) == base):
+        levels = levels_of(ds, name)
+        there = f"has {levels.text} hPa" if levels else "has no coordinate of pressure levels"
+        hint = "ask for one of these" if levels else f"ask for '{base}' if it lies on that one"
+        raise InputError(f"variable '{wanted}': '{name}' {there}, not {level:g} hPa: {hint}")
+    near = difflib.get_close_matches(wanted, [str(v) for v in ds.data_vars], n=3)
+    raise InputError(
+        f"variable '{wanted}' is not in the Dataset, which has {quoted(ds.data_vars)}"
+        f"{f' (did you mean {quoted(near)}?)' if near else ''}: if it goes by another name, "
+        f"use ds.rename({{'...': '{wanted}'}})"
+    )
+
+
+def choose(
+    ds: xr.Dataset, variables: Sequence[str] | None, found: Mapping[Hashable, tuple[str, Any]]
+) -> list[Meant]:
+    """Take the variables asked for, or all that can be used.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The caller's.
+    variables : sequence of str, optional
+        By the caller's names, canonical ones or aliases.
+    found : mapping
+        As :func:`stforecast.conventions.axes.find_axes` gives it.
+
+    Raises
+    ------
+    InputError
+        If one that is asked for cannot be used, if none can, or two are one variable.
+    """
+    picked = meant(ds) if variables is None else [named(ds, wanted) for wanted in variables]
+    roles = {dim: role for dim, (role, _) in found.items()}
+    reasons = {m.label: reason for m in picked if (reason := _unfit(ds, m, roles))}
+    chosen = [m for m in picked if m.label not in reasons]
+    if reasons and (variables is not None or not chosen):
+        raise InputError("; ".join(list(reasons.values())[:3]))
+    if reasons:
+        logger.info("left out: %s", "; ".join(reasons.values()))
+    if len({m.canonical for m in chosen}) < len(chosen):
+        raise InputError(
+            f"several of {quoted(m.label for m in chosen)} are one variable: ask for it by "
+            "variables=[...]"
+        )
+    return chosen
+
+
+def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | None:
+    """Why a variable cannot be used, or None."""
+    variable, name = m.of(ds), m.label
+    here = [roles[d] for d in variable.dims if d in roles]
+    geographic = {LAT, LON} <= set(here)
+    dims = f"'{name}' has dimensions ({', '.join(map(str, variable.dims))})"
+    if variable.dtype.kind not in "fiu":
+        return f"'{name}' holds {variable.dtype} values, expected numbers"
+    for role in here:
+        if here.count(role) > 1:
+            return f"{dims}: more than one of them looks like {role}"
+    curved = [
+        c
+        for c, coord in ds.coords.items()
+        if coord.ndim == 2
+        and {*coord.dims} <= {*variable.dims}
+        and role_of(c, coord.variable) == LAT
+    ]
+    if curved and not geographic:
+        return (
+            f"'{name}' is on a curvilinear grid (its latitude '{curved[0]}' is 2-D), expected 1-D "
+            "latitude and longitude, for area weights and maps: regrid it, or drop the 2-D "
+            "coordinates with ds.drop_vars to treat its points as pixels"
+        )
+    if not (geographic or {Y, X} <= set(here)):
+        return f"{dims}, expected latitude and longitude (or y and x) among them"
+    if TIME not in here and scalar(ds, TIME) is None:
+        return (
+            f"{dims}: it has no time dimension. Give it one with "
+            "ds.expand_dims(time=[np.datetime64('2000-01-01')])"
+        )
+    for dim in variable.dims:
+        # Beside latitude and longitude, `height` and the like are levels.
+        extra = dim not in roles or (geographic and roles[dim] in (Y, X))
+        if extra and ds.sizes[dim] != 1:
+            first = f"sel({dim}={ds[dim].values[0]})" if dim in ds.coords else f"isel({dim}=0)"
+            levels, asked = levels_of(ds, m.name), ""
+            if levels is not None and levels.dim == dim:
+                one = level_name(canonical_name(str(name)), float(levels.values[0]))
+                asked = f", or ask for a level by its name, as '{one}' (it has {levels.text} hPa)"
+            return (
+                f"'{name}' has an extra dimension '{dim}' of size {ds.sizes[dim]}: select one "
+                f"with ds.{first}{asked}"
+            )
+    return None

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions import gate as conventions
 from ..conventions.axes import LAT, LON
+from ..conventions.gate import canonicalize, restore
 from ..conventions.grid import Grid
 from ..conventions.regrid import to_grid
+from ..conventions.times import time_step, valid_times
 from ..errors import InputError
 from ..task import Task, WindowForecaster, refuse_months, window_starts
 from .batches import Batch, batches, forecast_later, forecast_now
@@ -125,7 +126,7 @@ def forecast_with(
     steps = task.target_steps if steps is None else int(steps)
     batch_size = None if batch_size is None else int(batch_size)
 
-    ds, labels = conventions.canonicalize(ds, task.variables)
+    ds, labels = canonicalize(ds, task.variables)
     if "prediction_timedelta" in ds.dims:
         raise InputError("predict needs a history (time, latitude, longitude), found a forecast")
     _check_step(ds, model)
@@ -142,7 +143,7 @@ def forecast_with(
     values = (forecast_later if lazy else forecast_now)(
         batch, inputs, ds["time"].values[ends], ends, cut
     )
-    return conventions.restore(_labelled(values, ds, ends, steps, model, space), labels)
+    return restore(_labelled(values, ds, ends, steps, model, space), labels)
 
 
 def _training_note(model: WindowForecaster) -> str:
@@ -155,7 +156,7 @@ def _check_step(ds: xr.Dataset, model: WindowForecaster) -> None:
     if ds.sizes["time"] < 2:
         return  # the window check says it better
     refuse_months(ds["time"].values)
-    found = conventions.time_step(ds["time"].values)
+    found = time_step(ds["time"].values)
     if found != task.step:
         step = found / np.timedelta64(1, "h")
         raise InputError(
@@ -251,7 +252,7 @@ def _labelled(
         ),
         "valid_time": (
             ("time", "prediction_timedelta"),
-            conventions.valid_times(init.values, lead),
+            valid_times(init.values, lead),
             {"long_name": "valid time", "standard_name": "time"},
         ),
     }

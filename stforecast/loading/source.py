@@ -17,9 +17,10 @@ import xarray as xr
 from torch import Tensor
 from xarray.core.indexing import ExplicitlyIndexedNDArrayMixin, LazilyIndexedArray
 
-from ..conventions import gate as conventions
+from ..conventions import gate
 from ..conventions.axes import TIME
 from ..conventions.lazy import LazyView
+from ..conventions.times import time_differences
 from ..datasets.lazy import Joined
 from ..errors import InputError
 from ..task import Task, refuse_months, window_starts
@@ -50,13 +51,13 @@ class Source:
     """
 
     def __init__(self, ds: xr.Dataset, task: Task, what: str = "training") -> None:
-        self.ds, labels = conventions.canonicalize(ds, task.channels)
+        self.ds, labels = gate.canonicalize(ds, task.channels)
         self.task, self.what = task, what
         self._names = {v: labels.fields[v].encoding.get("source") for v in task.channels}
         self._file = labels.encoding.get("source")
         time = self.ds.indexes[TIME]
         refuse_months(time)
-        conventions.check(self.ds, task.channels, timestep=task.step, nan=False)
+        gate.check(self.ds, task.channels, timestep=task.step, nan=False)
         self.starts = window_starts(time, task.step, task.window)
         if len(self.starts) == 0:
             raise InputError(
@@ -128,7 +129,7 @@ class Source:
             edges for v in self._variables.values() if (edges := stored_edges(v, TIME)) is not None
         ]
         stored = min(known, key=len) if known else None
-        gaps = np.flatnonzero(conventions.time_differences(self.ds[TIME].values) != self.task.step)
+        gaps = np.flatnonzero(time_differences(self.ds[TIME].values) != self.task.step)
         ends = np.append(gaps + 1 if stored is None else stored, n)
         bounds = [0]
         while bounds[-1] < n:
