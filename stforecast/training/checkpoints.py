@@ -6,7 +6,8 @@ its step, ``checkpoint-00000120``, with two files:
 
 ``state.safetensors``
     ``network.*``: weights and buffers. ``average.*``: their moving average, where there is one.
-    ``normalizer.*``: mean and deviation of the data. ``optimizer.<i>.*``: the state of parameter i.
+    ``normalizer.*``: mean and standard deviation of the data. ``optimizer.<i>.*``: the state of
+    parameter i.
     ``best.*``: the weights with the best validation so far. ``rng.cpu`` and, on a GPU,
     ``rng.cuda``: torch's random generators. ``loss_sum``: the sum of the losses since the last
     report. The last three are those of rank 0; those of rank 1 begin with ``rank1.``, and so on.
@@ -18,9 +19,9 @@ its step, ``checkpoint-00000120``, with two files:
     every other file; ``sha256``, its own.
 
 Nothing else is needed: the feed's position, the sample order, the learning rate and the place in
-the epoch are functions of the step and the settings (see :mod:`stforecast.loading.feeds`), and how long
-nothing has got better follows from the history. Training draws from torch's generators alone, not
-from those of Python and NumPy.
+the epoch are functions of the step and the settings (see :mod:`stforecast.loading.feeds`), and how
+long nothing has got better follows from the history. Training draws from torch's generators alone,
+or from one that follows from seed, step and rank (:mod:`stforecast.training.objective`).
 
 Of several processes rank 0 writes and reads all of it, and sends the others what they need.
 
@@ -43,7 +44,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +60,8 @@ from ..forecasting.forecaster import Forecaster
 from ..package import __version__
 from .distributed import World
 from .ema import Average
+from .objective import Objective
+from .optimizers import Optimizer
 
 if TYPE_CHECKING:
     from ..loading.feeds import Feed
@@ -87,8 +90,11 @@ class Run:
     ----------
     run_dir : path-like or None
         The directory; nothing is written without one.
+    objective : Objective
+        Whose network is trained.
     forecaster : Forecaster
-    optimizer : torch.optim.Optimizer
+        Its task and normalisation.
+    optimizer : Optimizer
     average : Average
     config : TrainConfig
     feed : Feed
@@ -97,6 +103,8 @@ class Run:
     resume : {"auto", "never"}
     world : World, optional
         The processes that train together; each has a Run.
+    about : mapping
+        What the run is: ``period``, ``validation_period``, and what else its forecaster will tell.
 
     Attributes
     ----------
@@ -108,6 +116,8 @@ class Run:
         Step and scores of the best validation.
     history : list of dict
         All validations.
+    stopped : dict
+        Why and where training ended before its last step, if it did.
 
     Raises
     ------
@@ -119,28 +129,31 @@ class Run:
     def __init__(
         self,
         run_dir: str | os.PathLike[str] | None,
+        objective: Objective,
         forecaster: Forecaster,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         average: Average,
         config: TrainConfig,
         feed: Feed,
         steps: int,
         resume: str,
+        about: Mapping[str, Any],
         world: World | None = None,
     ) -> None:
         if resume not in ("auto", "never"):
             raise InputError(f"resume must be 'auto' or 'never', found {resume!r}")
         self.directory = None if run_dir is None else Path(run_dir)
-        self.network, self.optimizer, self.average = forecaster.network, optimizer, average
-        self.world = world or World()
+        self.network, self.optimizer, self.average = objective.network, optimizer, average
+        self.world, self._about, self._steps = world or World(), dict(about), steps
         self.step, self.best, self.history = 0, {}, []  # type: ignore[var-annotated]
+        self.stopped: dict[str, Any] = {}
         self.loss_sum = torch.zeros((), device=forecaster.device, dtype=forecaster.dtype)
         self.losses = 0
         self._normalizer, self._resume = forecaster.normalizer, resume
         self._best_weights: dict[str, Tensor] = {}
         self._seconds, self._since = 0.0, time.monotonic()
-        settings = getattr(forecaster.network, "settings", type(forecaster.network).__name__)
-        same = asdict(replace(config, feed=feed.kind, steps=steps, epochs=1)) | _FREE
+        settings = getattr(self.network, "settings", type(self.network).__name__)
+        same = replace(config, feed=feed.kind, steps=steps, epochs=1).to_dict() | _FREE
         # What makes two runs the same run: going on with other settings would be neither of them.
         self._identity = json.loads(
             json.dumps(
@@ -148,21 +161,21 @@ class Run:
                     "task": forecaster.task.to_dict(),
                     "model": settings,
                     "config": same,
-                    "period": forecaster.training["period"],
-                    "validation period": forecaster.training.get("validation_period"),
+                    "period": about["period"],
+                    "validation period": about.get("validation_period"),
                     "windows": _sha256(feed.starts.astype("<i8").tobytes()),
-                    "warm_start": forecaster.training.get("warm_start", {}).get("sha256"),
+                    "warm_start": about.get("warm_start", {}).get("sha256"),
                 }
             )
         )
-        #: What the run is, for its journal.
+        #: What the run is, for its log.
         self.description = {
             "task": forecaster.task.to_dict(),
-            "network": {"name": type(forecaster.network).__name__, "settings": settings},
+            "network": {"name": type(self.network).__name__, "settings": settings},
             "parameters": sum(p.numel() for p in forecaster.network.parameters()),
             "windows": len(feed.starts),
             "ranks": self.world.size,
-            **forecaster.training,
+            **about,
         }
         self._open = ExitStack()
         self._pending: Future[None] | None = None
@@ -269,6 +282,16 @@ class Run:
         state |= {"seconds": self.seconds, "ranks": self.world.size, "identity": self._identity}
         self._pending = self._writer.submit(self._write, self.directory, state, tensors)
 
+    def stop(self, why: str, step: int) -> None:
+        """Note that training ends after `step` steps, before the last one."""
+        self.stopped = {"why": why, "step": step, "steps": self._steps}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How the forecaster came to be, for its bundle."""
+        stopped = {"stopped": self.stopped} if self.stopped else {}
+        return {**self._about, **stopped, "validation": self.best}
+
     @property
     def stale(self) -> int:
         """Validations since the best one."""
@@ -298,8 +321,7 @@ class Run:
     def _tensors(self) -> dict[str, Tensor]:
         tensors = _over("network.", self.network.state_dict())
         tensors |= _over("normalizer.", self._normalizer.state_dict())
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= _over(f"optimizer.{i}.", state)
+        tensors |= _over("optimizer.", self.optimizer.tensors())
         return tensors | _over("average.", self.average.tensors)
 
     def _of_this_rank(self) -> dict[str, Tensor]:
@@ -324,7 +346,7 @@ class Run:
                 new.mkdir()
                 save_file(tensors, new / "state.safetensors")
                 files = {p.name: _sha256(p) for p in new.iterdir()}
-                (new / "state.json").write_text(_sealed(state | {"files": files}))
+                (new / "state.json").write_text(sealed(state | {"files": files}))
             self._write_history(directory, state["history"])
 
     def _write_history(self, directory: Path, history: list[dict[str, Any]]) -> None:
@@ -422,15 +444,7 @@ class Run:
         self._normalizer.load_state_dict(_under("normalizer.", tensors))
         self.average.load(_under("average.", tensors))
         self._best_weights = _under("best.", tensors)
-        optimizer = self.optimizer.state_dict()
-        for name, value in _under("optimizer.", tensors).items():
-            i, key = name.split(".", 1)
-            optimizer["state"].setdefault(int(i), {})[key] = value
-        self.optimizer.load_state_dict(optimizer)
-        for parameter, moments in self.optimizer.state.items():
-            for key, value in moments.items():  # in memory as the parameter is: channels last, say
-                if value.shape == parameter.shape:
-                    moments[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        self.optimizer.load(_under("optimizer.", tensors))
         self.step, self.best, self.history = state["step"], state["best"], state["history"]
         self.losses, self._seconds = state["losses"], state["seconds"]
         if state["ranks"] != self.world.size:
@@ -475,7 +489,7 @@ def read_checkpoint(path: Path) -> _Checkpoint:
         state = json.loads(text)
         if not isinstance(state, dict) or state.pop("sha256", None) is None:
             raise ValueError("it has no checksum")
-        if _sealed(state) != text:
+        if sealed(state) != text:
             raise ValueError("its checksum is another")
         if (state["format"], state["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it is of version {state['version']}, this library reads {VERSION}")
@@ -499,7 +513,7 @@ def _checkpoints(directory: Path) -> list[Path]:
     return [found[step] for step in sorted(found, reverse=True)]
 
 
-def _sealed(state: Mapping[str, Any]) -> str:
+def sealed(state: Mapping[str, Any]) -> str:
     """JSON that ends with the checksum of what comes before."""
     text = json.dumps(state, indent=1)
     checksum = _sha256(text.encode())

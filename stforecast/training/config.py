@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import Tensor
 
 from ..errors import InputError
 from ..loading.feeds import BUFFER
+
+_CHOICES = {
+    "loss": ("mse", "mae", "huber", "crps"),
+    "optimizer": ("adam", "adamw", "muon"),
+    "schedule": ("onecycle", "cosine"),
+    "precision": ("auto", "fp32", "bf16"),
+    "compile": ("auto", "always", "max", "never"),
+    "feed": ("auto", "resident", "stream"),
+    "storage": ("fp32", "bf16", "fp16"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,16 @@ class TrainConfig:
         Passes in which the windows of a step are worked on, one after the other, where they do not
         fit the device at once. The gradient is that of the mean over all of them. (Batch
         normalisation takes the statistics of each pass.)
+    loss : {"mse", "mae", "huber", "crps"} or callable
+        What the mean is taken of, in standard deviations of each variable. "crps" is for networks
+        that give several members. A callable takes prediction and target and gives the loss at
+        each point (see :mod:`stforecast.training.losses`); the run is known by the callable's name.
+    optimizer : {"adam", "adamw", "muon"}
+        ``"muon"``: :class:`torch.optim.Muon` (torch 2.9 or later) for the matrices, 1 x 1
+        convolutions among them, and AdamW for the rest.
+    weight_decay : float
+        L2 penalty of ``"adam"``; of the others, decay that is decoupled from the gradient
+        (Loshchilov and Hutter, 2019).
     learning_rate : float
         The peak of the schedule.
     schedule : {"onecycle", "cosine"}
@@ -43,27 +66,31 @@ class TrainConfig:
     precision : {"auto", "fp32", "bf16"}
         Arithmetic of the network (the weights stay float32). ``"auto"``: bf16 where the device
         has instructions for it. A network whose weights are float64 computes in float64.
-    compile : {"auto", "always", "never"}
-        Whether ``torch.compile`` makes the network's forward and backward pass. ``"auto"``: on a
-        GPU, in runs of at least 2,000 steps, which pay for the minute or two that it takes. On a
-        CPU hand-written gradients are faster (see ``benchmarks/RECORDS.md``).
+    compile : {"auto", "always", "max", "never"}
+        Whether ``torch.compile`` makes the forward and backward pass. ``"auto"``: on a GPU, in
+        runs of at least 2,000 steps, which pay for the minute or two that it takes, if the machine
+        can compile. ``"max"``: with CUDA graphs and the fastest of several kernels, which takes
+        longer still. On a CPU hand-written gradients are faster (see ``benchmarks/RECORDS.md``).
     area_weighted : bool
-        Weight the squared error by the cell's area. Beyond the paper.
+        Weight the loss by the cell's area. Beyond the paper.
     balance_leads : bool
-        Divide the squared error at each lead time by the typical change up to then, so that the
-        first hours count for more than their small errors would. Beyond the paper.
+        Divide the loss at each lead time by the typical change up to then, so that the first hours
+        count for more than their small errors would. Beyond the paper.
+    variable_weights : mapping or sequence of float, optional
+        Weight the loss of each forecast variable, by name (others: 1) or in the task's order; only
+        their proportions matter.
     validate_every : int, optional
         Steps between validations (and checkpoints); once an epoch unless given.
     checkpoint_every : int, optional
-        Steps between checkpoints that are written beside those, within long epochs. What a killed
-        run loses; its result is the same to the bit whatever this is.
+        Steps between checkpoints that are written beside those, within long epochs: what a killed
+        run loses. The result is the same to the bit whatever this is.
     val_windows : int
         Windows of the validation period to score, evenly spread over it.
     patience : int, optional
-        End the training after so many validations without a better score.
+        Stop after this many validations without a better score.
     minutes : float, optional
-        End this call after so long (when the step is done), with a checkpoint. The same call goes
-        on from there.
+        Stop after this many minutes: finish the current step, write a checkpoint and return. The
+        same call goes on from there.
     feed : {"auto", "resident", "stream"}
         All training data on the device, or streamed from where they are stored; ``"auto"`` goes by
         their size and the memory that is free, and logs what it chose.
@@ -76,21 +103,30 @@ class TrainConfig:
     device : str, optional
         ``"cpu"``, ``"cuda"``, ...; a GPU if there is one unless given. Each of several processes
         takes a GPU of its own.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of its range.
     """
 
     epochs: int = 50
     steps: int | None = None
     batch_size: int = 16
     accumulate: int = 1
+    loss: Literal["mse", "mae", "huber", "crps"] | Callable[[Tensor, Tensor], Tensor] = "mse"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    weight_decay: float = 0.0
     learning_rate: float = 1e-3
     schedule: Literal["onecycle", "cosine"] = "onecycle"
     warmup_epochs: int = 0
     clip_norm: float | None = None
     ema: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "always", "never"] = "auto"
+    compile: Literal["auto", "always", "max", "never"] = "auto"
     area_weighted: bool = False
     balance_leads: bool = False
+    variable_weights: Mapping[str, float] | Sequence[float] | None = None
     validate_every: int | None = None
     checkpoint_every: int | None = None
     val_windows: int = 256
@@ -108,30 +144,43 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"TrainConfig.{name} must be at least 1, found {value}")
-        if self.warmup_epochs < 0:
-            raise InputError(
-                f"TrainConfig.warmup_epochs must be at least 0, found {self.warmup_epochs}"
-            )
+        for name in ("warmup_epochs", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise InputError(
+                    f"TrainConfig.{name} must be at least 0, found {getattr(self, name)}"
+                )
         for name in ("learning_rate", "clip_norm", "minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"TrainConfig.{name} must be positive, found {value}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError(f"TrainConfig.ema must lie between 0 and 1, found {self.ema}")
-        for name, allowed in (
-            ("schedule", ("onecycle", "cosine")),
-            ("precision", ("auto", "fp32", "bf16")),
-            ("compile", ("auto", "always", "never")),
-            ("feed", ("auto", "resident", "stream")),
-            ("storage", ("fp32", "bf16", "fp16")),
-        ):
-            if getattr(self, name) not in allowed:
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed and not (name == "loss" and callable(value)):
+                more = ", or a function" if name == "loss" else ""
                 raise InputError(
-                    f"TrainConfig.{name} must be one of {', '.join(allowed)}, "
-                    f"found {getattr(self, name)!r}"
+                    f"TrainConfig.{name} must be one of {', '.join(allowed)}{more}, found {value!r}"
+                )
+        if (given := self.variable_weights) is not None:
+            each = list(given.values() if isinstance(given, Mapping) else given)
+            if not (all(0 <= w < float("inf") for w in each) and any(w > 0 for w in each)):
+                raise InputError(
+                    f"TrainConfig.variable_weights must be finite, not negative, and not all 0, "
+                    f"found {given}"
                 )
         if self.feed == "stream" and self.storage != "fp32":
             raise InputError(
                 f"TrainConfig.storage is {self.storage!r}, but a stream is float32: give "
                 f"storage='fp32', or feed='resident'"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values; a callable by its qualified name."""
+        out = asdict(self)
+        if callable(self.loss):
+            named = self.loss if hasattr(self.loss, "__qualname__") else type(self.loss)
+            out["loss"] = f"{named.__module__}.{named.__qualname__}"
+        if (given := self.variable_weights) is not None:
+            out["variable_weights"] = dict(given) if isinstance(given, Mapping) else list(given)
+        return out

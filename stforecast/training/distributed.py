@@ -228,48 +228,53 @@ def joined(device: str | torch.device | None = None) -> Iterator[World]:
             dist.destroy_process_group()
 
 
+#: Whose statistics are taken over all ranks; torch's own layer for it is for GPUs only.
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
 class Shared:
-    """A network that several ranks train as one: with the gradients of the whole batch.
+    """A module that several ranks train as one: with the gradients of the whole batch.
 
     Parameters
     ----------
-    network : torch.nn.Module
-        Its weights are made those of rank 0, if there are several. Batch normalisation takes the
-        statistics of all ranks together while this is open: use it in a ``with`` block.
+    module : torch.nn.Module
+        The :class:`~stforecast.training.objective.Objective`. Its weights are made those of rank 0,
+        if there are several. Batch normalisation takes the statistics of all ranks together while
+        this is open: use it in a ``with`` block.
     place : World
     call : callable, optional
-        The network, compiled.
+        The module, compiled.
     """
 
     def __init__(
-        self, network: nn.Module, place: World, call: Callable[[Tensor], Tensor] | None = None
+        self, module: nn.Module, place: World, call: Callable[..., Any] | None = None
     ) -> None:
-        self._call = network if call is None else call
+        self._call = module if call is None else call
         self._parallel: nn.parallel.DistributedDataParallel | None = None
         self._norms: list[nn.Module] = []
-        self._counts, self._unsure, self._network = True, False, network
-        if place.size > 1 and any(p.requires_grad for p in network.parameters()):
+        self._counts, self._unsure, self._module = True, False, module
+        if place.size > 1 and any(p.requires_grad for p in module.parameters()):
             self._parallel = nn.parallel.DistributedDataParallel(
-                _Rehearsed(network, self._call), gradient_as_bucket_view=True
+                _Rehearsed(module, self._call), gradient_as_bucket_view=True
             )
             # After its first backward pass DDP arranges gradients anew, which changes the order in
             # which they are added. Let it do so before any step: then a run that goes on adds them
             # as one that was never stopped.
-            self._parallel(None).backward()
-            network.zero_grad(set_to_none=True)
+            self._parallel().backward()
+            module.zero_grad(set_to_none=True)
             self._call, self._unsure = self._parallel, True
             group = dist.new_group(timeout=TIMEOUT)  # beside the gradients, in an order of its own
-            for module in network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    forward: Any = partial(self._batch_norm, module, group)
+            for part in module.modules():
+                if isinstance(part, _NORMS):
+                    forward: Any = partial(self._batch_norm, part, group)
                     if place.device.type == "cuda":
                         forward = torch.compiler.disable(forward)
-                    module.forward = forward  # type: ignore[method-assign]
-                    self._norms.append(module)
+                    part.forward = forward  # type: ignore[method-assign]
+                    self._norms.append(part)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The network's forecast, of the kind that gradients can follow over all ranks."""
-        return self._call(x)
+    def __call__(self, *inputs: Any) -> Any:
+        """What the module gives, of the kind that gradients can follow over all ranks."""
+        return self._call(*inputs)
 
     def __enter__(self) -> Shared:
         return self
@@ -280,7 +285,7 @@ class Shared:
         if self._parallel is not None:
             # What DDP holds of the group must go before the group does: else its threads may wait
             # for Python, and Python for them.
-            self._call, self._parallel = self._network, None
+            self._call, self._parallel = self._module, None
             gc.collect()
 
     def micro_batches(
@@ -307,8 +312,12 @@ class Shared:
                 self._parallel.require_backward_grad_sync = number + 1 == parts
             yield some, targets, float(self._counts)
         if self._unsure:  # DDP would wait for ever for their gradients
-            self._unsure, named = False, self._network.named_parameters()
-            unused = [name for name, p in named if p.requires_grad and p.grad is None]
+            self._unsure, named = False, self._module.named_parameters()
+            unused = [
+                name.removeprefix("network.")
+                for name, p in named
+                if p.requires_grad and p.grad is None
+            ]
             if unused:
                 raise InputError(
                     f"several processes cannot train weights that take no part in the forecast, "
@@ -345,16 +354,16 @@ class Shared:
 
 
 class _Rehearsed(nn.Module):
-    """A network; or, for no input, a pass in which every weight has a gradient, of zero."""
+    """A module; or, for no input, a pass in which every weight has a gradient, of zero."""
 
-    def __init__(self, network: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
         super().__init__()
-        self.network, self._compiled = network, call
+        self.module, self._compiled = module, call
 
-    def forward(self, x: Tensor | None) -> Tensor:
-        if x is not None:
-            return self._compiled(x)
-        some = [p for p in self.network.parameters() if p.requires_grad]
+    def forward(self, *inputs: Any) -> Any:
+        if inputs:
+            return self._compiled(*inputs)
+        some = [p for p in self.module.parameters() if p.requires_grad]
         return torch.stack([(p * 0).sum() for p in reversed(some)]).sum()
 
 

@@ -1,12 +1,12 @@
-"""An average of the weights over the steps of a training, which forecasts better than the last."""
+"""Exponential moving average of the weights, which forecasts better than the last weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
@@ -38,8 +38,7 @@ class Average:
         """Take in the weights after step `step`, counted from 0."""
         if self.decay is not None:
             decay = min(self.decay, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(self.tensors.values()), self._weights, 1 - decay)
+            get_ema_multi_avg_fn(decay)(list(self.tensors.values()), self._weights, 0)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from the average that a checkpoint holds."""

@@ -1,7 +1,9 @@
 """Training: one plain loop that reads from top to bottom.
 
-What happens in a step is in :func:`fit`; what a checkpoint holds, in :mod:`stforecast.training.checkpoints`;
-in which order windows are shown, in :mod:`stforecast.loading.feeds`; how several processes train as one, in
+What happens in a step is in :func:`fit`; what is made small, in
+:mod:`stforecast.training.objective`; what a checkpoint holds, in
+:mod:`stforecast.training.checkpoints`; in which order windows are shown, in
+:mod:`stforecast.loading.feeds`; how several processes train as one, in
 :mod:`stforecast.training.distributed`.
 """
 
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..conventions.grid import Grid
 from ..errors import DivergenceError, InputError
@@ -33,9 +35,11 @@ from .config import TrainConfig
 from .distributed import Shared, World, all_sum, joined
 from .ema import Average
 from .initialise import carry_over
-from .log import Journal
-from .losses import _points, _squares, loss_weights
-from .progress import _interruptible, _Meter, _reporting
+from .log import TrainingLog
+from .losses import loss_weights
+from .objective import Objective, compiled
+from .optimizers import Optimizer
+from .progress import Meter, interruptible, reporting
 from .provenance import provenance, units
 from .schedule import schedule
 from .validation import Validation
@@ -45,9 +49,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-#: Steps on a GPU from which ``torch.compile`` pays.
-_WORTH_COMPILING = 2000
 
 #: Steps between reports of the loss: on a GPU, between the moments in which the host waits for it.
 _REPORT_EVERY = 50
@@ -62,6 +63,7 @@ def fit(
     validation: xr.Dataset | None = None,
     warm_start: str | os.PathLike[str] | Forecaster | None = None,
     init_time: Any = None,
+    feed: Feed | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: Literal["auto", "never"] = "auto",
     progress: bool | Callable[[dict[str, Any]], None] | None = None,
@@ -81,7 +83,8 @@ def fit(
     model : "simvpv2", torch.nn.Module or callable
         The paper's network for WeatherBench, sized to the task; or any module
         (B, T, C, H, W) -> (B, T', C', H, W); or a function that makes one, whose initial weights
-        then follow from ``config.seed``.
+        then follow from ``config.seed``. One with a method ``teach`` learns by it: see
+        :class:`stforecast.training.objective.Objective`.
     config : TrainConfig, optional
         How to train.
     validation : xarray.Dataset, optional
@@ -93,9 +96,13 @@ def fit(
         ``training["warm_start"]`` of the result.
     init_time : array of times, optional
         Train on the windows whose last input step is at one of these, in place of all there are.
+    feed : Feed, optional
+        Batches of your own making, in place of those of `ds`, whose labels they have: see
+        :class:`stforecast.loading.feeds.Feed`. The normalisation comes from it, too.
     run_dir : path-like, optional
-        Where to keep checkpoints and ``history.jsonl`` (see :mod:`stforecast.training.checkpoints`), and
-        what :mod:`stforecast.training.log` tells; without it nothing is written.
+        Where to keep checkpoints and ``history.jsonl`` (see
+        :mod:`stforecast.training.checkpoints`), and what :mod:`stforecast.training.log` tells;
+        without it nothing is written.
     resume : {"auto", "never"}
         ``"auto"`` goes on from the last checkpoint in `run_dir`; ``"never"`` starts anew.
     progress : bool or callable, optional
@@ -114,9 +121,9 @@ def fit(
     Raises
     ------
     InputError
-        If the data do not fit the task; or nothing of `warm_start` fits the network; or `run_dir` holds a
-        different run, or one that goes on in another process, or no checkpoint that is whole, or
-        cannot be written.
+        If the data do not fit the task; or nothing of `warm_start` fits the network; or `run_dir`
+        holds a different run, or one that goes on in another process, or no checkpoint that is
+        whole, or cannot be written.
     DivergenceError
         If the loss, or a weight, is no longer finite.
     RankLostError
@@ -134,10 +141,9 @@ def fit(
         device = world.device
 
         # Data: batches on the device, and their statistics.
-        source, feed_of = Source(ds, task), partial(_feed, config=config, world=world)
-        feed = stack.enter_context(feed_of(source, init_time=init_time))
+        source, opened = Source(ds, task), partial(_feed, config=config, world=world)
+        feed = stack.enter_context(opened(source, init_time=init_time) if feed is None else feed)
         steps = config.steps or config.epochs * feed.steps_per_epoch
-        every = config.validate_every or feed.steps_per_epoch
         mean, std, change = world.from_main(lambda: statistics(feed))
 
         # The network, the same on all ranks, and random numbers of each rank's own.
@@ -147,9 +153,10 @@ def fit(
         torch.manual_seed(config.seed)
         grid = Grid.of(source.ds).to_dict()
         network = ready_network(model, task, grid, change / std[feed.targets])
-        about = dict(about or {})
+        told = provenance(source.ds, config, steps, about)
+        told["fingerprint"] = checksum({"mean": mean, "std": std, "change": change})[:16]
         if warm_start is not None:
-            about["warm_start"] = carry_over(network, warm_start)
+            told["warm_start"] = carry_over(network, warm_start)
         if world.rank:
             torch.manual_seed(config.seed + 2**32 * world.rank)
         forecaster = Forecaster(
@@ -159,70 +166,69 @@ def fit(
             std=std,
             grid=grid,
             variables=units(source.ds, task),
-            training=provenance(source.ds, config, steps, about)
-            | {"fingerprint": checksum({"mean": mean, "std": std, "change": change})[:16]},
         ).to(device)
-        norm, dtype, masked = forecaster.normalizer, forecaster.dtype, task.nan == "mask"
+        norm, dtype = forecaster.normalizer, forecaster.dtype
+
+        # What is made small, how, and by what it is judged.
         half = dtype == torch.float32 and (
             config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
         )
-        weights = loss_weights(config, task, source.ds, change).to(device, dtype)
-        optimizer = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, fused=device.type == "cuda"
+        objective = Objective(
+            network,
+            config.loss,
+            loss_weights(config, task, source.ds, change).to(device, dtype),
+            masked=task.nan == "mask",
+            bf16=half,
+            seed=config.seed,
+            rank=world.rank,
         )
-        call: Callable[[Tensor], Tensor] = network
-        if config.compile == "always" or (
-            config.compile == "auto" and device.type == "cuda" and steps >= _WORTH_COMPILING
-        ):
-            call = torch.compile(network, dynamic=False)
-        shared = stack.enter_context(Shared(network, world, call))
-        average = Average(network, config.ema)
+        optimizer, average = Optimizer(network, config), Average(network, config.ema)
+        fast = compiled(objective, config, steps, device)
+        shared = stack.enter_context(Shared(objective, world, fast))
         checker = None
         if validation is not None:
-            one = partial(feed_of, windows=config.val_windows, shuffle=False, storage="fp32")
+            one = partial(opened, windows=config.val_windows, shuffle=False, storage="fp32")
             checker = Validation(validation, forecaster, one, device)
-            forecaster.training["validation_period"] = checker.period
+            told["validation_period"] = checker.period
 
         # From its last checkpoint, if it has one: the step says all about the feed and the rate.
-        run = Run(run_dir, forecaster, optimizer, average, config, feed, steps, resume, world)
-        interrupted = stack.enter_context(_interruptible())
+        run = Run(
+            run_dir, objective, forecaster, optimizer, average, config, feed, steps, resume, told,
+            world,
+        )  # fmt: skip
+        interrupted = stack.enter_context(interruptible())
         stack.enter_context(run)
-        report = stack.enter_context(_reporting(progress if world.is_main else False))
-        journal = stack.enter_context(
-            Journal(run_dir if world.is_main else None, run.description, step=run.step)
+        report = stack.enter_context(reporting(progress if world.is_main else False))
+        log = stack.enter_context(
+            TrainingLog(run_dir if world.is_main else None, run.description, step=run.step)
         )
         stack.enter_context(world.watched())
-        loss_sum, losses, meter = run.loss_sum, run.losses, _Meter(feed, run.step)
+        every = config.validate_every or feed.steps_per_epoch
+        loss_sum, losses, meter = run.loss_sum, run.losses, Meter(feed, run.step)
         network.train()
         for step in range(run.step, steps):
             if config.patience and run.stale >= config.patience:
-                forecaster.training["stopped"] = {"why": "patience", "step": step, "steps": steps}
+                run.stop("patience", step)
                 break
 
             # This rank's windows, on the device, in physical units; normalised there.
             with meter.waiting():
                 x, y = feed.batch(step)
             x, y = forecaster.encode(x).to(dtype), norm(y, feed.targets).to(dtype)
-            points = _points(y, feed.size(step), masked=masked)
+            points = objective.points(y, feed.size(step))
 
-            # Gradients of the mean square error of the whole step: of all passes, of all ranks.
+            # Gradients of the mean loss of the whole step: of all passes, of all ranks.
             passes = min(config.accumulate, math.ceil(feed.size(step) / world.size))
             for inputs, targets, weight in shared.micro_batches(x, y, passes):
-                with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    prediction = shared(inputs)
-                loss = _squares(prediction.to(dtype), targets, weights, masked=masked) / points
-                loss = loss * weight
+                total, _ = shared(inputs, targets, step)
+                loss = total / points * weight
                 (loss * world.size).backward()  # DDP takes the mean over the ranks
                 loss_sum = loss_sum + loss.detach()
             losses += 1
-
-            rate, beta = schedule(config, step, steps, feed.steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"], group["betas"] = rate, (beta, 0.999)
             if config.clip_norm:
                 grad_norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            rate, beta = schedule(config, step, steps, feed.steps_per_epoch)
+            optimizer.step(rate, beta)
             average.update(step)
 
             # Report, validate, keep: nothing above makes the host wait for a GPU.
@@ -252,7 +258,7 @@ def fit(
                 line |= {"seconds": run.seconds, **meter.read(step + 1)}
                 if config.clip_norm:
                     line["grad_norm"] = float(grad_norm)
-                journal.note(line)
+                log.note(line)
             if due or stop or (step + 1) % (config.checkpoint_every or every) == 0:
                 run.checkpoint(step + 1, loss_sum, losses)
             report(event)
@@ -260,15 +266,11 @@ def fit(
                 where = f"; the same call goes on from {run.directory}" if run.directory else ""
                 raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}{where}")
             if stop and not last:
-                forecaster.training["stopped"] = {
-                    "why": "minutes",
-                    "step": step + 1,
-                    "steps": steps,
-                }
+                run.stop("minutes", step + 1)
                 break
 
     run.take_best()
-    forecaster.training["validation"] = run.best
+    forecaster.training = run.training
     network.eval()
     return forecaster
 

@@ -62,8 +62,8 @@ def carry_over(
     count = sum(mine[k].numel() for k in fit)
     if not count:
         raise InputError(
-            f"warm_start={name!r}: none of its {len(given)} tensors has the name and shape of one of the "
-            f"network's {len(mine)}; give a network of the same kind and sizes"
+            f"warm_start={name!r}: none of its {len(given)} tensors has the name and shape of one "
+            f"of the network's {len(mine)}; give a network of the same kind and sizes"
         )
     network.load_state_dict(fit, strict=False)
     total = sum(v.numel() for v in mine.values())

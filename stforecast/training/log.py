@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("stforecast", "torch", "numpy", "xarray", "pandas", "zarr", "dask", "safetensors")
 
 
-class Journal:
+class TrainingLog:
     """Notes what happens in a training run; use it in a ``with`` block.
 
     Parameters
@@ -68,7 +68,7 @@ class Journal:
         self._calls: list[dict[str, Any]] = []
         self._board: Any = None
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> TrainingLog:
         if self.directory is None:
             return self
         with self._harmless():
@@ -138,7 +138,7 @@ class Journal:
         try:
             yield
         except (OSError, InputError) as error:
-            logger.warning("the journal in %s ends here: %s", self.directory, error)
+            logger.warning("the log in %s ends here: %s", self.directory, error)
             self.directory = None
 
 

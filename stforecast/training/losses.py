@@ -1,51 +1,139 @@
-"""The loss: squared errors, their weights, and the points that they are of."""
+"""Losses at single points, and the weights with which they are added up.
+
+A loss is a callable on prediction and target (B, T', C', H, W) that gives the loss at each point,
+of that shape. A prediction of several members has one more axis in front, (M, B, T', C', H, W);
+what a loss leaves of that axis is averaged. Area, lead time and variable are weights, not losses.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..conventions.grid import area_weights
+from ..conventions.variables import canonical_name
+from ..errors import InputError
 from ..task import Task
-from .distributed import all_sum
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from .config import TrainConfig
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared error."""
+    return (prediction - target) ** 2
+
+
+def mae(prediction: Tensor, target: Tensor) -> Tensor:
+    """Absolute error."""
+    return (prediction - target).abs()
+
+
+def huber(prediction: Tensor, target: Tensor) -> Tensor:
+    """Half the squared error up to one standard deviation, linear beyond (Huber, 1964)."""
+    return F.huber_loss(prediction, target.expand_as(prediction), reduction="none")
+
+
+def crps(prediction: Tensor, target: Tensor) -> Tensor:
+    """Continuous ranked probability score of an ensemble, fair to its size.
+
+    Parameters
+    ----------
+    prediction : Tensor of shape (M, B, T', C', H, W)
+        At least two members.
+    target : Tensor of shape (B, T', C', H, W)
+
+    Returns
+    -------
+    Tensor of shape (B, T', C', H, W)
+        Mean distance of the members from the target, less half their mean distance from each
+        other, over the M (M - 1) pairs of different ones.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two members.
+
+    References
+    ----------
+    Ferro (2014), "Fair scores for ensemble forecasts", equation 8.
+    """
+    M = len(prediction)
+    if prediction.ndim != target.ndim + 1 or M < 2:
+        raise InputError(
+            f"the fair CRPS needs a prediction (members, batch, ...) of at least two members, "
+            f"found {tuple(prediction.shape)} for targets {tuple(target.shape)}: use loss='mae' "
+            f"for one"
+        )
+    # Of sorted members the sum over pairs is a sum over ranks: no M x M distances in memory.
+    ranked = prediction.sort(0).values
+    rank = torch.arange(1 - M, M, 2, device=ranked.device, dtype=ranked.dtype)
+    pairs = torch.tensordot(rank, ranked, 1) / (M * (M - 1))
+    return (prediction - target).abs().mean(0) - pairs
+
+
+#: Losses by name.
+LOSSES: dict[str, Loss] = {"mse": mse, "mae": mae, "huber": huber, "crps": crps}
+
 
 def loss_weights(config: TrainConfig, task: Task, ds: xr.Dataset, change: Tensor) -> Tensor:
-    """Weights (T', C', H, 1) of the squared error; all ones for the paper's loss."""
+    """Weights of the loss: of rows by area, of lead times, of variables.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    task : Task
+    ds : xarray.Dataset
+        The training period; uniform in area without a latitude.
+    change : Tensor of shape (T', C')
+        Typical change up to each lead time, in physical units.
+
+    Returns
+    -------
+    Tensor of shape (T', C', H, 1), or 1 in place of an axis without weights
+        All ones for the paper's loss.
+
+    Raises
+    ------
+    InputError
+        If there are weights of variables that the task does not forecast, or too few.
+    """
     weights = torch.ones(1, 1, 1, 1)
     if config.area_weighted and "latitude" in ds.coords:
         rows = area_weights(ds["latitude"].values)
         weights = weights * torch.as_tensor(np.asarray(rows), dtype=torch.float32)[:, None]
     if config.balance_leads:
         lead = 1 / change.clamp_min(1e-12)
-        weights = (
-            weights
-            * (lead * change.square().sum(0) / (lead * change.square()).sum(0))[..., None, None]
-        )
+        scale = lead * change.square().sum(0) / (lead * change.square()).sum(0)
+        weights = weights * scale[..., None, None]
+    if config.variable_weights is not None:
+        each = torch.tensor(_by_variable(config.variable_weights, task), dtype=torch.float32)
+        weights = weights * (each / each.mean())[:, None, None]
     return weights
 
 
-def _points(y: Tensor, windows: int, *, masked: bool) -> Tensor | int:
-    """Points that the targets of a step have, on all ranks; of those (B, T', C', H, W) of this one.
-
-    Where NaN is masked, only those that are not NaN.
-    """
-    if not masked:
-        return windows * math.prod(y.shape[1:])
-    return all_sum(y.isfinite().sum()).clamp_min(1)
-
-
-def _squares(prediction: Tensor, y: Tensor, weights: Tensor, *, masked: bool) -> Tensor:
-    """Weighted sum of the squared errors (B, T', C', H, W), over the points that are not NaN."""
-    if masked:
-        y = torch.where(y.isfinite(), y, prediction.detach())  # no error there, and no gradient
-    return (weights * (prediction - y) ** 2).sum()
+def _by_variable(given: Mapping[str, float] | Sequence[float], task: Task) -> list[float]:
+    """One weight for each output of the task."""
+    if isinstance(given, Mapping):
+        named = {canonical_name(name): float(weight) for name, weight in given.items()}
+        if unknown := set(named) - set(task.outputs):
+            raise InputError(
+                f"variable_weights names {', '.join(sorted(unknown))}, which the task does not "
+                f"forecast: it forecasts {', '.join(task.outputs)}"
+            )
+        return [named.get(name, 1.0) for name in task.outputs]
+    if len(given) != len(task.outputs):
+        raise InputError(
+            f"variable_weights has {len(given)} weights, the task forecasts {len(task.outputs)} "
+            f"variables ({', '.join(task.outputs)}): give one for each, or a mapping by name"
+        )
+    return [float(weight) for weight in given]

@@ -56,7 +56,7 @@ def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield update
 
 
-class _Meter:
+class Meter:
     """The speed since the last report, and how much of the time was spent on waiting for data."""
 
     def __init__(self, feed: Feed, step: int) -> None:
@@ -64,6 +64,7 @@ class _Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
+        """Count the time of the block as spent on waiting."""
         before = time.monotonic()
         yield
         self._waited += time.monotonic() - before
@@ -78,7 +79,7 @@ class _Meter:
 
 
 @contextmanager
-def _reporting(
+def reporting(
     progress: bool | Callable[[dict[str, Any]], None] | None,
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Where the steps are reported to: a function, a progress bar, or nowhere."""
@@ -97,7 +98,7 @@ def _in_jupyter() -> bool:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C (and SIGTERM) ask for a stop; a second one stops at once."""
     asked = False
 

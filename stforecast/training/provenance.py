@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..task import Task
@@ -36,6 +36,6 @@ def provenance(
         "data": str(title),
         "data_attributes": keep,
         "period": period(ds),
-        "config": asdict(replace(config, steps=steps)),
+        "config": replace(config, steps=steps).to_dict(),
         **(about or {}),
     }

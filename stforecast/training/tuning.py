@@ -60,13 +60,13 @@ def find_learning_rate(
     run_dir : path-like, optional
         Where to keep the runs, so that a stopped search goes on.
     **options
-        More for :func:`stforecast.fit`: ``init``, ``init_time``, ``progress``.
+        More for :func:`stforecast.fit`: ``warm_start``, ``init_time``, ``progress``.
 
     Returns
     -------
     pandas.DataFrame
         A row for each rate, in the order given: ``val_score`` (root mean square error in
-        deviations, of all outputs), ``val_rmse`` (of the first output, in its units) and
+        standard deviations, of all outputs), ``val_rmse`` (of the first output, in its units) and
         ``note``, which says where a run diverged. ``attrs["best"]`` is the rate with the smallest
         score.
 
@@ -139,7 +139,7 @@ def find_learning_rate(
 def trials(
     n: int, run: Callable[[int], Mapping[Hashable, float] | pd.Series[float]]
 ) -> pd.DataFrame:
-    """Run something `n` times, with seeds of its own, and give mean and deviation.
+    """Run something `n` times, with seeds of its own, and give mean and standard deviation.
 
     The paper reports means over three trials.
 
@@ -154,8 +154,8 @@ def trials(
     -------
     pandas.DataFrame
         A row for each figure, in the order of the first trial: columns ``0`` to ``n - 1``,
-        ``mean`` and ``deviation`` (of a single trial, with n - 1 in the denominator; NaN where n
-        is 1).
+        ``mean`` and ``deviation`` (standard deviation of a single trial, with n - 1 in the
+        denominator; NaN where n is 1).
 
     Raises
     ------

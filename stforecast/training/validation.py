@@ -31,8 +31,8 @@ class Validation:
     forecaster : Forecaster
         Its network is scored as it is at each call.
     feed : callable
-        Opens a feed on the period's :class:`~stforecast.loading.source.Source`; several ranks share its
-        windows.
+        Opens a feed on the period's :class:`~stforecast.loading.source.Source`; several ranks
+        share its windows.
     device : torch.device
 
     Raises
@@ -57,7 +57,7 @@ class Validation:
             )
         self.feed, self.forecaster = feed(source), forecaster
         self.period = period(source.ds)
-        # One number for all variables: errors in units of each variable's deviation.
+        # One number for all variables: errors in units of each variable's standard deviation.
         self.std = forecaster.normalizer.std[self.feed.targets, None, None]
         rows = np.ones(1)
         if "latitude" in source.ds.coords:
@@ -74,7 +74,7 @@ class Validation:
         same = set(task.outputs) <= set(task.variables)
         index = [task.variables.index(v) for v in task.outputs] if same else []
         # Weighted sums of squared errors, and of the weights, in float64: of all outputs in their
-        # deviations, of the first output, and of the first output as persistence has it.
+        # standard deviations, of the first output, and of the first output as persistence has it.
         sums = torch.zeros(3, 2, dtype=torch.float64, device=self.rows.device)
         with torch.no_grad(), self.feed:
             for step in range(self.feed.steps_per_epoch):

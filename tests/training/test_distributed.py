@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from helpers import tiny
 from safetensors.torch import load_file, save_file
 
 from stforecast.errors import InputError
 from stforecast.loading.feeds import ResidentFeed, StreamingFeed
-from stforecast.models.simvp import SimVPv2
 from stforecast.task import Task
 from stforecast.testing.weather import make_weather
 from stforecast.training import distributed
@@ -43,20 +43,12 @@ CONFIG = TrainConfig(
 )
 
 
-def tiny(*, double=False, drop_path=0.0):
-    sizes = {
-        "encoder_channels": 4,
-        "translator_channels": 12,
-        "translator_blocks": 2,
-        "mlp_ratio": 2.0,
-    }
-    network = SimVPv2(
-        4, 3, **sizes, circular_longitude=True, predict_change=True, drop_path=drop_path
-    )
-    if not drop_path:
-        for block in network.translator:
-            block.drop_path = 0.0  # random numbers are each rank's own
-    return network.double() if double else network
+def calm(*, double=True):
+    """Without stochastic depth: its random numbers are each rank's own."""
+    network = tiny(double=double, drop_path=0.0)
+    for block in network.translator:
+        block.drop_path = 0.0
+    return network
 
 
 class Normalised(torch.nn.Module):
@@ -93,12 +85,14 @@ def ocean(ds):
 
 
 CASES = {
-    "float64": {"model": lambda: tiny(double=True)},
-    "float32": {"model": tiny},
+    "float64": {"model": calm},
+    "float32": {"model": lambda: calm(double=False)},
     "batch normalisation": {"model": Normalised},
     "accumulated": {"model": lambda: torch.nn.Conv3d(4, 3, 3, padding=1).double(), "accumulate": 4},
-    "masked": {"model": lambda: tiny(double=True), "nan": "mask"},
-    "stream": {"model": lambda: tiny(double=True), "feed": "stream"},
+    "masked": {"model": calm, "nan": "mask"},
+    "muon": {"model": calm, "optimizer": "muon", "loss": "huber", "weight_decay": 0.1},
+    "adamw": {"model": calm, "optimizer": "adamw", "loss": "mae", "variable_weights": [2.0]},
+    "stream": {"model": calm, "feed": "stream"},
 }
 
 
@@ -183,7 +177,7 @@ def torchrun(*arguments, ranks=2, **environment):
     ]  # fmt: skip
     return subprocess.Popen(
         command, text=True, stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(sys.path)} | environment,
     )  # fmt: skip
 
 

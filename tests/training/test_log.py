@@ -1,4 +1,4 @@
-"""The journal of a run: lines, provenance, curves."""
+"""The log of a run: lines, provenance, curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import util
 
 import pytest
 
-from stforecast.training.log import Journal, draw, origin, read_log
+from stforecast.training.log import TrainingLog, draw, origin, read_log
 
 ABOUT = {"task": {"variables": ["t2m"]}, "data": {"title": "made up"}}
 
@@ -18,9 +18,9 @@ def line(step, **more):
 
 
 def test_lines_and_where_they_come_from(tmp_path):
-    with Journal(tmp_path, ABOUT) as journal:
-        journal.note(line(50))
-        journal.note(line(100, val_rmse=0.5))
+    with TrainingLog(tmp_path, ABOUT) as log:
+        log.note(line(50))
+        log.note(line(100, val_rmse=0.5))
     assert read_log(tmp_path) == [line(50), line(100, val_rmse=0.5)]
     about = json.loads((tmp_path / "about.json").read_text())
     assert about["task"] == ABOUT["task"]
@@ -33,30 +33,30 @@ def test_lines_and_where_they_come_from(tmp_path):
 
 
 def test_what_a_killed_call_wrote_after_its_checkpoint_is_cut(tmp_path):
-    with Journal(tmp_path, ABOUT) as journal:
+    with TrainingLog(tmp_path, ABOUT) as log:
         for step in (50, 100, 150):
-            journal.note(line(step))
+            log.note(line(step))
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 200, "lo')  # torn
-    with Journal(tmp_path, ABOUT, step=100) as journal:
-        journal.note(line(150))
-        journal.note(line(200))
+    with TrainingLog(tmp_path, ABOUT, step=100) as log:
+        log.note(line(150))
+        log.note(line(200))
     assert [entry["step"] for entry in read_log(tmp_path)] == [50, 100, 150, 200]
     calls = json.loads((tmp_path / "about.json").read_text())["calls"]
     assert [call["from_step"] for call in calls] == [0, 100]
 
 
 def test_a_new_run_forgets_the_old_one(tmp_path):
-    with Journal(tmp_path, ABOUT) as journal:
-        journal.note(line(50))
-    with Journal(tmp_path, ABOUT):
+    with TrainingLog(tmp_path, ABOUT) as log:
+        log.note(line(50))
+    with TrainingLog(tmp_path, ABOUT):
         pass
     assert read_log(tmp_path) == []
     assert len(json.loads((tmp_path / "about.json").read_text())["calls"]) == 1
 
 
 def test_an_error_is_told(tmp_path):
-    with pytest.raises(ZeroDivisionError), Journal(tmp_path, ABOUT):
+    with pytest.raises(ZeroDivisionError), TrainingLog(tmp_path, ABOUT):
         _ = 1 / 0
     (call,) = json.loads((tmp_path / "about.json").read_text())["calls"]
     assert call["error"] == "ZeroDivisionError: division by zero"
@@ -64,18 +64,18 @@ def test_an_error_is_told(tmp_path):
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with Journal(None, ABOUT) as journal:
-        journal.note(line(50))
+    with TrainingLog(None, ABOUT) as log:
+        log.note(line(50))
     assert os.listdir(tmp_path) == []
 
 
 def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path, caplog):
-    with Journal(tmp_path, ABOUT) as journal:
+    with TrainingLog(tmp_path, ABOUT) as log:
         (tmp_path / "log.jsonl").unlink()
         (tmp_path / "log.jsonl").mkdir()  # as a full disk would: every line fails
-        journal.note(line(50))
-        journal.note(line(100))
-    assert [r.message for r in caplog.records if "the journal in" in r.message] == [
+        log.note(line(50))
+        log.note(line(100))
+    assert [r.message for r in caplog.records if "the log in" in r.message] == [
         caplog.records[0].message
     ]
 
@@ -84,12 +84,12 @@ def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path, caplog):
 def test_tensorboard_reads_it(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with Journal(tmp_path, ABOUT) as journal:
-        journal.note(line(50))
-        journal.note(line(100, val_rmse=0.5))
-        journal.note(line(150))
-    with Journal(tmp_path, ABOUT, step=100) as journal:
-        journal.note({**line(150), "loss": 0.25})
+    with TrainingLog(tmp_path, ABOUT) as log:
+        log.note(line(50))
+        log.note(line(100, val_rmse=0.5))
+        log.note(line(150))
+    with TrainingLog(tmp_path, ABOUT, step=100) as log:
+        log.note({**line(150), "loss": 0.25})
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {e.step: e.value for e in events.Scalars("training/loss")} == pytest.approx(

@@ -6,12 +6,12 @@ import json
 import signal
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from helpers import SHARED, Linear, tiny
 
 from stforecast.baselines.climatology import Climatology
 from stforecast.baselines.persistence import Persistence
@@ -26,24 +26,13 @@ from stforecast.task import Task, initialisations, window_starts
 from stforecast.testing.weather import make_weather
 from stforecast.training.config import TrainConfig
 from stforecast.training.fit import fit
-from stforecast.training.losses import _points, _squares
+from stforecast.training.objective import Objective
 from stforecast.training.schedule import schedule
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 TASK = Task("t2m", input_steps=4, target_steps=3)
 CONFIG = TrainConfig(
     steps=6, batch_size=4, validate_every=2, val_windows=8, precision="fp32", device="cpu"
 )
-
-
-def tiny():
-    sizes = {
-        "encoder_channels": 4,
-        "translator_channels": 12,
-        "translator_blocks": 2,
-        "mlp_ratio": 2.0,
-    }
-    return SimVPv2(4, 3, **sizes, circular_longitude=True, predict_change=True)
 
 
 @pytest.fixture(scope="module")
@@ -224,16 +213,20 @@ def test_the_masked_loss_and_its_gradient():
     prediction = torch.tensor([[1.0, 2.0], [4.0, 8.0]], requires_grad=True)
     y = torch.tensor([[0.0, np.nan], [2.0, np.nan]])
     weights = torch.tensor([3.0, 5.0])
-    points = _points(y, 2, masked=True)
-    loss = _squares(prediction, y, weights, masked=True) / points
+    masked = Objective(torch.nn.Identity(), weights=weights, masked=True)
+    total, points = masked(prediction, y, 0)
+    assert points == masked.points(y, 2) == 2
+    loss = total / points
     assert loss.item() == (3 * 1 + 3 * 4) / 2
     loss.backward()
     assert prediction.grad.tolist() == [[3.0, 0.0], [6.0, 0.0]]
-    assert torch.isnan(_squares(prediction, y, weights, masked=False))
-    assert _points(y, 3, masked=False) == 3 * 2
+    plain = Objective(torch.nn.Identity(), weights=weights)
+    assert torch.isnan(plain(prediction, y, 0)[0])
+    assert plain(prediction, y, 0)[1] == 4
+    assert plain.points(y, 3) == 3 * 2
     nothing = y * np.nan
-    assert _points(nothing, 2, masked=True) == 1
-    assert _squares(prediction, nothing, weights, masked=True).item() == 0
+    assert masked.points(nothing, 2) == 1
+    assert masked(prediction, nothing, 0)[0].item() == 0
 
 
 def test_values_that_are_missing_at_times_only(weather):
@@ -524,17 +517,6 @@ def test_bad_training_data(weather, spoil, words):
         fit(spoiled, TASK, model=tiny, config=CONFIG)
 
 
-class Linear(torch.nn.Module):
-    """Without batch statistics or random numbers: what a batch gives is the sum of its windows."""
-
-    def __init__(self):
-        super().__init__()
-        self.mix = torch.nn.Conv3d(4, 3, 3, padding=1)
-
-    def forward(self, x):
-        return x[:, -3:] + self.mix(x)
-
-
 def weights(forecaster):
     return torch.cat([v.flatten() for v in forecaster.network.state_dict().values()])
 
@@ -755,6 +737,11 @@ def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
         ({"clip_norm": 0.0}, "clip_norm must be positive"),
         ({"minutes": -1.0}, "minutes must be positive"),
         ({"ema": 1.0}, "ema must lie between 0 and 1"),
+        ({"loss": "l2"}, "loss must be one of mse, mae, huber, crps, or a function"),
+        ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, muon"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"variable_weights": [0.0]}, "variable_weights must be finite, not negative, and not all"),
+        ({"compile": "yes"}, "compile must be one of auto, always, max, never"),
         ({"storage": "int8"}, "storage must be one of fp32, bf16, fp16"),
         ({"storage": "bf16", "feed": "stream"}, "a stream is float32"),
     ],

@@ -1,0 +1,191 @@
+"""What training makes small: a network and its loss in one module, which all else wraps.
+
+``DistributedDataParallel`` and ``torch.compile`` wrap the objective and not the network, so that a
+network which wants the targets while it learns is called in the same way as one that does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .config import TrainConfig
+from .distributed import all_sum
+from .losses import LOSSES, Loss
+
+logger = logging.getLogger(__name__)
+
+#: Steps on a GPU from which ``torch.compile`` pays.
+_WORTH_COMPILING = 2000
+
+
+class Objective(nn.Module):
+    """A network with its loss.
+
+    A network that wants the targets while it learns (scheduled sampling, one more term of the
+    loss) has a method ``teach(x, y, step, generator) -> (prediction, extra)``, called in place of
+    the network itself: `extra` is added to the mean loss, and random numbers come from `generator`
+    (on the CPU), which follows from (`seed`, step, `rank`), or from torch's own generators, which
+    are in the checkpoints. Either way a resumed run draws what it would have drawn.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        (B, T, C, H, W) -> (B, T', C', H, W), or (M, B, T', C', H, W) for a loss of ensembles.
+    loss : str or callable
+        One of :data:`stforecast.training.losses.LOSSES`, or a callable like them.
+    weights : Tensor, optional
+        To be broadcast to (B, T', C', H, W).
+    masked : bool
+        Whether NaN in the targets is left out; else it makes the loss NaN.
+    bf16 : bool
+        Whether the network computes in bfloat16. The loss is of the targets' type.
+    seed, rank : int
+        From which `generator` follows.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: str | Loss = "mse",
+        weights: Tensor | None = None,
+        *,
+        masked: bool = False,
+        bf16: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
+        weights = torch.ones(1, 1, 1, 1) if weights is None else weights
+        self.register_buffer("weights", weights, persistent=False)
+        self.masked, self.bf16 = masked, bf16
+        #: The network's own way to learn, where it has one.
+        self.teach: Callable[..., tuple[Tensor, Tensor]] | None = getattr(network, "teach", None)
+        self._seeds, self._drawn_for = (seed, rank), -1
+        self._generator = torch.Generator()
+
+    def forward(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor | int]:
+        """Sum of the weighted loss over the points of a batch, and how many these are.
+
+        Parameters
+        ----------
+        x, y : Tensor of shape (B, T, C, H, W) and (B, T', C', H, W)
+            Inputs and targets, normalised.
+        step : int
+            Of the optimiser, from 0.
+
+        Raises
+        ------
+        InputError
+            If prediction, or loss, and targets are not of one shape.
+        """
+        extra: Tensor | float = 0.0
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.teach is not None:
+                prediction, extra = self.teach(x, y, step, self._draws(step))
+            else:
+                prediction = self.network(x)
+        prediction = prediction.to(y.dtype)
+        if prediction.shape[-y.ndim :] != y.shape:
+            raise InputError(
+                f"the network gives {tuple(prediction.shape)} for input {tuple(x.shape)}, the "
+                f"targets are {tuple(y.shape)}: give a network of the task's sizes"
+            )
+        points: Tensor | int = y.numel()
+        if self.masked:  # NaN times zero would be NaN: such points are left out, not weighted
+            known = y.isfinite()
+            points, middle = known.sum(), prediction.detach()
+            if middle.ndim > y.ndim:
+                middle = middle.mean(0)
+            y = torch.where(known, y, middle)  # and their gradients are finite
+        loss = self.loss(prediction, y)
+        if loss.ndim > y.ndim:
+            loss = loss.mean(0)
+        if loss.shape != y.shape:
+            raise InputError(
+                f"the loss is {tuple(loss.shape)} for targets {tuple(y.shape)}: it must give the "
+                f"loss at each point, not their mean"
+            )
+        if self.masked:
+            loss = torch.where(known, loss, 0)
+        total = (self.weights * loss).sum()
+        return (total if self.teach is None else total + extra * points), points
+
+    def points(self, y: Tensor, windows: int) -> Tensor | int:
+        """Points of a whole step, on all ranks, of which `y` (B, T', C', H, W) is one's part.
+
+        Parameters
+        ----------
+        y : Tensor
+        windows : int
+            In the step.
+        """
+        if not self.masked:
+            return windows * math.prod(y.shape[1:])
+        return all_sum(y.isfinite().sum()).clamp_min(1)
+
+    def _draws(self, step: int) -> torch.Generator:
+        """The generator of a step, which goes on through its passes."""
+        if step != self._drawn_for:
+            state = np.random.SeedSequence([*self._seeds, step]).generate_state(1, np.uint64)
+            self._generator.manual_seed(int(state[0]))
+            self._drawn_for = step
+        return self._generator
+
+
+def compiled(
+    objective: Objective, config: TrainConfig, steps: int, device: torch.device
+) -> Callable[..., Any] | None:
+    """Compile an objective where it is asked for and pays; None where it stays as it is.
+
+    Parameters
+    ----------
+    objective : Objective
+    config : TrainConfig
+        Whose ``compile`` says what to do.
+    steps : int
+        Of the whole run.
+    device : torch.device
+
+    Returns
+    -------
+    callable or None
+        Compiled at its first call, for the memory layout that it is called with. With
+        ``compile="auto"`` a machine that cannot compile is warned of, and goes on without.
+    """
+    how, auto = config.compile, config.compile == "auto"
+    if how == "never" or (auto and not (device.type == "cuda" and steps >= _WORTH_COMPILING)):
+        return None
+    if objective.teach is not None:  # whose step would be compiled anew at each step
+        if not auto:
+            logger.warning("a network that is taught is not compiled: compile=%r", how)
+        return None
+    mode = None
+    if how == "max":  # a graph's gradients lie in its own memory: the next pass overwrites them
+        mode = "max-autotune" if config.accumulate == 1 else "max-autotune-no-cudagraphs"
+    fast = torch.compile(objective, dynamic=False, mode=mode)
+    call: Callable[..., Any] = fast
+
+    def run(x: Tensor, y: Tensor, step: int) -> Any:
+        nonlocal call, auto
+        if auto:
+            auto = False
+            try:
+                return call(x, y, step)
+            except Exception as error:
+                logger.warning("not compiled: %s: %s", type(error).__name__, error)
+                call = objective
+        return call(x, y, step)
+
+    return run
