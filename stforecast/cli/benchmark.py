@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +36,12 @@ class Training:
     learning_rate: float | Literal["auto"] | None = None
     """Peak learning rate; the preset's unless given. auto: the best of the paper's grid on the
     validation period, by a short run of each."""
+    loss: Literal["mse", "mae", "huber"] | None = None
+    """What the mean is taken of; the preset's unless given."""
+    optimizer: Literal["adam", "adamw", "muon"] | None = None
+    """muon: for the matrices, and AdamW for the rest; the preset's unless given."""
+    weight_decay: float | None = None
+    """Of the optimiser."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic. auto: bf16 where the device has instructions for it."""
     accumulate: int = 1
@@ -61,8 +67,9 @@ class Training:
         """The preset's settings, and these where they are given."""
         from ..training.config import TrainConfig
 
-        names = ("steps", "batch_size", "learning_rate", "clip_norm", "ema", "patience", "minutes")
-        given = {n: getattr(self, n) for n in (*names, "precision", "accumulate", "seed", "device")}
+        own = ("output", "warm_start", "trials")
+        names = (f.name for f in fields(Training) if f.name not in own)
+        given = {name: getattr(self, name) for name in names}
         if self.learning_rate == "auto":
             del given["learning_rate"]
         return TrainConfig(**recipe | {k: v for k, v in given.items() if v is not None})
