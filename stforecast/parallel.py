@@ -1,13 +1,21 @@
-"""Dask graphs put together task by task: for work that is the same on threads and on a cluster."""
+"""Work that is the same on threads and on a cluster: graphs of dask, and independent jobs."""
 
 from __future__ import annotations
 
+import itertools
+import sys
+import threading
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
+
+from .errors import InputError
+
+T = TypeVar("T")
 
 
 class Graph:
@@ -89,3 +97,85 @@ def slices_of(sizes: Sequence[int]) -> list[slice]:
     """Slices of pieces of these sizes, one after the other."""
     ends = np.cumsum(sizes).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def each(
+    jobs: Iterable[Callable[[], T]],
+    done: Callable[[T], None],
+    *,
+    scheduler: str | None,
+    workers: int,
+) -> None:
+    """Call independent jobs, and `done` with what each returns, one at a time.
+
+    At an error no new job begins, and those that run come to their end before it is raised.
+
+    Parameters
+    ----------
+    jobs : iterable of callables
+        Those for a cluster are pickled.
+    done : callable
+        Called in this process.
+    scheduler : {"threads", "synchronous"}, optional
+        Default: the ``dask.distributed`` client if there is one, else threads.
+    workers : int
+        Threads.
+
+    Raises
+    ------
+    InputError
+        If there is no such scheduler.
+    """
+    if scheduler not in (None, "threads", "synchronous"):
+        raise InputError(f"scheduler must be 'threads' or 'synchronous', found {scheduler!r}")
+    client = _client() if scheduler is None else None
+    if client is not None:
+        return _on_cluster(client, jobs, done)
+    if scheduler == "synchronous":
+        for job in jobs:
+            done(job())
+        return None
+    stop, one = threading.Event(), threading.Lock()
+
+    def call(job: Callable[[], T]) -> None:
+        try:
+            if not stop.is_set():
+                result = job()
+                with one:
+                    done(result)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(workers) as pool:  # which waits, after Ctrl-C too
+        try:
+            list(pool.map(call, jobs))
+        finally:
+            stop.set()
+    return None
+
+
+def _client() -> Any:
+    """Return the current client of dask.distributed, or None."""
+    distributed = sys.modules.get("distributed")  # who has a client has imported it
+    if distributed is None:
+        return None
+    try:
+        return distributed.default_client()
+    except ValueError:
+        return None
+
+
+def _on_cluster(client: Any, jobs: Iterable[Callable[[], T]], done: Callable[[T], None]) -> None:
+    queue = iter(jobs)
+    most = 2 * max(1, sum(client.nthreads().values()))  # in flight: the cluster's memory is bounded
+    running = sys.modules["distributed"].as_completed(
+        [client.submit(job, pure=False) for job in itertools.islice(queue, most)]
+    )
+    try:
+        for future in running:
+            done(future.result())
+            for job in itertools.islice(queue, 1):
+                running.add(client.submit(job, pure=False))
+    finally:
+        client.cancel(list(running.futures))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,23 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions.axes import TIME
+from ..conventions.axes import TIME, Y
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
 from ..errors import InputError
-from ..files import locked, replacing
-from ._journal import ORDER, Journal, Plan, Shard, widest
-from ._workers import Done, each
-from .content import Packing, Summary, combine_digests, cuts, digest, read, step_digests
-from .joining import open_joined
+from ..parallel import each
+from ..storing import Unfinished, write_region
+from .content import (
+    BLOCK_BYTES,
+    Packing,
+    Summary,
+    combine_digests,
+    cuts,
+    digest,
+    read,
+    step_digests,
+)
+from .joining import open_joined, some
 from .periods import select_period, when
 from .sources import READ_ERRORS, is_remote, is_zarr, open_lazy
 
@@ -36,6 +42,7 @@ CHUNK_BYTES = 4 * 2**20  # of float32, as read
 SHARD_BYTES = 128 * 2**20  # as stored, before compression
 WORK_BYTES = 2 * 2**30  # in memory, all workers together
 _FORMAT = 1
+_ORDER = "variables"  # the attribute that holds their order: zarr's is the alphabet's
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -119,7 +126,6 @@ canonicalize` takes.
     """
     target = Path(store)
     plan = _plan(source, variables, period, chunks, shards)
-    work = target.with_name(f".{target.name}.preparing")
     if target.exists() or target.is_symlink():
         if not overwrite and _is_same(target, plan):
             logger.info("%s holds these data already (overwrite=True writes it anew)", target)
@@ -129,33 +135,21 @@ canonicalize` takes.
                 f"{target} exists and holds something else than these data so prepared: choose "
                 "another name" + (", or give overwrite=True" if is_zarr(target) else "")
             )
-    with locked(work.with_name(f"{work.name}.lock"), f"preparing {target}"):
-        journal = Journal.begin(work, plan, overwrite)
-        try:
-            while True:
-                most = max(1, WORK_BYTES // journal.plan.worker_bytes)
-                crew = workers or min(os.cpu_count() or 1, most)
-                run = partial(each, scheduler=scheduler, workers=crew)
-                try:
-                    _fill(journal, run, progress)
-                    break
-                except _NotPackedError as error:
-                    logger.warning("'%s' does not fit its packing: stored as float32", error)
-                    journal.discard()
-                    journal = Journal.begin(work, journal.plan.unpacked(str(error)), overwrite)
-            _verify(journal, run, progress)
-            with replacing(target) as whole:
-                journal.store.rename(whole)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise InputError(
-                f"{target}: the disk is full after {len(journal.done)} of "
-                f"{len(journal.plan.shards)} shards: make room, and run the same again"
-            ) from error
-        finally:
-            if not journal.done or not journal.store.exists():  # nothing to go on from
-                journal.discard()
+    growing = Unfinished(target, "preparing", "shards", len(plan.shards))
+    with growing.held():
+        plan = _begin(growing, plan, overwrite)
+        while True:
+            most = max(1, WORK_BYTES // plan.worker_bytes)
+            crew = workers or min(os.cpu_count() or 1, most)
+            run = partial(each, scheduler=scheduler, workers=crew)
+            try:
+                _fill(growing, plan, run, progress)
+                break
+            except _NotPackedError as error:
+                logger.warning("'%s' does not fit its packing: stored as float32", error)
+                plan = plan.unpacked(str(error))
+                plan.lay_out(growing)
+        _verify(growing, plan, run, progress)
     return target
 
 
@@ -205,7 +199,7 @@ def _open(source: str | Path, chunks: Any, storage_options: Mapping[str, Any] | 
     raw = open_lazy(source, storage_options)
     along = {name: c.variable for name, c in raw.coords.items() if c.dims == (TIME,)}
     along = {name: c.load() for name, c in along.items() if name != TIME}
-    names = raw.attrs.get(ORDER, list(raw.data_vars))
+    names = raw.attrs.get(_ORDER, list(raw.data_vars))
     raw.close()
     return open_joined([source], source, names, chunks, storage_options).assign_coords(along)
 
@@ -229,13 +223,85 @@ def recognise(path: Path) -> str | None:
 # --- what is to be written ------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Shard:
+    """A stretch of time of one variable or a few: a file each, written by one worker at once."""
+
+    names: tuple[str, ...]
+    start: int
+    stop: int
+
+    @property
+    def region(self) -> str:
+        return f"{','.join(self.names)}/{self.start}"
+
+    def of(self, ds: xr.Dataset) -> dict[str, xr.Variable]:
+        here = {TIME: slice(self.start, self.stop)}
+        return {name: ds.variables[name].isel(here) for name in self.names}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be written, and how."""
+
+    ds: xr.Dataset  # canonical
+    packings: Mapping[str, Packing | None]
+    chunk: int  # in time steps, as the next
+    shard: int
+    about: Mapping[str, Any]  # to know the same data and settings again, after a kill
+
+    @property
+    def shards(self) -> list[_Shard]:
+        """All of them, in order of time."""
+        names, steps = [str(n) for n in self.ds.data_vars], self.ds.sizes[TIME]
+        # The channels of a clip are decoded together, so they are written together.
+        together = [tuple(names)] if Y in self.ds.dims else [(n,) for n in names]
+        starts = range(0, steps, self.shard)
+        return [_Shard(of, a, min(a + self.shard, steps)) for a in starts for of in together]
+
+    @property
+    def worker_bytes(self) -> int:
+        """What a worker needs: the numbers of a shard, compressed too, and what it reads."""
+        most = max(len(s.names) for s in self.shards) * self.shard * _widest(self.ds, self.packings)
+        return 2 * most + 4 * BLOCK_BYTES
+
+    def unpacked(self, name: str) -> _Plan:
+        """Return the plan with one variable as float32."""
+        return replace(self, packings={**self.packings, name: None})
+
+    def lay_out(self, growing: Unfinished) -> None:
+        """Write everything but the data: coordinates, attributes, the form of the arrays."""
+        import dask.array as da
+
+        template = self.ds.drop_encoding()
+        template.attrs[_ORDER] = [str(n) for n in self.ds.data_vars]
+        encoding: dict[Any, dict[str, Any]] = {}
+        for name, array in self.ds.data_vars.items():
+            space, packing = array.shape[1:], self.packings[str(name)]
+            nothing = da.zeros(array.shape, dtype=np.float32, chunks=(self.shard, *space))
+            template[name] = (array.dims, nothing, array.attrs)
+            encoding[name] = {
+                "chunks": (self.chunk, *space),
+                "shards": (self.shard, *space),
+                **(packing.encoding if packing else {"dtype": "float32", "_FillValue": np.nan}),
+            }
+        unpacked = [n for n, p in self.about["packing"].items() if p and not self.packings[n]]
+        growing.begin({**self.about, "unpacked": unpacked}, template, encoding)
+
+
+def _widest(ds: xr.Dataset, packings: Mapping[str, Packing | None]) -> int:
+    """Bytes of the largest map as it is stored."""
+    of = {n: np.dtype(p.dtype).itemsize if p else 4 for n, p in packings.items()}
+    return max(of[str(n)] * math.prod(v.shape[1:]) for n, v in ds.data_vars.items())
+
+
 def _plan(
     source: Any,
     variables: str | Sequence[str] | None,
     period: str | int | None,
     chunks: int | None,
     shards: int | None,
-) -> Plan:
+) -> _Plan:
     if isinstance(source, (str, os.PathLike)):
         raise InputError(
             f"expected a Dataset to prepare, found the path {source}: open it with the adapter "
@@ -252,9 +318,9 @@ def _plan(
     packings = {name: Packing.of(labels.fields[name]) for name in map(str, ds.data_vars)}
     sizes = {str(n): math.prod(v.shape[1:]) for n, v in ds.data_vars.items()}
     steps = ds.sizes[TIME]
-    chunk = _whole("chunks", chunks, max(1, CHUNK_BYTES // (4 * max(sizes.values()))))
+    chunk = _steps("chunks", chunks, max(1, CHUNK_BYTES // (4 * max(sizes.values()))))
     chunk = min(chunk, steps)
-    shard = _whole("shards", shards, max(1, SHARD_BYTES // (widest(ds, packings) * chunk)) * chunk)
+    shard = _steps("shards", shards, max(1, SHARD_BYTES // (_widest(ds, packings) * chunk)) * chunk)
     shard = min(shard, -(-steps // chunk) * chunk)
     if shard % chunk:
         raise InputError(f"shards ({shard} time steps) must be a multiple of chunks ({chunk})")
@@ -273,10 +339,10 @@ def _plan(
         "time steps in a chunk": chunk,
         "time steps in a shard": shard,
     }
-    return Plan(ds, packings, chunk, shard, json.loads(json.dumps(about)))
+    return _Plan(ds, packings, chunk, shard, json.loads(json.dumps(about)))
 
 
-def _whole(name: str, given: int | None, default: int) -> int:
+def _steps(name: str, given: int | None, default: int) -> int:
     if given is None:
         return default
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1:
@@ -284,13 +350,37 @@ def _whole(name: str, given: int | None, default: int) -> int:
     return int(given)
 
 
-def _is_same(target: Path, plan: Plan) -> bool:
+def _is_same(target: Path, plan: _Plan) -> bool:
     """Whether a finished store holds what is planned."""
     try:
         with open_lazy(target) as there:
             return there.attrs.get("prepared_from") == json.dumps(plan.about)
     except (InputError, OSError):
         return False
+
+
+def _begin(growing: Unfinished, plan: _Plan, overwrite: bool) -> _Plan:
+    """Take up what a killed call left, or lay out a new store."""
+    begun = growing.read()
+    if begun is not None:
+        changed = [k for k, v in plan.about.items() if begun.get(k) != v]
+        if not changed:
+            done = len(growing.done)
+            logger.info("going on with %s: %d of %d shards are done", growing.work, done,
+                        growing.total)  # fmt: skip
+            return replace(plan, packings={**plan.packings, **dict.fromkeys(begun["unpacked"])})
+        if not overwrite:
+            told = [k for k in changed if k not in ("grid", "packing", "values")]
+            differs = "; ".join(
+                f"{k}: {begun.get(k)} there, {plan.about[k]} asked for" for k in told
+            )
+            raise InputError(
+                f"{growing.work}: an unfinished preparation of other data, or with other settings, "
+                f"is there; {differs or f'its {some(changed)} differ'}. Run that one to its end, "
+                "give overwrite=True to discard it, or choose another name"
+            )
+    plan.lay_out(growing)
+    return plan
 
 
 # --- the work -------------------------------------------------------------------------------------
@@ -300,79 +390,62 @@ class _NotPackedError(Exception):
     """A variable has values that its packing cannot hold."""
 
 
-def _fill(journal: Journal, run: Callable[..., None], progress: Progress | None) -> None:
+def _fill(
+    growing: Unfinished, plan: _Plan, run: Callable[..., None], progress: Progress | None
+) -> None:
     """Write the shards that are not there yet."""
-    shards = [s for s in journal.plan.shards if s.key not in journal.done]
 
-    def done(shard: Shard, entry: dict[str, Any], _: Any) -> None:
-        journal.add(shard, entry)
-        _tell(progress, "write", len(journal.done), journal.plan, shard)
+    def done(result: tuple[_Shard, dict[str, Any]]) -> None:
+        growing.note(result[0].region, result[1])
+        _tell(progress, "write", len(growing.done), growing.total, result[0])
 
-    ds, packings = journal.plan.ds, journal.plan.packings
-    run((partial(_write, _parts(ds, s), s, journal.store, packings) for s in shards), done)
+    missing = [s for s in plan.shards if s.region not in growing.done]
+    run((partial(_write, s.of(plan.ds), s, growing.store, plan.packings) for s in missing), done)
 
 
-def _verify(journal: Journal, run: Callable[..., None], progress: Progress | None) -> None:
-    """Read everything back as others will, compare, and write statistics and fingerprint."""
-    import zarr
-
-    plan, wrong = journal.plan, []
+def _verify(
+    growing: Unfinished, plan: _Plan, run: Callable[..., None], progress: Progress | None
+) -> None:
+    """Read everything back as others will, compare, add statistics and fingerprint, and finish."""
     digests: dict[str, dict[str, bytes]] = {}
 
-    def done(shard: Shard, entry: dict[str, Any], steps: dict[str, bytes]) -> None:
-        digests[shard.key] = steps
-        if entry["sha256"] != journal.done[shard.key]["sha256"]:
-            wrong.append(shard)
-        _tell(progress, "verify", len(digests), plan, shard)
+    def done(result: tuple[_Shard, dict[str, bytes]]) -> None:
+        digests[result[0].region] = result[1]
+        _tell(progress, "verify", len(digests), growing.total, result[0])
 
-    with _open(journal.store, None, None) as ds:
-        run((partial(_reread, _parts(ds, s), s) for s in plan.shards), done)
-        if wrong:
-            journal.forget(s.key for s in wrong)
-            raise InputError(
-                f"{journal.store}: {len(wrong)} of {len(plan.shards)} shards do not read back as "
-                f"they were written, the first that of {', '.join(wrong[0].names)} from time step "
-                f"{wrong[0].start}: is the disk sound? Run the same again to write them anew"
-            )
+    def sound(region: str, steps: dict[str, bytes]) -> bool:
+        hashes = {name: hashlib.sha256(d).hexdigest() for name, d in steps.items()}
+        return hashes == growing.done[region]["sha256"]
+
+    with _open(growing.store, None, None) as ds:
+        run((partial(_reread, s.of(ds), s) for s in plan.shards), done)
         joined, summaries = {}, {}
         for name in map(str, plan.ds.data_vars):
-            keys = [s.key for s in plan.shards if name in s.names]
-            joined[name] = b"".join(digests[k][name] for k in keys)
-            parts = (Summary(**journal.done[k]["summary"][name]) for k in keys)
+            regions = [s.region for s in plan.shards if name in s.names]
+            joined[name] = b"".join(digests[r][name] for r in regions)
+            parts = (Summary(**growing.done[r]["summary"][name]) for r in regions)
             summaries[name] = sum(parts, Summary()).to_dict()
-        mark = combine_digests(ds, joined)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of zarr, on what its third version has not specified yet
-        zarr.open_group(journal.store, mode="r+").attrs.update(
-            {
-                "statistics": json.dumps(summaries),
-                "data_fingerprint": mark,
-                "prepared_from": json.dumps(plan.about),
-            }
-        )
-        zarr.consolidate_metadata(journal.store)
+        attrs = {
+            "statistics": json.dumps(summaries),
+            "data_fingerprint": combine_digests(ds, joined),
+            "prepared_from": json.dumps(plan.about),
+        }
+    growing.finish([r for r, steps in digests.items() if not sound(r, steps)], attrs)
 
 
-def _tell(progress: Progress | None, stage: str, step: int, plan: Plan, shard: Shard) -> None:
+def _tell(progress: Progress | None, stage: str, step: int, steps: int, shard: _Shard) -> None:
     if progress is not None:
-        of = {"step": step, "steps": len(plan.shards), "samples": shard.stop - shard.start}
-        progress({"stage": stage, **of})
-
-
-def _parts(ds: xr.Dataset, shard: Shard) -> dict[str, xr.Variable]:
-    when = {TIME: slice(shard.start, shard.stop)}
-    return {name: ds.variables[name].isel(when) for name in shard.names}
+        samples = shard.stop - shard.start
+        progress({"stage": stage, "step": step, "steps": steps, "samples": samples})
 
 
 def _write(
     arrays: Mapping[str, xr.Variable],
-    shard: Shard,
+    shard: _Shard,
     store: Path,
     packings: Mapping[str, Packing | None],
-) -> Done:
+) -> tuple[_Shard, dict[str, Any]]:
     """Read a stretch of the source, and write it as one shard a variable."""
-    import zarr
-
     stored = {
         name: np.empty(array.shape, p.dtype if (p := packings[name]) else np.float32)
         for name, array in arrays.items()
@@ -396,24 +469,20 @@ def _write(
             summaries[name] += Summary.of(values)
             hashes[name].update(step_digests(values))
     for name, numbers in stored.items():
-        # Chunks that hold only the fill value are written too: what is missing is then an error.
-        file = zarr.open_array(store, path=name, mode="r+")
-        file.with_config({"write_empty_chunks": True})[shard.start : shard.stop] = numbers
-    entry = {
+        write_region(store, name, (slice(shard.start, shard.stop),), numbers)
+    return shard, {
         "sha256": {name: h.hexdigest() for name, h in hashes.items()},
         "summary": {name: asdict(s) for name, s in summaries.items()},
     }
-    return shard, entry, {}
 
 
-def _reread(arrays: Mapping[str, xr.Variable], shard: Shard) -> Done:
-    """Hash a stretch of the written store; a part that cannot be read has another hash."""
+def _reread(arrays: Mapping[str, xr.Variable], shard: _Shard) -> tuple[_Shard, dict[str, bytes]]:
+    """Digests of a stretch of the written store; of a part that cannot be read, none."""
     digests = {}
     for name, array in arrays.items():
         try:
             digests[name] = b"".join(step_digests(read(array, a, b)) for a, b in cuts(array))
         except (InputError, *READ_ERRORS) as error:
-            logger.warning("%s: %s", shard.key, error)
+            logger.warning("%s: %s", shard.region, error)
             digests[name] = b""
-    hashes = {name: hashlib.sha256(d).hexdigest() for name, d in digests.items()}
-    return shard, {"sha256": hashes}, digests
+    return shard, digests

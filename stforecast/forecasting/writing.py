@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import shutil
 import threading
-import warnings
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from ..errors import InputError
-from ..files import locked, move
+from ..storing import Unfinished, note, write_region
 
 logger = logging.getLogger(__name__)
-
-Block = tuple[str, tuple[int, ...]]  # a variable, and the number of a chunk along each dimension
-_JOURNAL = ".blocks"
 
 
 def write_forecast(
@@ -32,7 +26,7 @@ def write_forecast(
 ) -> Path:
     """Write a forecast as zarr, block by block where it is lazy; an older one is replaced whole.
 
-    The store grows in ``.NAME.writing.zarr`` beside `path`. There each block that is written is
+    The store grows in ``.NAME.zarr.writing`` beside `path`. There each block that is written is
     noted with its checksum, and after a kill the same call computes only the blocks that are
     missing. At the end everything is read back, compared with the checksums, and renamed: what is
     at `path` is always complete.
@@ -78,49 +72,28 @@ def write_forecast(
     path = Path(path)
     forecast = _uniform(forecast.drop_encoding())
     lazy = {str(k): v for k, v in forecast.data_vars.items() if v.chunks is not None}
-    part = path.with_name(f".{path.stem}.writing{path.suffix}")
-    with (
-        locked(path.with_name(f".{path.name}.lock"), f"writing {path}"),
-        _quiet_about_metadata(),
-    ):
+    wanted = {
+        f"{name}/{'.'.join(map(str, block))}": (name, block)
+        for name, array in lazy.items()
+        for block in np.ndindex(*array.data.numblocks)
+    }
+    store = Unfinished(path, "writing", "blocks", len(wanted))
+    with store.held():
         identity = _identity(forecast, lazy)
-        wanted = {(n, b) for n, v in lazy.items() for b in np.ndindex(*_counts(v))}
-        done: set[Block] = set()
-        if _begun(part) == identity:
-            done = _sound(part, _read_journal(part)) & wanted
-            logger.info("%s: %d of %d blocks are there already", path, len(done), len(wanted))
+        begun = store.read()
+        if begun == identity:
+            store.forget(_damaged(store, lazy, wanted))
+            logger.info("%s: %d of %d blocks are there already", path, len(store.done), len(wanted))
         else:
-            if part.exists():
+            if begun is not None:
                 logger.info("%s: what was begun there is another forecast; beginning anew", path)
-                shutil.rmtree(part)
-            _lay_out(forecast, part, identity)
-        missing = wanted - done
-        with _bar(part, path.name, len(wanted)) if progress else _nothing():
-            _write_blocks(part, lazy, missing)
-        written = _sound(part, _read_journal(part))
-        if lost := wanted - written:
-            name, where = min(lost)
-            raise InputError(
-                f"{part}: {len(lost)} of {len(wanted)} blocks do not read back as they were "
-                f"written, the first is {where} of {name}: check the disk, then run the same again"
-            )
-        (part / _JOURNAL).unlink()
-        move(part, path)
+            store.begin(identity, forecast, _encoding(forecast))
+        missing = [wanted[region] for region in wanted if region not in store.done]
+        with _bar(store) if progress else nullcontext():
+            _write_blocks(store, lazy, missing)
+        store.read()
+        store.finish(_damaged(store, lazy, wanted))
     return path
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _quiet_about_metadata() -> Iterator[None]:
-    # Readers look for consolidated metadata and warn where there is none; the writer warns that
-    # zarr's third version has not specified it yet.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        yield
 
 
 # --- what is to be written ------------------------------------------------------------------------
@@ -140,11 +113,6 @@ def _uniform(forecast: xr.Dataset) -> xr.Dataset:
     return out
 
 
-def _counts(array: xr.DataArray) -> tuple[int, ...]:
-    assert array.chunks is not None
-    return tuple(len(c) for c in array.chunks)
-
-
 def _identity(forecast: xr.Dataset, lazy: Mapping[str, xr.DataArray]) -> str:
     """Tell one forecast from another, without computing any."""
     digest = hashlib.sha256(repr(sorted(forecast.attrs.items(), key=str)).encode())
@@ -160,49 +128,40 @@ def _identity(forecast: xr.Dataset, lazy: Mapping[str, xr.DataArray]) -> str:
     return digest.hexdigest()
 
 
-def _lay_out(forecast: xr.Dataset, part: Path, identity: str) -> None:
-    """Write labels, attributes and all that is in memory, and begin the journal."""
-    from zarr.codecs import BloscCodec
-
-    codec = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
-    encoding: dict[Hashable, dict[str, Any]] = {}
-    for name, array in forecast.data_vars.items():
-        if array.dtype.kind in "fiub":
-            encoding[name] = {"compressors": codec}
-        if array.chunks is not None:
-            encoding[name]["chunks"] = tuple(c[0] for c in array.chunks)
-    forecast.to_zarr(part, mode="w", consolidated=True, compute=False, encoding=encoding)
-    (part / _JOURNAL).write_text(f"{identity}\n")
+def _encoding(forecast: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+    """Chunks of what is lazy; numbers are compressed."""
+    return {
+        name: {"chunks": tuple(c[0] for c in array.chunks)} if array.chunks is not None else {}
+        for name, array in forecast.data_vars.items()
+        if array.dtype.kind in "fiub"
+    }
 
 
 # --- blocks ---------------------------------------------------------------------------------------
 
 
-def _write_blocks(part: Path, lazy: Mapping[str, xr.DataArray], missing: Iterable[Block]) -> None:
+def _write_blocks(
+    store: Unfinished, lazy: Mapping[str, xr.DataArray], blocks: list[tuple[str, tuple[int, ...]]]
+) -> None:
     """Compute and write blocks, with whatever scheduler dask has."""
     import dask.array as da
-    import zarr
     from dask.base import compute_as_if_collection, tokenize
     from dask.highlevelgraph import HighLevelGraph
 
-    blocks = sorted(missing)
     if not blocks:
         return
     graphs, keys = [], []
     for name in dict.fromkeys(n for n, _ in blocks):
         array = lazy[name].data
-        where = zarr.open_array(part / name, mode="r+")
-        where = where.with_config({"write_empty_chunks": True})
-        sizes = tuple(c[0] for c in array.chunks)
         written = array.map_blocks(
             _write,
             name,
-            where,
-            sizes,
-            part / _JOURNAL,
+            store.store,
+            store.record,
+            array.chunksize,
             dtype=bool,
             chunks=tuple((1,) * n for n in array.numblocks),
-            name=f"write-{name}-{tokenize(array.name, str(part))}",
+            name=f"write-{name}-{tokenize(array.name, str(store.store))}",
             meta=np.empty((0,) * array.ndim, bool),
         )
         graphs.append(written.__dask_graph__())
@@ -213,74 +172,54 @@ def _write_blocks(part: Path, lazy: Mapping[str, xr.DataArray], missing: Iterabl
 def _write(
     values: np.ndarray,
     name: str,
-    where: Any,
+    store: Path,
+    record: Path,
     sizes: tuple[int, ...],
-    journal: Path,
     block_id: tuple[int, ...] = (),
 ) -> np.ndarray:
     """Write one block; note it when it is there."""
-    starts = [i * n for i, n in zip(block_id, sizes, strict=True)]
-    region = tuple(slice(a, a + n) for a, n in zip(starts, values.shape, strict=True))
-    where[region] = values
-    line = json.dumps([name, block_id, _checksum(values)]) + "\n"
-    handle = os.open(journal, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(handle, line.encode())  # one call: lines of several writers do not mix
-    finally:
-        os.close(handle)
+    region = _region(block_id, sizes)
+    write_region(store, name, region, values)
+    note(record, f"{name}/{'.'.join(map(str, block_id))}", {"crc32": _checksum(values)})
     return np.ones((1,) * values.ndim, bool)
+
+
+def _region(block: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(i * n, (i + 1) * n) for i, n in zip(block, sizes, strict=True))
 
 
 def _checksum(values: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(values).data.cast("B")) if values.size else 0
 
 
-def _begun(part: Path) -> str | None:
-    """Identity of the forecast that was begun here, if any."""
-    try:
-        return (part / _JOURNAL).read_text().partition("\n")[0]
-    except OSError:
-        return None
-
-
-def _read_journal(part: Path) -> dict[Block, int]:
-    """Checksums of the blocks that were written; a line that was cut off does not count."""
-    found = {}
-    for line in (part / _JOURNAL).read_text().splitlines()[1:]:
-        try:
-            name, block, checksum = json.loads(line)
-        except ValueError:
-            continue
-        found[name, tuple(block)] = checksum
-    return found
-
-
-def _sound(part: Path, blocks: Mapping[Block, int]) -> set[Block]:
-    """Read blocks back: those that are what was written."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def _damaged(
+    store: Unfinished,
+    lazy: Mapping[str, xr.DataArray],
+    wanted: Mapping[str, tuple[str, tuple[int, ...]]],
+) -> Collection[str]:
+    """Read back the blocks: those that are not there, or not what was written."""
     import zarr
 
-    arrays = {name: zarr.open_array(part / name, mode="r") for name, _ in blocks}
+    arrays = {name: zarr.open_array(store.store, path=name, mode="r") for name in lazy}
 
-    def same(block: Block) -> bool:
-        name, where = block
-        region = tuple(
-            slice(i * n, (i + 1) * n) for i, n in zip(where, arrays[name].chunks, strict=True)
-        )
+    def sound(region: str) -> bool:
+        name, block = wanted[region]
         try:
-            return _checksum(np.asarray(arrays[name][region])) == blocks[block]
+            values = np.asarray(arrays[name][_region(block, lazy[name].data.chunksize)])
         except Exception as error:  # whatever a codec says of damaged bytes
-            logger.warning("%s: block %s of %s does not read: %s", part, where, name, error)
+            logger.warning("%s: %s does not read: %s", store.work, region, error)
             return False
+        return _checksum(values) == store.done[region]["crc32"]
 
+    noted = [region for region in wanted if region in store.done]
     with ThreadPoolExecutor(2) as pool:
-        return {b for b, good in zip(blocks, pool.map(same, blocks), strict=True) if good}
+        good = {region for region, yes in zip(noted, pool.map(sound, noted), strict=True) if yes}
+    return wanted.keys() - good
 
 
 @contextmanager
-def _bar(part: Path, what: str, total: int) -> Iterator[None]:
-    """Show how many blocks the journal holds, whoever writes them."""
+def _bar(store: Unfinished) -> Iterator[None]:
+    """Show how many blocks the record holds, whoever writes them."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -288,10 +227,10 @@ def _bar(part: Path, what: str, total: int) -> Iterator[None]:
 
     def watch(bar: Progress, line: Any) -> None:
         while not stop.wait(0.5):
-            bar.update(line, completed=_lines(part / _JOURNAL))
+            bar.update(line, completed=store.record.read_bytes().count(b"\n") - 1)
 
     with Progress(console=Console(stderr=True)) as bar:
-        line = bar.add_task(what, total=total)
+        line = bar.add_task(store.target.name, total=store.total)
         thread = threading.Thread(target=watch, args=(bar, line), daemon=True)
         thread.start()
         try:
@@ -299,8 +238,4 @@ def _bar(part: Path, what: str, total: int) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
-            bar.update(line, completed=_lines(part / _JOURNAL))
-
-
-def _lines(journal: Path) -> int:
-    return journal.read_bytes().count(b"\n") - 1
+            bar.update(line, completed=store.record.read_bytes().count(b"\n") - 1)

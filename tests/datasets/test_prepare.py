@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,8 +37,6 @@ from stforecast.task import Task
 from stforecast.testing.weather import make_weather
 from stforecast.training.config import TrainConfig
 from stforecast.training.fit import fit
-
-preparing = import_module("stforecast.datasets.prepare")
 
 T2M = "2m_temperature"
 PACKING = {"dtype": "int16", "scale_factor": 0.02, "add_offset": 270.0, "_FillValue": -32768}
@@ -78,6 +77,36 @@ def leftovers(directory: Path) -> list[str]:
     return sorted(p.name for p in directory.iterdir() if p.name.startswith("."))
 
 
+def work(store: Path) -> Path:
+    """Where the store grows."""
+    return store.with_name(f".{store.name}.preparing")
+
+
+def watched(ds: xr.Dataset, look: Callable[[int], None], steps: int = 10) -> xr.Dataset:
+    """The same data; `look` is given the first time step of every block of them that is read."""
+
+    def read(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        if block_info:  # dask asks for the dtype without
+            look(block_info[0]["array-location"][0][0])
+        return block
+
+    lazy = ds.chunk(time=steps)
+    data = lazy[T2M].data.map_blocks(read, dtype=np.float32)
+    return lazy.assign({T2M: (lazy[T2M].dims, data, lazy[T2M].attrs)})
+
+
+class Failing:
+    """Raises when a block that starts in `where` is read while the store grows."""
+
+    def __init__(self, store: Path, error: Exception, where: range = range(20, 50)) -> None:
+        self.store, self.error, self.where, self.raised = store, error, where, 0
+
+    def __call__(self, start: int) -> None:
+        if work(self.store).exists() and start in self.where:
+            self.raised += 1
+            raise self.error
+
+
 # --- what the store holds -------------------------------------------------------------------------
 
 
@@ -104,19 +133,30 @@ def test_a_store_opens_as_any_other(tmp_path):
     xr.testing.assert_equal(xr.open_zarr(store), ds)
 
 
-def test_chunks_are_of_4_mib_and_shards_of_128(tmp_path):
-    """Of the sizes only: nothing is read but three maps, nothing written."""
+@pytest.mark.parametrize(("packed", "shard"), [(False, 16384), (True, 32768)])
+def test_chunks_are_of_4_mib_and_shards_of_128(tmp_path, packed, shard):
+    """Of the layout only: nothing is read but three maps, nothing written."""
     import dask.array as da
+
+    found = []
+
+    def look(start: int) -> None:
+        if work(tmp_path / "a.zarr").exists():
+            store = array(work(tmp_path / "a.zarr") / "store.zarr")
+            found.append((store.chunks[0], store.shards[0]))
+            raise InputError("enough")
 
     space = {"latitude": np.linspace(-87, 87, 32), "longitude": np.arange(64) * 5.625}
     times = np.datetime64("1979-01-01", "ns") + np.arange(100_000) * np.timedelta64(1, "h")
     data = da.full((100_000, 32, 64), 280.0, dtype="f4", chunks=(1000, 32, 64))
     dims = ("time", "latitude", "longitude")
     ds = xr.Dataset({T2M: (dims, data, {"units": "K"})}, {"time": times, **space})
-    plan = preparing._plan(ds, None, None, None, None)
-    assert (plan.chunk, plan.shard) == (512, 16384)  # 8 KiB a map
-    ds[T2M].encoding = PACKING
-    assert preparing._plan(ds, None, None, None, None).shard == 32768
+    ds = watched(ds, look, 1000)
+    if packed:
+        ds[T2M].encoding = PACKING
+    with pytest.raises(InputError, match="enough"):
+        prepare(ds, tmp_path / "a.zarr", scheduler="synchronous")
+    assert found == [(512, shard)]  # 8 KiB a map
 
 
 def test_statistics_leave_out_nan_and_are_numpys(tmp_path):
@@ -195,19 +235,19 @@ def test_channels_of_a_clip_are_decoded_once(tmp_path, monkeypatch):
     """Even where no more than a few frames of them can be kept."""
     monkeypatch.setattr(clips_module, "CACHE_BYTES", 12 * 6 * 8 * 3)
     monkeypatch.setattr(content, "BLOCK_BYTES", 4 * 10 * 6 * 8)
-    decoded = []
+    looked: list[int] = []
+    decoded: list[int] = []
 
     def read(start: int, stop: int) -> np.ndarray:
-        decoded.append(stop - start)
+        (decoded if work(tmp_path / "a.zarr").exists() else looked).append(stop - start)
         return frames(0, start, stop)
 
     clips = [Clip("one", 40, read)]
     names = ["red", "green", "blue"]
     ds = clip_dataset(clips, names, (6, 8), timestep="1s", attrs={}, chunks=None)
-    preparing._plan(ds, None, None, None, None)  # a look at three frames
-    probe = sum(decoded)
-    prepare(ds, tmp_path / "a.zarr", chunks=5, shards=10)
-    assert sum(decoded) <= 40 + 2 * probe
+    prepare(ds, tmp_path / "a.zarr", chunks=5, shards=10, workers=1)  # two share the few frames
+    assert sum(decoded) <= 40 + sum(looked)
+    assert sum(looked) <= 12  # three frames, and what lies between two that are near
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "float32"])
@@ -300,23 +340,21 @@ def test_progress_counts_shards_and_steps(tmp_path):
 
 SLOW = """
 import sys, time
-from importlib import import_module
-from stforecast.datasets import prepare
-preparing = import_module("stforecast.datasets.prepare")
-from stforecast.testing import make_weather
-write = preparing._write
-def slowly(*args):
-    time.sleep(0.15)
-    return write(*args)
-preparing._write = slowly
-prepare(make_weather(steps=400, shape=(6, 10)), sys.argv[1], chunks=10, shards=20)
+from pathlib import Path
+from test_prepare import make_weather, prepare, watched, work
+store = Path(sys.argv[1])
+slowly = lambda start: time.sleep(0.15 * work(store).exists())
+prepare(watched(make_weather(steps=400, shape=(6, 10)), slowly, 20), store, chunks=10, shards=20)
 """
 
 
-def test_a_killed_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_a_killed_preparation_goes_on_where_it_was(tmp_path):
     store, ds = tmp_path / "a.zarr", make_weather(steps=400, shape=(6, 10))
-    journal = tmp_path / ".a.zarr.preparing" / "journal.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", SLOW, str(store)])
+    journal = work(store) / "journal.jsonl"
+    path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(store)], env={**os.environ, "PYTHONPATH": path}
+    )
     deadline = time.monotonic() + 60
     while not journal.exists() or len(journal.read_bytes().splitlines()) < 5:
         assert process.poll() is None
@@ -330,31 +368,21 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
     with open(journal, "a") as file:
         file.write('{"shard": "2m_temp')  # the kill may come while a line is written
 
-    written = []
-    write = preparing._write
-    monkeypatch.setattr(preparing, "_write", lambda *a: written.append(a[1].start) or write(*a))
-    assert prepare(ds, store, chunks=10, shards=20) == store
-    assert len(written) == 20 - done
+    events: list[dict] = []
+    assert prepare(ds, store, chunks=10, shards=20, progress=events.append) == store
+    assert [e["step"] for e in events if e["stage"] == "write"] == [*range(done + 1, 21)]
     xr.testing.assert_equal(open_prepared(store), ds)
     assert open_prepared(store).attrs["data_fingerprint"] == fingerprint(ds)
     assert leftovers(tmp_path) == []
 
 
 @pytest.fixture
-def unfinished(tmp_path, monkeypatch):
+def unfinished(tmp_path):
     """A preparation that failed after two shards of five."""
     ds, store = make_weather(steps=50), tmp_path / "a.zarr"
-    write = preparing._write
-
-    def failing(arrays, shard, *rest):
-        if shard.start >= 20:
-            raise InputError("disk.nc: damaged")
-        return write(arrays, shard, *rest)
-
-    monkeypatch.setattr(preparing, "_write", failing)
+    damaged = watched(ds, Failing(store, InputError("disk.nc: damaged")))
     with pytest.raises(InputError, match=r"disk\.nc"):
-        prepare(ds, store, chunks=5, shards=10, scheduler="synchronous")
-    monkeypatch.setattr(preparing, "_write", write)
+        prepare(damaged, store, chunks=5, shards=10, scheduler="synchronous")
     assert not store.exists()
     return ds, store
 
@@ -367,22 +395,14 @@ def test_a_failed_preparation_goes_on_when_the_source_is_mended(unfinished):
     xr.testing.assert_equal(open_prepared(store), ds)
 
 
-def test_a_line_that_was_cut_short_costs_no_other(unfinished, monkeypatch):
+def test_a_line_that_was_cut_short_costs_no_other(unfinished):
     """A kill in the middle of a line, then a failure after one more shard."""
     ds, store = unfinished
-    with open(store.parent / ".a.zarr.preparing" / "journal.jsonl", "a") as file:
+    with open(work(store) / "journal.jsonl", "a") as file:
         file.write('{"shard": "2m_temp')
-    write = preparing._write
-
-    def failing(arrays, shard, *rest):
-        if shard.start >= 30:
-            raise InputError("damaged again")
-        return write(arrays, shard, *rest)
-
-    monkeypatch.setattr(preparing, "_write", failing)
+    damaged = watched(ds, Failing(store, InputError("damaged again"), range(30, 40)))
     with pytest.raises(InputError, match="again"):
-        prepare(ds, store, chunks=5, shards=10, scheduler="synchronous")
-    monkeypatch.setattr(preparing, "_write", write)
+        prepare(damaged, store, chunks=5, shards=10, scheduler="synchronous")
     events: list[dict] = []
     prepare(ds, store, chunks=5, shards=10, progress=events.append)
     assert [e["step"] for e in events if e["stage"] == "write"] == [4, 5]
@@ -419,26 +439,21 @@ def test_a_failure_before_the_first_shard_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_stops_the_other_threads(tmp_path, monkeypatch):
-    began = []
-
-    def failing(arrays, shard, *rest):
-        began.append(shard.start)
-        time.sleep(0.01)
-        raise InputError("damaged")
-
-    monkeypatch.setattr(preparing, "_write", failing)
+def test_an_error_stops_the_other_threads(tmp_path):
+    failing = Failing(tmp_path / "a.zarr", InputError("damaged"), range(200))
+    source = watched(make_weather(steps=200), failing, 2)
     with pytest.raises(InputError, match="damaged"):
-        prepare(make_weather(steps=200), tmp_path / "a.zarr", chunks=2, shards=2, workers=2)
-    assert len(began) < 10
+        prepare(source, tmp_path / "a.zarr", chunks=2, shards=2, workers=2)
+    assert 0 < failing.raised < 10
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_store_is_not_written_again(tmp_path, monkeypatch):
+def test_a_finished_store_is_not_written_again(tmp_path):
     ds, store = make_weather(steps=20), tmp_path / "a.zarr"
     prepare(ds, store)
-    monkeypatch.setattr(preparing, "_write", None)
-    assert prepare(ds, store) == store
+    events: list[dict] = []
+    assert prepare(ds, store, progress=events.append) == store
+    assert events == []
     with pytest.raises(InputError, match="exists and holds something else"):
         prepare(make_weather(steps=21), store)
 
@@ -455,54 +470,45 @@ def test_overwriting_replaces_stores_only(tmp_path):
     assert (keep / "thesis.tex").exists()
 
 
-def test_what_does_not_read_back_equal_is_refused_and_written_anew(tmp_path, monkeypatch):
-    ds, store, verify = make_weather(steps=50), tmp_path / "a.zarr", preparing._verify
+def test_what_does_not_read_back_equal_is_refused_and_written_anew(tmp_path):
+    ds, store = make_weather(steps=50), tmp_path / "a.zarr"
 
-    def spoil(journal, *rest):
-        file = sorted(p for p in (journal.store / T2M / "c").rglob("*") if p.is_file())[2]
-        data = bytearray(file.read_bytes())
-        data[100] ^= 1
-        file.write_bytes(data)
-        return verify(journal, *rest)
+    def spoil(event: dict) -> None:
+        if (event["stage"], event["step"]) == ("write", 5):
+            chunks = work(store) / "store.zarr" / T2M / "c"
+            file = sorted(p for p in chunks.rglob("*") if p.is_file())[2]
+            data = bytearray(file.read_bytes())
+            data[100] ^= 1
+            file.write_bytes(data)
 
-    monkeypatch.setattr(preparing, "_verify", spoil)
     with pytest.raises(InputError, match="1 of 5 shards do not read back"):
-        prepare(ds, store, chunks=5, shards=10)
+        prepare(ds, store, chunks=5, shards=10, progress=spoil)
     assert not store.exists()
-    monkeypatch.setattr(preparing, "_verify", verify)
     events: list[dict] = []
     prepare(ds, store, chunks=5, shards=10, progress=events.append)
     assert [e["step"] for e in events if e["stage"] == "write"] == [5]
     xr.testing.assert_equal(open_prepared(store), ds)
 
 
-def test_a_full_disk_says_so_and_can_go_on(tmp_path, monkeypatch):
-    ds, store, write = make_weather(steps=50), tmp_path / "a.zarr", preparing._write
-
-    def full(arrays, shard, *rest):
-        if shard.start >= 20:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(arrays, shard, *rest)
-
-    monkeypatch.setattr(preparing, "_write", full)
+def test_a_full_disk_says_so_and_can_go_on(tmp_path):
+    ds, store = make_weather(steps=50), tmp_path / "a.zarr"
+    full = watched(ds, Failing(store, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     with pytest.raises(InputError, match="the disk is full after 2 of 5 shards"):
-        prepare(ds, store, chunks=5, shards=10, scheduler="synchronous")
-    monkeypatch.setattr(preparing, "_write", write)
+        prepare(full, store, chunks=5, shards=10, scheduler="synchronous")
     prepare(ds, store, chunks=5, shards=10)
     xr.testing.assert_equal(open_prepared(store), ds)
 
 
-def test_two_at_once_are_refused(tmp_path, monkeypatch):
-    ds, store, write = make_weather(steps=20), tmp_path / "a.zarr", preparing._write
+def test_two_at_once_are_refused(tmp_path):
+    ds, store = make_weather(steps=20), tmp_path / "a.zarr"
     inside, go = threading.Event(), threading.Event()
 
-    def waiting(*args):
-        inside.set()
-        assert go.wait(30)
-        return write(*args)
+    def waiting(_: int) -> None:
+        if work(store).exists():
+            inside.set()
+            assert go.wait(30)
 
-    monkeypatch.setattr(preparing, "_write", waiting)
-    first = threading.Thread(target=prepare, args=(ds, store))
+    first = threading.Thread(target=prepare, args=(watched(ds, waiting), store))
     first.start()
     assert inside.wait(30)
     with pytest.raises(InputError, match=rf"pid {os.getpid()}\) is preparing"):
@@ -559,5 +565,5 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 
 def test_the_journal_is_plain_json(unfinished):
     _, store = unfinished
-    lines = (store.parent / ".a.zarr.preparing" / "journal.jsonl").read_text().splitlines()
-    assert [json.loads(line).get("shard") for line in lines] == [None, f"{T2M}/0", f"{T2M}/10"]
+    lines = (work(store) / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("region") for line in lines] == [None, f"{T2M}/0", f"{T2M}/10"]
