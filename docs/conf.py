@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -102,6 +104,20 @@ def _copy_notebooks(app: object, config: object) -> None:
     (target / "index.md").write_text("\n".join([intro, *lines, ""]))
 
 
+def _exists(name: str) -> bool:
+    """Whether a full name of ours means something, public or not."""
+    found: object = stforecast
+    for i, part in enumerate(name.split(".")[1:], start=2):
+        home = ".".join(name.split(".")[:i])
+        if hasattr(found, part):
+            found = getattr(found, part)
+        elif isinstance(found, ModuleType) and importlib.util.find_spec(home):
+            found = importlib.import_module(home)
+        else:
+            return False
+    return True
+
+
 def _documented(name: str) -> object:
     home, _, last = name.rpartition(".")
     return getattr(sys.modules.get(home), last, None)
@@ -111,7 +127,8 @@ def _resolve_short_names(app, env, node, contnode):  # type: ignore[no-untyped-d
     """Find what a docstring names as its module does: ``fit`` for ``stforecast.fit``.
 
     Resolves what the docstring's module means by a name, a public name, and a name that ends one
-    documented object's only; any other stays an error.
+    documented object's only. A full name that exists and is not public is shown without a link;
+    any other stays an error.
     """
     if node.get("refdomain") != "py":
         return None
@@ -143,7 +160,8 @@ def _resolve_short_names(app, env, node, contnode):  # type: ignore[no-untyped-d
             return make_refnode(
                 app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, full
             )
-    return None
+    # What is not public has no page: its name is shown without a link.
+    return contnode if target.startswith("stforecast.") and _exists(target) else None
 
 
 def setup(app) -> None:  # type: ignore[no-untyped-def]

@@ -104,7 +104,7 @@ def open_robonet(
     path : path-like
         A directory with the files in it or below, or one file.
     split : {"train", "validation", "test"} or None
-        Part of the trajectories, by a hash of the file's name: see :func:`part_of`. None: all.
+        Part of the trajectories, by a hash of the file's name: see ``part_of``. None: all.
     camera : int
         Whose video. Robots have different numbers of cameras; trajectories without this one are
         left out, and their number is logged.
@@ -160,7 +160,7 @@ def open_bridgedata(
         A directory with trajectories anywhere below: ``.../traj0/images0/im_0.jpg`` (raw), or
         ``.../train/out.npy`` and ``.../val/out.npy`` (as the owners' conversion writes them).
     split : {"train", "validation", "test"} or None
-        Part of the trajectories. Raw: by a hash of the path, see :func:`part_of`. Numpy form: what
+        Part of the trajectories. Raw: by a hash of the path, see ``part_of``. Numpy form: what
         the conversion put in ``val`` is test, and the hash takes validation from ``train``.
     camera : int
         Which ``images`` directory. Trajectories without it are left out, and their number logged.

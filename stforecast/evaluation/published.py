@@ -285,7 +285,9 @@ _COSTS = """
 
 
 def cost_table() -> pd.DataFrame:
-    """What the paper reports of cost beside error on Moving MNIST, for :func:`maps.performance`.
+    """Cost and error of the paper's models on Moving MNIST.
+
+    :func:`stforecast.plots.performance` draws it.
 
     Returns
     -------

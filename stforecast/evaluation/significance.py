@@ -37,7 +37,7 @@ def compare(
     Method: paired circular block bootstrap (Politis and Romano, 1992). Blocks of consecutive
     initialisations are drawn with replacement, the same for both models; the root of RMSE is taken
     of each drawn mean. Their length is chosen from the autocorrelation of the paired differences
-    (:func:`block_length`), for each variable and lead time.
+    (``block_length``), for each variable and lead time.
 
     Where memory is long for the length of the record the interval is still somewhat narrow: of
     nominal 95% intervals from 400 values with lag-one correlation 0, 0.6 and 0.9 about 95, 92 and
