@@ -35,7 +35,7 @@ import xarray as xr
 
 from ..errors import InputError
 from .axes import DIMS, LAT, LEAD, LON, TIME, VALID, Axis, X, Y, axes_of, find_axes, role_of
-from .lazy import arrange
+from .lazy import arrange, in_memory
 from .times import canonical_times, time_step, times_like, valid_times
 from .units import Field
 from .variables import VARIABLES, Meant, choose, named
@@ -300,7 +300,7 @@ def _rearranged(
         out = arrange(source, here, orders, None, source.dtype)
     else:
         out = arrange(source, here, orders, field.encode, field.dtype)
-    return out.load() if source._in_memory else out
+    return out.load() if in_memory(source) else out
 
 
 def _times(variable: xr.Variable, like: xr.Variable, *, dtype: bool = True) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Arrays that are rearranged and converted when they are read; what leans on parts of xarray."""
+"""Arrays that are read when they are used; the only place that leans on private parts of xarray.
+
+These are ``xarray.core.indexing``, ``Variable._data`` and ``Variable._in_memory``. There is no
+public way to ask whether a variable is in memory, or what lies below its lazy layers.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,44 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+#: What a :class:`LazyArray` may be asked for: slices, or a list of indices along each axis too.
+BASIC, OUTER = indexing.IndexingSupport.BASIC, indexing.IndexingSupport.OUTER
 
-class LazyView(BackendArray):
+
+class LazyArray(BackendArray):
+    """An array of which :meth:`_read` reads a part; it has `shape` and `dtype`.
+
+    It is asked for slices with a positive step or lists of indices along each axis, and for slices
+    only where `support` says so.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    support = OUTER
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, self.support, self._at)
+
+    def _at(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Read; an integer is a slice of one, and takes its axis away."""
+        single = tuple(i for i, k in enumerate(key) if isinstance(k, (int, np.integer)))
+        whole = list(key)
+        for axis in single:
+            place = int(key[axis]) % self.shape[axis]
+            whole[axis] = slice(place, place + 1)
+        return self._read(tuple(whole)).squeeze(single)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        raise NotImplementedError
+
+    def variable(
+        self, dims: Sequence[Hashable], attrs: Any = None, encoding: Any = None
+    ) -> xr.Variable:
+        """Give a variable that is read when it is used."""
+        return xr.Variable(dims, indexing.LazilyIndexedArray(self), attrs, encoding)
+
+
+class LazyView(LazyArray):
     """A variable with its dimensions in another order and its numbers converted, when read.
 
     xarray's own transpose turns lazy arrays to pointwise indexing, which is slow from files.
@@ -22,21 +62,42 @@ class LazyView(BackendArray):
         self.dtype = np.dtype(dtype)
         self.shape = tuple(source.sizes.get(d, 1) for d in dims)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
-
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         keys = dict(zip(self.dims, key, strict=True))
         part = self.source.isel({d: k for d, k in keys.items() if d in self.source.dims})
         numbers = part.to_numpy()
         part = xr.Variable(part.dims, self.convert(numbers) if self.convert else numbers)
         sizes = {
-            d: part.sizes[d] if d in part.dims else len(np.arange(1)[k])
-            for d, k in keys.items()
-            if not isinstance(k, (int, np.integer))
+            d: part.sizes.get(d, len(np.arange(n)[keys[d]]))
+            for d, n in zip(self.dims, self.shape, strict=True)
         }
         return part.set_dims(sizes).to_numpy()  # in the order of `sizes`
+
+
+def in_memory(variable: xr.Variable) -> bool:
+    """Whether the numbers of a variable are in memory, neither in a file nor of dask."""
+    return bool(variable._in_memory)
+
+
+def below(variable: xr.Variable, axis: int) -> tuple[Any, int, int] | None:
+    """Look through xarray's lazy layers, down to the array that reads.
+
+    Returns
+    -------
+    tuple or None
+        That array, and where `axis` of the variable lies in it: axis and offset. None where the
+        layers take other than neighbouring places along it.
+    """
+    data, offset = variable._data, 0
+    while isinstance(data, indexing.ExplicitlyIndexedNDArrayMixin) and hasattr(data, "array"):
+        if isinstance(data, indexing.LazilyIndexedArray):
+            key = data.key.tuple
+            axis = [i for i, k in enumerate(key) if not isinstance(k, (int, np.integer))][axis]
+            if not isinstance(key[axis], slice) or key[axis].step not in (None, 1):
+                return None
+            offset += key[axis].start or 0
+        data = data.array
+    return data, axis, offset
 
 
 def arrange(
@@ -54,9 +115,8 @@ def arrange(
     variable = variable.isel({d: 0 for d in variable.dims if d not in dims})
     indexers = {d: _as_slice(o) for d, o in orders.items() if o is not None and d in dims}
     plain = convert is None and all(isinstance(i, slice) for i in indexers.values())
-    if variable.chunks is None and not (plain and variable._in_memory):
-        view = indexing.LazilyIndexedArray(LazyView(variable, dims, convert, dtype))
-        return xr.Variable(dims, view).isel(indexers)
+    if variable.chunks is None and not (plain and in_memory(variable)):
+        return LazyView(variable, dims, convert, dtype).variable(dims).isel(indexers)
     sizes = {d: variable.sizes.get(d, 1) for d in dims}
     data = variable.set_dims(sizes).isel(indexers).data
     if convert is not None:

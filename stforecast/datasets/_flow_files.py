@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from xarray.core import indexing
 
+from ..conventions.lazy import BASIC, LazyArray
 from ..errors import InputError
 from ._hdf5 import open_hdf5
 from .joining import cut, some
-from .lazy import Joined, LazyArray, in_chunks
+from .lazy import Joined, in_chunks
 from .numpy_files import NpzMember
 from .sources import stamp
 
@@ -123,7 +123,7 @@ def read_dates(path: Path) -> tuple[np.datetime64, int]:
 class _Channel(LazyArray):
     """One flow of a :class:`Part`, float32 (time, y, x), read when indexed."""
 
-    support = indexing.IndexingSupport.BASIC
+    support = BASIC
 
     def __init__(self, part: Part, channel: int) -> None:
         self.part, self.channel = part, channel

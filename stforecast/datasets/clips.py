@@ -22,10 +22,11 @@ import pandas as pd
 import xarray as xr
 
 from ..conventions.axes import LEAD, TIME, VALID, X, Y
+from ..conventions.lazy import LazyArray
 from ..conventions.times import time_differences
 from ..errors import InputError
 from ..task import Task, window_starts
-from .lazy import LazyArray, in_chunks, locate
+from .lazy import in_chunks, locate
 from .sources import READ_ERRORS
 
 #: Decoded frames that a data set keeps: the channels of a frame decode it once.

@@ -16,12 +16,13 @@ import xarray as xr
 from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, find_axes
 from ..conventions.gate import canonicalize
 from ..conventions.grid import axis_difference
+from ..conventions.lazy import LazyArray
 from ..conventions.times import canonical_times
 from ..conventions.variables import canonical_name, meant
 from ..errors import InputError
 from .finding import find_sources
 from .joining import some
-from .lazy import LazyArray, Repeated
+from .lazy import Repeated
 from .sources import open_parts
 
 #: Solar irradiance at the mean distance of the sun, W m-2 (Kopp and Lean 2011).

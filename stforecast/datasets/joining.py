@@ -193,8 +193,8 @@ def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
     for part in parts:
         variable = part.variables[name]
         rename = {dim: first.dims[role] for role, dim in part.dims.items() if role in first.dims}
-        piece = xr.Variable([rename.get(d, d) for d in variable.dims], variable._data)
-        piece.attrs, piece.encoding = variable.attrs, variable.encoding
+        piece = variable.to_base_variable().copy(deep=False)
+        piece.dims = tuple(rename.get(d, d) for d in variable.dims)
         pieces.append((str(part.source), piece))
         forms.setdefault((piece.dims, str(piece.attrs.get("units", ""))), part)
     if len(forms) > 1:

@@ -1,4 +1,4 @@
-"""Arrays that are read when they are used: what they share, those made of others, their chunks."""
+"""Arrays that are read when they are used: those made of others, and their chunks."""
 
 from __future__ import annotations
 
@@ -7,47 +7,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from ..conventions.axes import TIME
+from ..conventions.lazy import LazyArray
 from ..errors import InputError
 from .sources import is_read_error
 
 _CHUNK_BYTES = 16 * 2**20  # of float32: small enough for a few at once, large enough for dask
-
-
-class LazyArray(BackendArray):
-    """An array of which :meth:`_read` reads a part; it has `shape` and `dtype`.
-
-    It is asked for slices with a positive step or lists of indices along each axis, and for slices
-    only where `support` says so.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    support = indexing.IndexingSupport.OUTER
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, self.support, self._at)
-
-    def _at(self, key: tuple[Any, ...]) -> np.ndarray:
-        """Read; an integer is a slice of one, and takes its axis away."""
-        single = tuple(i for i, k in enumerate(key) if isinstance(k, (int, np.integer)))
-        whole = list(key)
-        for axis in single:
-            place = int(key[axis]) % self.shape[axis]
-            whole[axis] = slice(place, place + 1)
-        return self._read(tuple(whole)).squeeze(single)
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        raise NotImplementedError
-
-    def variable(
-        self, dims: Sequence[Hashable], attrs: Any = None, encoding: Any = None
-    ) -> xr.Variable:
-        """Give a variable that is read when it is used."""
-        return xr.Variable(dims, indexing.LazilyIndexedArray(self), attrs, encoding)
 
 
 class Joined(LazyArray):

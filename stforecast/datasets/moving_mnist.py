@@ -13,9 +13,10 @@ import numpy as np
 import xarray as xr
 
 from ..conventions.axes import TIME, X, Y
+from ..conventions.lazy import LazyArray
 from ..errors import InputError
 from .clips import clip_times
-from .lazy import LazyArray, as_slice, in_chunks
+from .lazy import as_slice, in_chunks
 from .moving_mnist_generator import (
     SPLITS,
     Split,

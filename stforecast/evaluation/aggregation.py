@@ -22,6 +22,7 @@ import xarray as xr
 
 from ..baselines.climatology import climatology_at
 from ..conventions.axes import LEAD
+from ..conventions.lazy import in_memory
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..parallel import Graph, slices_of
@@ -227,7 +228,7 @@ def _used(truth: xr.Dataset, positions: np.ndarray) -> tuple[xr.Dataset, np.ndar
     """Leave out what no forecast is of, where that costs no copy and spares reading."""
     steps = np.unique(positions)
     dense = steps[-1] - steps[0] < len(steps)
-    if dense or truth.chunks or all(v.variable._in_memory for v in truth.data_vars.values()):
+    if dense or truth.chunks or all(in_memory(v.variable) for v in truth.data_vars.values()):
         return truth.isel(time=slice(steps[0], steps[-1] + 1)), positions - steps[0]
     return truth.isel(time=steps), np.searchsorted(steps, positions)
 

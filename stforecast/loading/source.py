@@ -15,11 +15,10 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
-from xarray.core.indexing import ExplicitlyIndexedNDArrayMixin, LazilyIndexedArray
 
 from ..conventions import gate
 from ..conventions.axes import TIME
-from ..conventions.lazy import LazyView
+from ..conventions.lazy import LazyView, below
 from ..conventions.times import time_differences
 from ..datasets.lazy import Joined
 from ..errors import InputError
@@ -253,17 +252,9 @@ def stored_edges(variable: xr.Variable, dim: Any) -> np.ndarray | None:
     size = variable.sizes[dim]
     if variable.chunks is not None:
         return np.cumsum(variable.chunksizes[dim])[:-1]
-    data: Any = variable._data
-    axis, offset = variable.get_axis_num(dim), 0
-    while isinstance(data, ExplicitlyIndexedNDArrayMixin) and hasattr(data, "array"):
-        if isinstance(data, LazilyIndexedArray):
-            key = data.key.tuple
-            kept = [i for i, k in enumerate(key) if not isinstance(k, (int, np.integer))]
-            axis = kept[axis]
-            if not isinstance(key[axis], slice) or key[axis].step not in (None, 1):
-                return None
-            offset += key[axis].start or 0
-        data = data.array
+    if (found := below(variable, variable.get_axis_num(dim))) is None:
+        return None
+    data, axis, offset = found
     edges: np.ndarray | None = None
     if isinstance(data, LazyView):
         if data.dims[axis] not in data.source.dims:
@@ -273,8 +264,8 @@ def stored_edges(variable: xr.Variable, dim: Any) -> np.ndarray | None:
         lengths = np.diff(data.ends, prepend=0) if axis == data.axis else [data.shape[axis]]
         begins = np.cumsum([0, *lengths])
         parts = [stored_edges(piece, piece.dims[axis]) for _, piece in data.pieces]
-        found = [b + p for b, p in zip(begins, parts, strict=False) if p is not None]
-        edges = np.unique(np.concatenate([begins[1:-1], *found]))
+        known = [b + p for b, p in zip(begins, parts, strict=False) if p is not None]
+        edges = np.unique(np.concatenate([begins[1:-1], *known]))
     elif length := (variable.encoding.get("preferred_chunks") or {}).get(dim):
         edges = np.arange(length, offset + size, length)
     if edges is None:
