@@ -51,7 +51,7 @@ def main(options: Options) -> None:
     if len(options.paths) < 2:
         raise InputError(f"give forecasts and, last, truth; found {list(options.paths)}")
     *paths, truth_path = options.paths
-    names = list(options.names) or _names(paths)
+    names = list(options.names) or default_names(paths)
     if len(names) != len(paths) or len(set(names)) != len(names):
         raise InputError(f"{len(paths)} forecasts need as many names, all different, found {names}")
     forecasts = {n: _open(p) for n, p in zip(names, paths, strict=True)}
@@ -80,7 +80,7 @@ def main(options: Options) -> None:
     sys.stdout.write(f"  {', '.join(p.name for p in written)}\n")
 
 
-def _names(paths: Sequence[str]) -> list[str]:
+def default_names(paths: Sequence[str]) -> list[str]:
     """Names of forecasts from their files': of the directory too where they are the same."""
     stems = [Path(p).stem for p in paths]
     if len(set(stems)) < len(stems):

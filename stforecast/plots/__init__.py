@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .clips import clip_strip
-from .curves import lead_curve, performance, scorecard
+from .curves import lead_curve, loss_curve, performance, scorecard
 from .fields import forecast_panel
 from .layout import save
 from .maps import difference_map, error_map, plot_map, projection_for
@@ -19,6 +19,7 @@ __all__ = [
     "forecast_panel",
     "hovmoller",
     "lead_curve",
+    "loss_curve",
     "performance",
     "plot_map",
     "projection_for",

@@ -6,10 +6,7 @@ nothing changes the settings of matplotlib or cartopy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +15,12 @@ import xarray as xr
 from ..conventions import grid as conventions
 from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, find_axes
 from ..errors import InputError
+from .coastlines import BORDERS, COASTLINE, Box, outlines
+from .labels import degrees
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_OUTLINES = (  # Natural Earth: category, name, width and colour of the line
-    ("physical", "coastline", 0.7, "0.1"),
-    ("cultural", "admin_0_boundary_lines_land", 0.4, "0.3"),
-)
-_SHIPPED = Path(__file__).parents[1] / "natural_earth"
 _FINE = 1.5  # degrees: larger cells are cut up, so that their sides bend as meridians do
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90)  # between labelled meridians
 _SMALL = 8  # points: size of the labels around a map
@@ -62,7 +56,7 @@ class Grid:
 
     @classmethod
     def of(cls, field: xr.DataArray) -> Grid:
-        """Find the grid of a field that :func:`flat` has passed."""
+        """Find the grid of a field that :func:`single_field` has passed."""
         ds = field.to_dataset(name="field")
         found = {role: (dim, coord) for dim, (role, coord) in find_axes(ds).items()}
         if not {LAT, LON} <= set(found):
@@ -93,6 +87,14 @@ class Grid:
         """Whether the grid covers the globe but for caps of 10 degrees at most."""
         return self.periodic and bool(self.rows[0] <= -80 and self.rows[-1] >= 80)
 
+    @property
+    def box(self) -> Box | None:
+        """West, south, east and north; None for a grid that goes round the globe."""
+        if self.periodic:
+            return None
+        x, y = self.columns, self.rows
+        return float(x[0]), float(y[0]), float(x[-1]), float(y[-1])
+
     def cells(self, centre: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Sides of the cells to draw, and the row and column of the field in each.
 
@@ -117,16 +119,16 @@ def _sizes(field: xr.DataArray) -> str:
     return ", ".join(f"{dim}: {n}" for dim, n in field.sizes.items())
 
 
-def space_of(field: xr.DataArray) -> list[Any]:
+def space_dims(field: xr.DataArray) -> list[Any]:
     """Dimensions of space: those that are latitude, longitude, y or x, or else the last two."""
     roles = find_axes(field.to_dataset(name="field"))
     space = [d for d, (role, _) in roles.items() if role not in (TIME, LEAD)]
     return space if len(space) >= 2 else [d for d in field.dims if d not in roles][-2:]
 
 
-def flat(field: xr.DataArray) -> xr.DataArray:
+def single_field(field: xr.DataArray) -> xr.DataArray:
     """Drop dimensions of size 1 but those of space; refuse what is no single 2-D field."""
-    roles, space = find_axes(field.to_dataset(name="field")), space_of(field)
+    roles, space = find_axes(field.to_dataset(name="field")), space_dims(field)
     field = field.squeeze([d for d, n in field.sizes.items() if n == 1 and d not in space])
     beside = [d for d in field.dims if d not in space]
     if field.ndim != 2 or any(d in roles for d in beside):
@@ -188,7 +190,8 @@ def _centre(projection: Any) -> float:
     return float(parameters.get("lon_0", parameters.get("pm", 0.0)))
 
 
-def _polar(projection: Any) -> bool:
+def polar(projection: Any) -> bool:
+    """Whether a map looks down on a pole."""
     return "stere" in str(projection.proj4_params.get("proj"))
 
 
@@ -197,12 +200,6 @@ def _sides(grid: Grid, projection: Any) -> tuple[float, float]:
     if not grid.periodic:
         return float(grid.columns[0]), float(grid.columns[-1])
     return _centre(projection) - 180 + 1e-6, _centre(projection) + 180 - 1e-6
-
-
-def labels_above(grid: Grid, projection: Any) -> bool:
-    """Whether labels stand above the map too: all around a pole, or north of the southern one."""
-    around = projection is not None and _polar(projection)
-    return around and (grid.periodic or grid.middle[0] < 0)
 
 
 def _project(projection: Any, lon: Any, lat: Any) -> np.ndarray:
@@ -225,7 +222,7 @@ def outline(grid: Grid, projection: Any) -> np.ndarray | None:
         (east + (west - east) * along, np.full(181, north)),
         (np.full(181, west), north + (south - north) * along),
     ]
-    if grid.periodic and _polar(projection):  # the circle is all of it
+    if grid.periodic and polar(projection):  # the circle is all of it
         parts = [parts[0] if grid.middle[0] > 0 else parts[2]]
     path = np.concatenate([_project(projection, *part) for part in parts])
     steps = np.abs(np.diff(path, axis=0))
@@ -234,7 +231,7 @@ def outline(grid: Grid, projection: Any) -> np.ndarray | None:
     return None if broken else path
 
 
-def shape(grid: Grid, projection: Any | None) -> float:
+def aspect(grid: Grid, projection: Any | None) -> float:
     """Width of the map divided by its height."""
     if projection is None:
         width, height = len(grid.column_order), len(grid.row_order)
@@ -248,26 +245,32 @@ def shape(grid: Grid, projection: Any | None) -> float:
 
 
 def draw(ax: Axes, grid: Grid, field: xr.DataArray, **style: Any) -> Any:
-    """Draw the cells of `field` (dims of `grid`) and what goes around them; return the mesh."""
-    values = np.ma.masked_invalid(np.asarray(field.transpose(*grid.dims).values, dtype=float))
+    """Draw the cells of `field` (dims of `grid`), and nothing around them; return the mesh."""
     ax.set_facecolor("0.82")  # shows where values are missing
-    if not grid.geographic:
-        y, x, rows, columns = grid.cells(0)
-        return ax.pcolormesh(x, y, values[np.ix_(rows, columns)], rasterized=True, **style)
-    import cartopy.crs as ccrs
+    y, x, *_ = grid.cells(_map_centre(ax))
+    if grid.geographic:
+        import cartopy.crs as ccrs
 
-    projection: Any = ax.projection  # type: ignore[attr-defined]
-    y, x, rows, columns = grid.cells(_centre(projection))
-    x[0], x[-1] = _sides(grid, projection)
-    plate = ccrs.PlateCarree()
-    cells = values[np.ix_(rows, columns)]
-    return ax.pcolormesh(x, y, cells, transform=plate, rasterized=True, **style)
+        x[0], x[-1] = _sides(grid, ax.projection)  # type: ignore[attr-defined]
+        style["transform"] = ccrs.PlateCarree()
+    return ax.pcolormesh(x, y, cell_values(ax, grid, field), rasterized=True, **style)
+
+
+def cell_values(ax: Axes, grid: Grid, field: xr.DataArray) -> np.ma.MaskedArray:
+    """Values of `field` (dims of `grid`) in the cells that :func:`draw` draws on these axes."""
+    values = np.ma.masked_invalid(np.asarray(field.transpose(*grid.dims).values, dtype=float))
+    _, _, rows, columns = grid.cells(_map_centre(ax))
+    return values[np.ix_(rows, columns)]
+
+
+def _map_centre(ax: Any) -> float:
+    return _centre(ax.projection) if hasattr(ax, "projection") else 0.0
 
 
 def frame(ax: Any, grid: Grid, *, left: bool = True, bottom: bool = True) -> None:
     """Cut the map to its grid; add outlines, meridians and, at two sides, their labels."""
     if not grid.geographic:
-        _plain_frame(ax, grid, left=left, bottom=bottom)
+        _pixel_frame(ax, grid, left=left, bottom=bottom)
         return
     import matplotlib.path as mpath
 
@@ -279,10 +282,11 @@ def frame(ax: Any, grid: Grid, *, left: bool = True, bottom: bool = True) -> Non
         ax.set_xlim(path[:, 0].min(), path[:, 0].max())
         ax.set_ylim(path[:, 1].min(), path[:, 1].max())
     ax.spines["geo"].set(linewidth=0.6, edgecolor="0.3")
-    for category, name, width, colour in _OUTLINES:
-        if category == "physical" or not grid.whole:
-            lines = outlines(category, name, grid)
-            ax.add_feature(lines, facecolor="none", edgecolor=colour, linewidth=width)
+    style: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.1", "linewidth": 0.7}
+    ax.add_feature(outlines(*COASTLINE, grid.box), **style)
+    if not grid.whole:
+        style |= {"edgecolor": "0.3", "linewidth": 0.4}
+        ax.add_feature(outlines(*BORDERS, grid.box), **style)
     lon = _ticks(*_sides(grid, ax.projection))
     lat = _ticks(float(grid.rows[0]), float(grid.rows[-1]))
     style = {"linewidth": 0.4, "color": "0.3", "alpha": 0.4, "linestyle": "-"}
@@ -291,11 +295,11 @@ def frame(ax: Any, grid: Grid, *, left: bool = True, bottom: bool = True) -> Non
         _label(ax, grid, lon if bottom else lon[:0], lat if left else lat[:0])
 
 
-def _plain_frame(ax: Axes, grid: Grid, *, left: bool, bottom: bool) -> None:
+def _pixel_frame(ax: Axes, grid: Grid, *, left: bool, bottom: bool) -> None:
     """Rows of pixels go down, as in a picture."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.set_aspect("auto")
+    ax.set_box_aspect(1 / aspect(grid, None))
     ax.invert_yaxis()
     for axis, dim, shown in ((ax.yaxis, grid.dims[0], left), (ax.xaxis, grid.dims[1], bottom)):
         axis.set_major_locator(MaxNLocator(5, integer=True))
@@ -304,97 +308,29 @@ def _plain_frame(ax: Axes, grid: Grid, *, left: bool, bottom: bool) -> None:
             axis.set_label_text(str(dim), fontsize=_SMALL)
 
 
-@lru_cache(maxsize=32)
-def _read(path: Path) -> np.ndarray:
-    from cartopy.io.shapereader import Reader
-
-    reader = Reader(str(path))
-    try:
-        return np.array(list(reader.geometries()), dtype=object)
-    finally:
-        reader.close()
-
-
-def _file(category: str, name: str, span: float) -> Path:
-    """Outlines on disk that suit a map `span` degrees wide.
-
-    The shipped ones are of 1:110 million. Finer ones are taken for a small region if they are where
-    cartopy keeps its files (``cartopy.config``); none is ever fetched.
-    """
-    import cartopy
-
-    scales = ["50m"] * (span <= 60) + ["110m"]
-    scales = ["10m"] * (span <= 15) + scales
-    keys = ("pre_existing_data_dir", "data_dir")
-    roots = [Path(d) for k in keys if (d := cartopy.config.get(k))]
-    for scale in scales:
-        for root in (*roots, _SHIPPED):
-            folder = root / "shapefiles" / "natural_earth" / category
-            path = folder / f"ne_{scale}_{name}.shp"
-            if all(path.with_suffix(s).is_file() for s in (".shp", ".shx", ".dbf")):
-                return path
-    raise InputError(f"the outlines that ship with stforecast are missing from {_SHIPPED}")
-
-
-def outlines(category: str, name: str, grid: Grid) -> Any:
-    """Natural Earth's lines near a grid, as a feature of cartopy."""
-    span = max(float(np.ptp(grid.columns)), float(np.ptp(grid.rows)))
-    path = _file(category, name, span)
-    # By value, so that the panels of a figure share one feature: cartopy caches what it projects.
-    box = (grid.columns[0], grid.rows[0], grid.columns[-1], grid.rows[-1])
-    return _lines(path, None if grid.periodic else tuple(float(b) for b in box))
-
-
-@lru_cache(maxsize=32)
-def _lines(path: Path, box: tuple[float, float, float, float] | None) -> Any:
-    import cartopy.crs as ccrs
-    import shapely  # type: ignore[import-untyped]
-    from cartopy.feature import ShapelyFeature
-
-    lines = _read(path)
-    if box is not None:
-        west, south, east, north = box
-        turned = [shapely.box(west + t, south, east + t, north) for t in (-360, 0, 360)]
-        lines = lines[shapely.intersects(lines, shapely.union_all(turned))]
-    return ShapelyFeature(lines.tolist(), ccrs.PlateCarree())
-
-
-# --- meridians and parallels ----------------------------------------------------------------------
-
-
 def _ticks(low: float, high: float) -> np.ndarray:
     """Round degrees between two sides, about five."""
     step = next((s for s in _STEPS if (high - low) / s <= 6), 90)
     return np.round(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step, 6)
 
 
-def _degrees(value: float, sides: Sequence[str]) -> str:
-    value = (value + 180) % 360 - 180 if sides[0] == "E" else value
-    side = "" if value == 0 or abs(value) == 180 else sides[int(value < 0)]
-    return f"{abs(value):.6g}°{side}"
-
-
 def _label(ax: Any, grid: Grid, lon: np.ndarray, lat: np.ndarray) -> None:
     """Label meridians along the southern edge and parallels along the western one.
 
     Near a pole meridians are labelled at the edge that lies away from it, and all around it there
-    are no parallels' labels. Cartopy's own labels turn with the lines and stand on their heads.
+    are no parallels' labels. Cartopy's gridliner would leave out most labels of a fan-shaped map.
     """
-    circle = grid.periodic and _polar(ax.projection)
+    around = polar(ax.projection)
     (west, east), (south, north) = _sides(grid, ax.projection), (grid.rows[0], grid.rows[-1])
-    edge, far = (
-        (north, south)
-        if labels_above(grid, ax.projection) and grid.middle[0] < 0
-        else (south, north)
-    )
-    near = 0.02 * (east - west), 0.02 * (north - south)  # no labels in the corners
-    if circle:
+    edge, far = (north, south) if around and grid.middle[0] < 0 else (south, north)
+    if around and grid.periodic:
         lon, lat = np.arange(-180.0, 180.0, 30.0) if len(lon) else lon, lat[:0]
-    else:
+    near = 0.02 * (east - west), 0.02 * (north - south)  # no labels in the corners
+    if not (around and grid.periodic):
         lon = lon[(lon > west + near[0]) & (lon < east - near[0])]
-        lat = lat[(lat > south + near[1]) & (lat < north - near[1])]
-    places = [(x, edge, x, edge + 0.02 * (far - edge), _degrees(x, "EW")) for x in lon]
-    places += [(west, y, west + near[0], y, _degrees(y, "NS")) for y in lat]
+    lat = lat[(lat > south + near[1]) & (lat < north - near[1])]
+    places = [(x, edge, x, edge + 0.02 * (far - edge), degrees(x, "EW")) for x in lon]
+    places += [(west, y, west + near[0], y, degrees(y, "NS")) for y in lat]
     for x, y, x_in, y_in, text in places:
         at = _project(ax.projection, [x, x_in], [y, y_in])
         out = (at[0] - at[1]) / max(float(np.hypot(*(at[0] - at[1]))), 1e-12)

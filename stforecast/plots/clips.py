@@ -11,7 +11,9 @@ import xarray as xr
 from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
 from ..errors import InputError
-from .layout import SMALL, TEXT, Layout, head, lead_words, need, time_words
+from .fields import choose_initialisation, lead_positions
+from .labels import lead_label, time_label
+from .layout import SMALL, TEXT, new_figure, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,9 +60,7 @@ def clip_strip(
     InputError
         If there is no forecast, or one does not fit `truth`.
     """
-    need("matplotlib")
-    from .fields import _choose_init, _lead_positions
-
+    require("matplotlib")
     if not forecasts:
         raise InputError("a strip needs at least one forecast: {'name': forecast}")
     opened = {n: canonicalize(f)[0] for n, f in forecasts.items()}
@@ -74,12 +74,8 @@ def clip_strip(
         )
     variables = ["red", "green", "blue"] if colours else variables
     theirs = canonicalize(truth, variables)[0]
-    if leads is None:
-        n = first.sizes[LEAD]
-        where = np.unique(np.linspace(0, n - 1, min(n, 8)).round().astype(int)).tolist()
-    else:
-        where = _lead_positions(first[LEAD].values, leads)
-    at, positions = _choose_init(first, theirs, init_time)
+    where = lead_positions(first[LEAD].values, leads, default=8)
+    at, positions = choose_initialisation(first, theirs, init_time)
     when = first["time"].values[at]
 
     def pictures(ds: xr.Dataset) -> np.ndarray:  # (frames, H, W, 1 or 3)
@@ -90,38 +86,29 @@ def clip_strip(
     for name, forecast in opened.items():
         if not forecast.indexes[LEAD].equals(first.indexes[LEAD]):
             raise InputError(f"{name!r} has other lead times than the first forecast")
-        mine, found = _choose_init(forecast, theirs, when)
+        mine, found = choose_initialisation(forecast, theirs, when)
         if not np.array_equal(found, positions):
             raise InputError(f"{name!r} has no forecast from {when}")
         made = pictures(forecast.isel(time=mine, **{LEAD: where}).compute())
         rows += [(name, made, False), ("|error|", np.abs(made - seen), True)]
 
     H, W = seen.shape[1:3]
-    columns, width = len(where), min(max(9.0 / len(where), 0.8), 2.4)
-    height = width * H / W
-    layout = Layout(
-        (width, height),
-        columns,
-        gap=0.04,
-        above=[0.12 if not error else 0.03 for _, _, error in rows[1:]],
-        left=1.1,
-        right=0.2,
-        top=0.75 + 0.25 * (title != ""),
-        bottom=0.15,
-    )
-    for i, (label, frames, error) in enumerate(rows):
-        style: dict[str, Any] = {"fontsize": TEXT if not error else SMALL, "va": "center"}
-        layout.text(0.15, layout.y[i] + height / 2, label, color="0.35" if error else "0", **style)
-        for j, frame in enumerate(frames):
-            ax = layout.axes(i, j, None)
+    width = min(max(9.0 / len(where), 0.8), 2.4)
+    if title is None:
+        title = f"Forecasts from {time_label(when, False)}"
+    size = len(where) * (width + 0.05) + 1.1, len(rows) * (width * H / W + 0.05) + 0.25
+    figure = new_figure(*size, title)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    axes = figure.subplots(len(rows), len(where), squeeze=False)
+    for line, (label, frames, error) in zip(axes, rows, strict=True):
+        style = {"fontsize": SMALL, "color": "0.35"} if error else {"fontsize": TEXT}
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", **style)
+        for ax, frame in zip(line, frames, strict=True):
             grey = frame.mean(axis=-1) if error else frame[..., 0]
             shown = grey if error or not colours else np.clip(frame, 0, 1)
-            ax.imshow(shown, cmap="magma" if error else "gray", vmin=0, vmax=1, aspect="auto")
-            ax.set_axis_off()
-    for x, lead in zip(layout.x, first[LEAD].values[where], strict=True):
-        layout.text(
-            x + width / 2, layout.y[0] - 0.12, lead_words(lead), fontsize=SMALL, ha="center"
-        )
-    if title != "":
-        head(layout.figure, 0.15, title or f"Forecasts from {time_words(when, False)}")
-    return layout.figure
+            ax.imshow(shown, cmap="magma" if error else "gray", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+    for ax, lead in zip(axes[0], first[LEAD].values[where], strict=True):
+        ax.set_title(lead_label(lead), fontsize=SMALL, pad=3)
+    return figure

@@ -1,8 +1,8 @@
-"""Scores as curves and cards: by lead time, and against what a model costs."""
+"""Scores as curves and cards: by lead time, while training, and against what a model costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,27 +11,22 @@ import xarray as xr
 
 from ..conventions.axes import LEAD
 from ..errors import InputError
-from .layout import (
-    MINUS,
-    SHORT,
-    SMALL,
-    TEXT,
-    Layout,
-    blank,
-    capital,
-    head,
-    name_lines,
-    need,
-    sample,
-    table_cells,
-    top,
-    weighted,
-    with_unit,
-    words,
-)
+from ..evaluation.scorecards import to_table
+from .colours import upper_limit
+from .labels import METRICS, MINUS, sample_label, sentence, variable_label, weights_label, with_unit
+from .layout import SMALL, TEXT, new_figure, plain_axes, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_ORANGE = "#c43c1d"  # what is to be seen first
+# Okabe and Ito's colours, which colour-blind readers can tell apart. Baselines are grey.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_BASELINES = {
+    "Persistence": ("0.30", "--"),
+    "Climatology": ("0.55", "-."),
+    "LinearRegression": ("0.45", ":"),
+}
 
 
 def performance(
@@ -47,8 +42,8 @@ def performance(
     Parameters
     ----------
     table : pandas.DataFrame
-        A row for each model, named by the index: :func:`stforecast.evaluation.published.cost_table`, rows of
-        your own added.
+        A row for each model, named by the index, as
+        :func:`stforecast.evaluation.published.cost_table` gives; rows of your own may be added.
     quality : str
         Column of the error, upwards.
     costs : sequence of str
@@ -66,77 +61,63 @@ def performance(
     InputError
         If `table` lacks a column.
     """
-    need("matplotlib")
+    require("matplotlib")
     missing = [c for c in (quality, *costs) if c not in table.columns]
     if missing:
         raise InputError(f"the table has no column {missing}, found {list(table.columns)}")
     chosen = set(highlight) or {str(m) for m in table.index if "SimVPv2" in str(m)}
-    wide = 5.2
-    figure = blank(0.9 + wide * len(costs), 5.0)
-    W = 0.9 + wide * len(costs)
-    for i, cost in enumerate(costs):
-        ax = figure.add_axes(((0.75 + i * wide) / W, 0.115, (wide - 0.55) / W, 0.7))
+    figure = new_figure(5.1 * len(costs), 4.1, "Error against cost" if title is None else title)
+    axes = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
+    for ax, cost in zip(axes, costs, strict=True):
         rows = table[[quality, cost]].dropna()
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
         ax.margins(x=0.18, y=0.08)
         for model, row in rows.iterrows():
-            ours = str(model) in chosen
-            colour = "#c43c1d" if ours else "0.35"
-            ax.plot(row[cost], row[quality], "o", color=colour, markersize=8 if ours else 5)
-        _name_points(ax, rows[cost], rows[quality], chosen)
+            style = (_ORANGE, 8) if str(model) in chosen else ("0.35", 5)
+            ax.plot(row[cost], row[quality], "o", color=style[0], markersize=style[1])
         ax.set_xlabel(cost.replace("_", " "), fontsize=TEXT)
-        if i == 0:
-            ax.set_ylabel(quality.replace("_", " "), fontsize=TEXT)
-        ax.tick_params(labelsize=SMALL)
-        ax.grid(color="0.92", linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
-    head(figure, 0.25, title if title is not None else "Error against cost")
+        plain_axes(ax)
+    axes[0].set_ylabel(quality.replace("_", " "), fontsize=TEXT)
+    figure.draw_without_rendering()  # names are placed by where points come to lie
+    for ax, cost in zip(axes, costs, strict=True):
+        rows = table[[quality, cost]].dropna()
+        _name_points(ax, rows[cost], rows[quality], chosen)
     return figure
 
 
 def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[str]) -> None:
     """Write names beside points, each where it covers no other, if there is such a place."""
-    ax.viewLim  # noqa: B018  (asking for the limits settles them)
     at = ax.transData.transform(np.column_stack([x, y])) * 72 / ax.figure.dpi  # in points
     taken = [(px - 4, py - 4, px + 4, py + 4) for px, py in at]
     for name, (px, py), one, two in zip(map(str, x.index), at, x, y, strict=True):
-        wide, high = 0.62 * SMALL * len(name), SMALL
+        width = 0.62 * SMALL * len(name)
         places = [(7, -3, "left"), (-7, -3, "right"), (7, 5, "left"), (-7, 5, "right")]
         places += [(7, -11, "left"), (-7, -11, "right"), (0, 8, "center"), (0, -15, "center")]
         boxes = []
         for dx, dy, side in places:
-            left = px + dx - {"left": 0, "right": wide, "center": wide / 2}[side]
-            boxes.append((left, py + dy, left + wide, py + dy + high))
+            left = px + dx - {"left": 0, "right": width, "center": width / 2}[side]
+            boxes.append((left, py + dy, left + width, py + dy + SMALL))
         free = [i for i, box in enumerate(boxes) if not any(_meet(box, t) for t in taken)]
         best = free[0] if free else 0
         dx, dy, side = places[best]
         taken.append(boxes[best])
-        ax.annotate(
+        label = ax.annotate(
             name,
             (one, two),
             xytext=(dx, dy),
             textcoords="offset points",
             ha=side,
             fontsize=SMALL,
-            color="#c43c1d" if name in bold else "0.35",
+            color=_ORANGE if name in bold else "0.35",
             fontweight="bold" if name in bold else "normal",
             parse_math=False,
         )
+        label.set_in_layout(False)  # the axes shall not move again
 
 
 def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart. Baselines are grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-
-_BASELINES = {
-    "Persistence": ("0.30", "--"),
-    "Climatology": ("0.55", "-."),
-    "LinearRegression": ("0.45", ":"),
-}
 
 
 def lead_curve(
@@ -162,8 +143,14 @@ def lead_curve(
     Returns
     -------
     matplotlib.figure.Figure
+        Lead times in minutes, hours or days; scores in the unit that `card` names.
+
+    Raises
+    ------
+    InputError
+        If `card` holds no scores by lead time, or not this variable or metric.
     """
-    need("matplotlib")
+    require("matplotlib")
     from matplotlib.ticker import MaxNLocator
 
     card, table, name = _table(card, variable, metric)
@@ -177,8 +164,8 @@ def lead_curve(
     models = [str(m) for m in card["model"].values]
     scores = table.to_numpy(float)[: len(models), :-1]
 
-    figure = blank(7.2, 4.4)
-    ax = figure.add_axes((0.1, 0.12, 0.71, 0.69))
+    figure = new_figure(7.2, 3.8, _score_title(card, name) if title is None else title)
+    ax = figure.add_subplot()
     colours = iter(_COLOURS * len(models))
     ends = []
     bands = _bands(card, name, metric, dict(zip(models, scores, strict=True)))
@@ -200,11 +187,61 @@ def lead_curve(
     ax.xaxis.set_major_locator(MaxNLocator(9, integer=unit != "days", steps=[1, 2, 3, 6, 10]))
     ax.set_xlabel(f"Lead time [{unit}]", fontsize=TEXT)
     ax.set_ylabel(_score_label(card, name, metric), fontsize=TEXT)
-    ax.tick_params(labelsize=SMALL + 0.5, length=3)
-    ax.grid(axis="y", color="0.9", linewidth=0.8)
-    ax.spines[["top", "right"]].set_visible(False)
-    name_lines(ax, ends)
-    head(figure, 0.25, _score_title(card, name) if title is None else title)
+    plain_axes(ax, "y")
+    _name_lines(ax, ends)
+    return figure
+
+
+def loss_curve(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the log of a training run: loss, and validation error where there is one, by step.
+
+    Parameters
+    ----------
+    lines : sequence of mapping
+        From :func:`stforecast.training.log.read_log`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The loss has no unit (fields are normalised); validation RMSE is in that of the variable.
+    """
+    require("matplotlib")
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    rows = {"loss": "Loss"}
+    if any("val_rmse" in line for line in lines):
+        rows["val_rmse"] = "Validation RMSE"
+    last = lines[-1]["step"] if lines else 1
+    figure = new_figure(7.2, 0.3 + 2.3 * len(rows), f"Training, {last:,} steps")
+    axes = figure.subplots(len(rows), squeeze=False)[:, 0]
+    for ax, (key, label) in zip(axes, rows.items(), strict=True):
+        points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        ax.plot(steps, values, "o-", color="#0b5fa5", linewidth=1.6, markersize=3, clip_on=False)
+        if key == "loss" and values and min(values) > 0 and max(values) > 5 * min(values):
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        elif values:
+            ax.set_ylim(0, 1.08 * max(values) or 1.0)
+        if key == "val_rmse" and values:
+            best = int(np.argmin(values))
+            ax.plot(steps[best], values[best], "o", color=_ORANGE, markersize=6)
+            ax.annotate(
+                f"best: {values[best]:.4g}",
+                (steps[best], values[best]),
+                xytext=(0, 8),
+                textcoords="offset points",
+                ha="right" if best > len(values) / 2 else "left",
+                fontsize=SMALL,
+                color=_ORANGE,
+            )
+        ax.set_ylabel(label, fontsize=TEXT)
+        ax.set_xlim(0, last)
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        plain_axes(ax, "y")
+    axes[-1].set_xlabel("Step", fontsize=TEXT)
     return figure
 
 
@@ -228,41 +265,90 @@ def scorecard(
     -------
     matplotlib.figure.Figure
         Of more than 12 lead times 12 are shown, from the first to the last.
+
+    Raises
+    ------
+    InputError
+        If `card` holds no scores by lead time, or not this variable or metric.
     """
-    need("matplotlib")
+    require("matplotlib")
     card, table, name = _table(card, variable, metric)
     n, models = table.shape[1] - 1, card.sizes["model"]
     shown = np.linspace(0, n - 1, min(n, 12)).round().astype(int)
     table = table.iloc[:, [*shown, n]].rename(lambda row: row.replace(": skill vs ", " vs "))
     scores, skill = table.iloc[:models], table.iloc[models:]
-    limit = top(np.abs(scores.to_numpy(float)))
+    limit = upper_limit(np.abs(scores.to_numpy(float)))
     colours, low, high = "YlOrRd", 0.0, 1.4 * limit
     if metric in ("bias", "acc"):
         colours, low, high = ("RdBu_r" if metric == "bias" else "RdBu"), -limit, limit
     blocks = [(scores, _score_label(card, name, metric), colours, low, high)]
     if len(skill):
-        words_ = f"Skill: 1 {MINUS} RMSE / RMSE of the baseline (blue: better than the baseline)"
-        blocks.append((skill, words_, "RdBu", -1.0, 1.0))
+        caption = f"Skill: 1 {MINUS} RMSE / RMSE of the baseline (blue: better than the baseline)"
+        blocks.append((skill, caption, "RdBu", -1.0, 1.0))
 
-    cell, y, between = 0.36, 1.4, 0.75
-    left, width = 0.4 + 0.082 * max(map(len, table.index)), max(0.6 * table.shape[1], 4.4)
-    height = y + cell * len(table) + between * (len(blocks) - 1) + 0.15
-    layout = Layout((width, cell), left=left, right=0.25, top=y, bottom=height - y - cell)
-    for block, caption, colours, low, high in blocks:
-        ax = layout.add(left, y, width, cell * len(block))
-        table_cells(ax, block, colours, low, high)
-        layout.text(left, y - 0.4, caption, fontsize=TEXT, va="center")
-        y += cell * len(block) + between
-    head(layout.figure, 0.25, _score_title(card, name) if title is None else title)
-    return layout.figure
+    rows = [len(block) for block, *_ in blocks]
+    width = 0.4 + 0.082 * max(map(len, table.index)) + max(0.6 * table.shape[1], 4.4)
+    height = 0.36 * sum(rows) + 0.68 * len(blocks)
+    figure = new_figure(width, height, _score_title(card, name) if title is None else title)
+    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr]
+    axes = figure.subplots(len(blocks), squeeze=False, height_ratios=rows)[:, 0]
+    for ax, (block, caption, *colours_and_limits) in zip(axes, blocks, strict=True):
+        _draw_table(ax, block, *colours_and_limits)
+        ax.set_title(caption, fontsize=TEXT, loc="left", pad=8)
+    return figure
+
+
+def _draw_table(ax: Any, table: pd.DataFrame, cmap: str, low: float, high: float) -> None:
+    """Draw a table as coloured cells with their numbers in them; the last column stands apart."""
+    values = table.to_numpy(float)
+    cells = np.ma.masked_invalid(values)
+    mesh = ax.pcolormesh(cells, cmap=cmap, vmin=low, vmax=high, edgecolors="white", linewidth=1.5)
+    ax.set_facecolor("0.9")
+    ax.invert_yaxis()
+    colours = mesh.cmap(mesh.norm(cells))
+    digits = int(np.clip(3 - np.floor(np.log10(high)), 0, 2)) if high > 0.05 else None
+    for (i, j), value in np.ndenumerate(values):
+        dark = colours[i, j, :3] @ [0.299, 0.587, 0.114] < 0.5 and np.isfinite(value)
+        text = f"{value:.1e}" if digits is None else f"{value:.{digits}f}"
+        text = text.replace("-", MINUS) if np.isfinite(value) else "\N{EN DASH}"
+        style = {"ha": "center", "va": "center_baseline", "fontsize": SMALL}
+        ax.text(j + 0.5, i + 0.5, text, color="white" if dark else "black", **style)
+    ax.set_yticks(np.arange(len(table)) + 0.5, table.index, fontsize=SMALL + 0.5)
+    ax.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, fontsize=SMALL)
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    ax.axvline(table.shape[1] - 1, color="white", linewidth=6)
+
+
+def _name_lines(ax: Any, ends: Sequence[tuple[float, str, Any, bool]]) -> None:
+    """Write names (value at the end, name, colour, bold) beside lines, apart from each other."""
+    low, high = ax.get_ylim()
+    apart = 0.065 * (high - low)
+    ends = sorted((end for end in ends if np.isfinite(end[0])), key=lambda end: end[0])
+    places = np.array([end[0] for end in ends])
+    for _ in range(100):  # neighbours that are too close give way to each other
+        push = np.maximum(0, apart - np.diff(places)) / 2
+        places[1:] += push
+        places[:-1] -= push
+    for place, (_, name, colour, bold) in zip(places, ends, strict=True):
+        ax.annotate(
+            name,
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=TEXT,
+            fontweight="bold" if bold else "normal",
+            annotation_clip=False,
+        )
 
 
 def _table(
     card: xr.Dataset, variable: str | None, metric: str
 ) -> tuple[xr.Dataset, pd.DataFrame, str]:
     """Scorecard, its table (models and skills by lead and overall), and the variable."""
-    from ..evaluation.scorecards import to_table
-
     if not isinstance(card, xr.Dataset) or "metric" not in card.coords:
         raise InputError(
             "expected scores by lead time: what stforecast.evaluate or evaluation.scorecard gives"
@@ -294,9 +380,9 @@ def _bands(
 
 
 def _score_title(card: xr.Dataset, name: str) -> str:
-    small = " · ".join(filter(None, [weighted(card), sample(card)]))
-    return f"{capital(words(card[name]))}\n{small}"
+    small = " · ".join(filter(None, [weights_label(card), sample_label(card)]))
+    return f"{sentence(variable_label(card[name]))}\n{small}"
 
 
 def _score_label(card: xr.Dataset, name: str, metric: str) -> str:
-    return with_unit(capital(SHORT.get(metric, metric)), card[name].attrs.get(f"units_{metric}"))
+    return with_unit(sentence(METRICS.get(metric, metric)), card[name].attrs.get(f"units_{metric}"))

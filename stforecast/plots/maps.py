@@ -10,24 +10,21 @@ import xarray as xr
 from ..conventions.axes import LEAD
 from ..conventions.grid import grid_weights
 from ..errors import InputError
+from ..evaluation.evaluate import evaluate
 from . import cartography as carto
-from .fields import _array, _lead_positions, _open
-from .layout import (
-    SHORT,
-    TEXT,
-    Layout,
-    Scale,
-    about,
-    capital,
-    head,
-    lead_words,
-    need,
+from .colours import Scale, upper_limit
+from .fields import lead_positions, one_variable, open_forecast
+from .labels import (
+    METRICS,
+    field_title,
+    lead_range,
     number,
-    sample,
-    top,
-    weighted,
-    words,
+    sample_label,
+    sentence,
+    variable_label,
+    weights_label,
 )
+from .layout import TEXT, new_figure, require
 
 if TYPE_CHECKING:
     from cartopy.crs import Projection
@@ -80,14 +77,11 @@ def difference_map(
         If the two forecasts are not of the same initialisations and lead times, or do not fit
         `truth`.
     """
-    need("matplotlib")
-    from ..evaluation.evaluate import evaluate
-    from .fields import _lead_positions, _open
-
+    require("matplotlib")
     if metric not in ("rmse", "mse", "mae"):
         raise InputError(f"metric must be rmse, mse or mae, found {metric!r}")
-    ours, _, name = _open(first, variable)
-    theirs, _, _ = _open(second, name)
+    ours, _, name = open_forecast(first, variable)
+    theirs, _, _ = open_forecast(second, name)
     for dim in ("time", LEAD):
         if not ours.indexes[dim].equals(theirs.indexes[dim]):
             raise InputError(
@@ -95,28 +89,36 @@ def difference_map(
                 f"{ours[dim].values[0]} and {theirs.sizes[dim]} from {theirs[dim].values[0]}; "
                 f"select what they have in common"
             )
-    if lead is not None:
-        at = _lead_positions(ours[LEAD].values, [lead])
-        ours, theirs = ours.isel({LEAD: at}), theirs.isel({LEAD: at})
-    space = [str(d) for d in ours[name].dims[2:]]
-    scores = [evaluate(f, truth, metrics=(metric,), by=space) for f in (ours, theirs)]
+    found = [_at_points(f, truth, name, metric, lead) for f in (ours, theirs)]
+    scores, leads = [s for s, _ in found], found[0][1]
     a, b = (s[name].sel(metric=metric, drop=True) for s in scores)
-    word, unit = metric.upper(), scores[0][name].attrs[f"units_{metric}"]
-    difference = (a - b).assign_attrs(long_name=f"{word}, {names[0]} less {names[1]}", units=unit)
+    unit = scores[0][name].attrs[f"units_{metric}"]
+    label = f"{METRICS[metric]}, {names[0]} less {names[1]}"
+    difference = (a - b).assign_attrs(long_name=label, units=unit)
     if title is None:
-        steps = dict.fromkeys(lead_words(ours[LEAD].values[i]) for i in (0, -1))
-        shape = difference.sizes[space[0]], difference.sizes[space[1]]
-        latitude = difference["latitude"].values if space[0] == "latitude" else None
-        weights = grid_weights(shape, latitude)[0]
+        latitude = difference["latitude"].values if "latitude" in difference.dims else None
+        weights = grid_weights(difference.shape, latitude)[0]
         better = float((weights * (difference.values < 0)).sum() / weights.sum())
         whole = [number(float(s[f"{name}_overall"].sel(metric=metric))) for s in scores]
-        small = f"lead {' to '.join(steps)} · {names[0]} {whole[0]}, {names[1]} {whole[1]} {unit}"
-        small = f"{small.removesuffix(' unknown')} · {names[0]} better on {100 * better:.0f}%"
-        title = f"{word} of {words(ours[name])}, {names[0]} less {names[1]}\n{small}"
-    limit = top(np.abs(difference.values)) if vmax is None else vmax
-    return plot_map(
-        difference, title=title, cmap="RdBu_r", vmin=-limit, vmax=limit, projection=projection
-    )
+        text = f"{names[0]} {whole[0]}, {names[1]} {whole[1]} {unit}".removesuffix(" unknown")
+        title = (
+            f"{METRICS[metric]} of {variable_label(ours[name])}, {names[0]} less {names[1]}\n"
+            f"{leads} · {text} · {names[0]} better on {100 * better:.0f}%"
+        )
+    limit = upper_limit(np.abs(difference.values)) if vmax is None else vmax
+    style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    return plot_map(difference, title=title, projection=projection, **style)
+
+
+def _at_points(
+    forecast: xr.Dataset, truth: Any, name: str, metric: str, lead: Any, weights: Any = "area"
+) -> tuple[xr.Dataset, str]:
+    """Score at every point, over one lead time or all of them, and which these are."""
+    if lead is not None:
+        forecast = forecast.isel({LEAD: lead_positions(forecast[LEAD].values, [lead])})
+    space = [str(d) for d in forecast[name].dims[2:]]
+    scores = evaluate(forecast, truth, metrics=(metric,), weights=weights, by=space)
+    return scores, lead_range(forecast[LEAD].values)
 
 
 def projection_for(data: Any, *, variable: str | None = None) -> Projection | None:
@@ -137,12 +139,13 @@ def projection_for(data: Any, *, variable: str | None = None) -> Projection | No
     cartopy.crs.Projection or None
         None for a grid that has no latitude and longitude.
     """
-    array = _array(data, variable)
-    space = set(carto.space_of(array))
-    grid = carto.Grid.of(carto.flat(array.isel({d: 0 for d in array.dims if d not in space})))
+    array = one_variable(data, variable)
+    space = carto.space_dims(array)
+    array = array.isel({d: 0 for d in array.dims if d not in space})
+    grid = carto.Grid.of(carto.single_field(array))
     if not grid.geographic:
         return None
-    need("cartopy")
+    require("cartopy")
     return carto.projection_for(grid)
 
 
@@ -195,11 +198,11 @@ def plot_map(
     ImportError
         If matplotlib or cartopy is not installed.
     """
-    field = carto.flat(_array(data, variable))
+    field = carto.single_field(one_variable(data, variable))
     grid = carto.Grid.of(field)
-    need("matplotlib", *["cartopy"] * grid.geographic)
+    require("matplotlib", *["cartopy"] * grid.geographic)
     scale = Scale.of([field], grid, cmap=cmap, vmin=vmin, vmax=vmax)
-    title = about(field, grid.geographic) if title is None else title
+    title = field_title(field, grid.geographic) if title is None else title
     if ax is not None:
         if grid.geographic and not hasattr(ax, "projection"):
             raise InputError(
@@ -209,31 +212,27 @@ def plot_map(
         mesh = scale.draw(ax, grid, field)
         ax.set_title(title, fontsize=TEXT)
         if colorbar:
-            scale.bar(ax.figure, mesh, ax=ax, shrink=0.8)
+            scale.bar(ax.figure, mesh, ax, shrink=0.8, pad=0.05, aspect=20)
         return ax.figure
 
     if projection is None and grid.geographic:
         projection = carto.projection_for(grid)
-    shape = carto.shape(grid, projection)
-    width = min(7.0, 4.6 * shape)
-    below = colorbar and shape > 1.45
-    around = 0.0 if grid.whole else 0.25  # room for the labels of meridians and parallels
-    above = around * carto.labels_above(grid, projection)
-    layout = Layout(
-        (width, width / shape),
-        left=0.3 + 1.6 * around,
-        right=0.3 + 0.8 * (colorbar and not below) + around,
-        top=(0.15, 0.5, 0.75)[min(len(title.splitlines()), 2)] + above,
-        bottom=0.2 + 0.6 * below + 1.2 * around,
+    aspect = carto.aspect(grid, projection)
+    width = min(7.0, 4.6 * aspect)
+    height, below = width / aspect, aspect > 1.45
+    margin = 0.0 if grid.whole else 0.45  # meridians and parallels are labelled
+    figure = new_figure(
+        width + 0.2 + margin + 0.9 * (colorbar and not below),
+        height + 0.15 + margin + 0.65 * (colorbar and below),
+        title,
     )
-    axes = layout.axes(0, 0, projection)
+    axes = figure.add_subplot(projection=projection)
     mesh = scale.draw(axes, grid, field)
-    head(layout.figure, 0.3, title)
-    if below:
-        layout.bar_below(scale, mesh, 0.12 + around)
+    if colorbar and below:
+        scale.bar(figure, mesh, axes, inches=width, location="bottom", shrink=0.7, aspect=35)
     elif colorbar:
-        layout.bar(scale, mesh, (0,), 0.15 + 1.8 * above)
-    return layout.figure
+        scale.bar(figure, mesh, axes, inches=height)
+    return figure
 
 
 def error_map(
@@ -272,27 +271,17 @@ def error_map(
     -------
     matplotlib.figure.Figure
     """
-    need("matplotlib")
-    from ..evaluation.evaluate import evaluate
-
-    ours, _, name = _open(forecast, variable)
-    if lead is not None:
-        ours = ours.isel({LEAD: _lead_positions(ours[LEAD].values, [lead])})
-    space = [str(d) for d in ours[name].dims[2:]]
-    scores = evaluate(ours, truth, metrics=(metric,), weights=weights, by=space)
-    score, word, unit = scores[name][0], SHORT[metric], scores[name].attrs[f"units_{metric}"]
-    long_name = words(ours[name])
-    score = score.drop_vars("metric").assign_attrs(
-        long_name=f"{capital(word)} of {long_name}", units=unit
-    )
+    require("matplotlib")
+    ours, _, name = open_forecast(forecast, variable)
+    scores, leads = _at_points(ours, truth, name, metric, lead, weights)
+    score, word, unit = scores[name][0], METRICS[metric], scores[name].attrs[f"units_{metric}"]
+    label = f"{sentence(word)} of {variable_label(ours[name])}"
+    score = score.drop_vars("metric").assign_attrs(long_name=label, units=unit)
     if title is None:
-        steps = dict.fromkeys(lead_words(ours[LEAD].values[i]) for i in (0, -1))
         whole = number(float(scores[f"{name}_overall"][0]), 2 if metric == "bias" else 3)
-        whole = f"{weighted(scores)} {word} {whole} {unit}".removesuffix(" unknown").strip()
-        small = f"lead {' to '.join(steps)} · {whole} · {sample(scores)}"
-        title = f"{capital(word)} of {long_name}\n{small}"
-    limit = top(np.abs(score.values)) if vmax is None else vmax
+        whole = f"{weights_label(scores)} {word} {whole} {unit}".removesuffix(" unknown").strip()
+        title = f"{label}\n{leads} · {whole} · {sample_label(scores)}"
+    limit = upper_limit(np.abs(score.values)) if vmax is None else vmax
     low, colours = (-limit, "RdBu_r") if metric == "bias" else (0.0, "YlOrRd")
-    return plot_map(
-        score, title=title, cmap=cmap or colours, vmin=low, vmax=limit, projection=projection
-    )
+    style = {"cmap": cmap or colours, "vmin": low, "vmax": limit}
+    return plot_map(score, title=title, projection=projection, **style)

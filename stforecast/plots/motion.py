@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +15,13 @@ import xarray as xr
 from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
 from ..conventions.grid import area_weights, cell_edges
-from ..conventions.times import valid_times
 from ..errors import InputError
+from ..files import replacing
 from . import cartography as carto
-from .layout import (
-    SMALL,
-    TEXT,
-    Layout,
-    Scale,
-    blank,
-    capital,
-    head,
-    lead_words,
-    need,
-    time_words,
-    words,
-)
+from .colours import Scale
+from .fields import ForecastCase, choose_initialisation, restored
+from .labels import degrees, lead_label, sentence, time_label
+from .layout import SMALL, TEXT, new_figure, require
 
 if TYPE_CHECKING:
     from cartopy.crs import Projection
@@ -71,79 +64,70 @@ def hovmoller(
     InputError
         If there is no row in the band, or there are less than two times.
     """
-    need("matplotlib")
-    from .fields import _choose_init
-
+    require("matplotlib")
     ds, labels = canonicalize(data, None if variable is None else [variable])
     name = str(next(iter(ds.data_vars)))
     ds = ds[[name]]
-    form = labels.fields[name].unpacked
     forecast = LEAD in ds.dims
+    at = choose_initialisation(ds, None, init_time)[0] if forecast else 0
+    start = ds["time"].values[at]
     if forecast:
-        at = _choose_init(ds, None, init_time)[0]
-        start = ds["time"].values[at]
         hours = ds[LEAD].values / np.timedelta64(1, "h")
         ds = ds.isel(time=at)
     else:
-        start = ds["time"].values[0]
         index = ds.indexes["time"]
         hours = np.asarray((index - index[0]) / pd.Timedelta("1h"), dtype=float)
     if len(hours) < 2:
         raise InputError(f"time against longitude needs at least two times, found {len(hours)}")
-    field = ds[name]
-    long_name = words(field)
-    rows, columns = map(str, field.dims[-2:])
-    geographic = rows == "latitude"
-    weights = xr.ones_like(field[rows], dtype=float)
-    if geographic:  # of the whole grid's cells, of which the band takes some
-        weights = weights.copy(data=area_weights(field["latitude"].values))
-    band = f"mean over {rows}"
-    if latitude is not None:
-        if not geographic:
-            raise InputError(f"a grid of {rows} and {columns} has no band of latitudes")
-        south, north = latitude
-        field = field.sel(latitude=slice(south, north))
-        if not field.sizes["latitude"]:
-            raise InputError(f"no row of the grid lies between {south:g} and {north:g} degrees")
-        weights = weights.sel(latitude=field["latitude"])
-        band = f"mean from {_degrees(south)} to {_degrees(north)}"
-    mean = field.weighted(weights).mean(rows).compute()
-    mean = mean.copy(data=form.encode(mean.values)).assign_attrs(form.attrs)
-    mean.attrs.setdefault("long_name", long_name)
+    mean, band = _band_mean(ds[name], latitude)
+    mean = restored(mean.compute(), labels, name)
 
+    columns = str(mean.dims[-1])
+    geographic = columns == "longitude"
     across = mean[columns].values if columns in mean.coords else np.arange(mean.sizes[columns])
     days = hours[-1] > 96
-    down = hours / 24 if days else hours
-    grid = carto.Grid.of(xr.DataArray(mean.values, dims=("t", "x"), name=name, attrs=mean.attrs))
-    flat = xr.DataArray(mean.values, dims=("t", "x"), name=name, attrs=mean.attrs)
-    scale = Scale.of([flat], grid, cmap=cmap, vmin=vmin, vmax=vmax)
-    figure = blank(7.2, 5.2)
-    ax = figure.add_axes((0.11, 0.115, 0.72, 0.73))
-    mesh = ax.pcolormesh(
-        cell_edges(np.asarray(across, float)),
-        cell_edges(down),
-        mean.values,
-        cmap=scale.cmap,
-        vmin=scale.vmin,
-        vmax=scale.vmax,
-        rasterized=True,
-    )
+    plain = xr.DataArray(mean.values, dims=("t", "x"), name=name, attrs=mean.attrs)
+    scale = Scale.of([plain], carto.Grid.of(plain), cmap=cmap, vmin=vmin, vmax=vmax)
+    start_label = time_label(start, geographic)
+    if title is None:
+        what = f"forecast from {start_label} · " if forecast else ""
+        title = f"{sentence(mean.attrs['long_name'])}\n{what}{band}"
+    figure = new_figure(7.2, 4.6, title)
+    ax = figure.add_subplot()
+    sides = cell_edges(np.asarray(across, float))
+    rows = cell_edges(hours / 24 if days else hours)
+    mesh = ax.pcolormesh(sides, rows, mean.values, rasterized=True, **scale.style)
     ax.set_facecolor("0.82")
     ax.invert_yaxis()  # time runs down, as Hovmöller has it
     ax.set_xlabel("Longitude [degrees east]" if geographic else f"{columns} [cell]", fontsize=TEXT)
     if geographic and np.ptp(across) > 180:
         ax.set_xticks(np.arange(0, 361, 60))
-        sides = cell_edges(np.asarray(across, float))
         ax.set_xlim(float(sides[0]), float(sides[-1]))
-    since = f"{'Days' if days else 'Hours'} since {time_words(start, geographic)}"
+    since = f"{'Days' if days else 'Hours'} since {start_label}"
     ax.set_ylabel(f"Lead time [{'days' if days else 'h'}]" if forecast else since, fontsize=TEXT)
     ax.tick_params(labelsize=SMALL, length=3)
-    scale.bar(figure, mesh, 3.8, cax=figure.add_axes((0.855, 0.13, 0.02, 0.7)))
-    if title is None:
-        what = f"forecast from {time_words(start, geographic)} · " if forecast else ""
-        title = f"{capital(long_name)}\n{what}{band}"
-    head(figure, 0.25, title)
+    scale.bar(figure, mesh, ax, inches=3.8)
     return figure
+
+
+def _band_mean(
+    field: xr.DataArray, latitude: tuple[float, float] | None
+) -> tuple[xr.DataArray, str]:
+    """Mean over the rows of a band, weighted by area where there is one, and what to call it."""
+    rows, columns = map(str, field.dims[-2:])
+    weights = xr.ones_like(field[rows], dtype=float)
+    if rows == "latitude":  # of the whole grid's cells, of which the band takes some
+        weights = weights.copy(data=area_weights(field["latitude"].values))
+    if latitude is None:
+        return field.weighted(weights).mean(rows), f"mean over {rows}"
+    if rows != "latitude":
+        raise InputError(f"a grid of {rows} and {columns} has no band of latitudes")
+    south, north = latitude
+    field = field.sel(latitude=slice(south, north))
+    if not field.sizes["latitude"]:
+        raise InputError(f"no row of the grid lies between {south:g} and {north:g} degrees")
+    mean = field.weighted(weights.sel(latitude=field["latitude"])).mean(rows)
+    return mean, f"mean from {degrees(south, 'NS')} to {degrees(north, 'NS')}"
 
 
 def animate(
@@ -183,112 +167,71 @@ def animate(
     ImportError
         If PyAV is needed and not installed.
     """
-    need("matplotlib")
-    from ..files import replacing
-    from .fields import _choose_init, _open
-
+    require("matplotlib")
     path = Path(path)
     if path.suffix.lower() not in (".gif", ".mp4"):
         raise InputError(f"a film is .gif or .mp4, found the name {path.name!r}")
     if not frames_per_second > 0:
         raise InputError(f"frames_per_second must be positive, found {frames_per_second}")
-    ours, labels, name = _open(forecast, variable)
-    theirs = None if truth is None else canonicalize(truth, [name])[0]
-    at, positions = _choose_init(ours, theirs, init_time)
-    form = labels.fields[name].unpacked
-    drawn = ours[name].isel(time=at).compute()
-    long_name = words(drawn)
-    drawn = drawn.copy(data=form.encode(drawn.values)).assign_attrs(form.attrs)
-    drawn.attrs.setdefault("long_name", long_name)
-    fields = {"Forecast": drawn}
-    if theirs is not None:
-        observed = form.encode(theirs[name].isel(time=positions).values)
-        fields["Truth"] = drawn.copy(data=observed)
-    grid = carto.Grid.of(drawn[0])
-    need(*["cartopy"] * grid.geographic)
-    if projection is None and grid.geographic:
-        projection = carto.projection_for(grid)
-    scale = Scale.of(list(fields.values()), grid)
-    start = time_words(ours["time"].values[at], grid.geographic)
-    valid = valid_times(ours["time"].values[[at]], ours[LEAD].values)[0]
-    frames = []
-    for i, lead in enumerate(drawn[LEAD].values):
-        small = f"from {start} · {lead_words(lead)} · {time_words(valid[i], grid.geographic)}"
-        title = f"{capital(words(drawn))}\n{small}"
-        frame = _frame({n: f[i] for n, f in fields.items()}, scale, grid, projection, title)
-        frames.append(_pixels(frame, dpi))
-    with replacing(path) as temporary:
-        write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
-        write(temporary, frames, frames_per_second)
+    case = ForecastCase.open(forecast, truth, variable, init_time)
+    grid, projection = case.grid, case.projection(projection)
+    writer = _film_writer(path.suffix.lower(), frames_per_second)
+
+    aspect, n = carto.aspect(grid, projection), len(case.fields)
+    width, margin = min(4.6, 3.4 * aspect), 0.0 if grid.whole else 0.4
+    scale = Scale.of(list(case.fields.values()), grid)
+    size = n * (width + margin + 0.15) + 1.05, width / aspect + 0.4 + margin
+    figure = new_figure(*size, f"{case.name}\n ")
+    subtitle = figure.texts[-1]
+    axes = figure.subplots(1, n, squeeze=False, subplot_kw={"projection": projection})[0]
+    meshes = []
+    for ax, (name, field) in zip(axes, case.fields.items(), strict=True):
+        meshes.append(scale.draw(ax, grid, field[0]))
+        ax.set_title(name, fontsize=TEXT)
+    scale.bar(figure, meshes[0], list(axes), inches=width / aspect)
+    with replacing(path) as temporary, writer.saving(figure, temporary, dpi):
+        for i, (lead, valid) in enumerate(zip(case.leads, case.valid, strict=True)):
+            subtitle.set_text(f"from {case.start} · {lead_label(lead)} · {valid}")
+            for mesh, field in zip(meshes, case.fields.values(), strict=True):
+                mesh.set_array(carto.cell_values(mesh.axes, grid, field[i]))
+            writer.grab_frame()
+            figure.set_layout_engine("none")  # as the first frame lies, all others do
     return path
 
 
-def _frame(
-    fields: dict[str, xr.DataArray], scale: Scale, grid: carto.Grid, projection: Any, title: str
-) -> Figure:
-    shape = carto.shape(grid, projection)
-    width = min(4.6, 3.4 * shape)
-    room = 0.0 if grid.whole else 0.4
-    layout = Layout(
-        (width, width / shape),
-        len(fields),
-        gap=0.2 + room,
-        left=0.3 + room,
-        right=1.05,
-        top=1.05,
-        bottom=0.2 + room,
-    )
-    for j, (name, field) in enumerate(fields.items()):
-        mesh = scale.draw(layout.axes(0, j, projection), grid, field)
-        style = {"fontsize": TEXT, "ha": "center", "va": "center"}
-        layout.text(layout.x[j] + width / 2, layout.y[0] - 0.15, name, **style)
-    layout.bar(scale, mesh, (0,), 0.18)
-    head(layout.figure, 0.3, title)
-    return layout.figure
+def _film_writer(suffix: str, rate: float) -> Any:
+    """Matplotlib's writer of GIF, or one of MP4 that needs PyAV and no program on the path."""
+    from matplotlib.animation import AbstractMovieWriter, PillowWriter
 
-
-def _pixels(figure: Figure, dpi: float) -> np.ndarray:
-    """The picture of a figure: uint8 (H, W, 3), with H and W even, as films want them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-    return pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2].copy()
-
-
-def _write_gif(path: Path, frames: list[np.ndarray], rate: float) -> None:
-    from PIL import Image
-
-    pictures = [Image.fromarray(f).quantize(256, dither=Image.Dither.NONE) for f in frames]
-    pictures[0].save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=round(1000 / rate),
-        loop=0,
-    )
-
-
-def _write_mp4(path: Path, frames: list[np.ndarray], rate: float) -> None:
+    if suffix == ".gif":
+        return PillowWriter(fps=rate)  # type: ignore[arg-type]
     try:
         import av
     except ImportError as error:
         raise ImportError(
             "films in .mp4 need PyAV: pip install 'stforecast[video]', or write a .gif"
         ) from error
-    from fractions import Fraction
 
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    class Mp4Writer(AbstractMovieWriter):
+        def setup(self, fig: Figure, outfile: Any, dpi: float | None = None) -> None:
+            super().setup(fig, outfile, dpi)
+            self.container = av.open(str(outfile), "w", format="mp4")
+            self.stream = self.container.add_stream(
+                "libx264", rate=Fraction(rate).limit_denominator(1000)
+            )
+            self.stream.width, self.stream.height = (n // 2 * 2 for n in self.frame_size)
+            self.stream.pix_fmt = "yuv420p"  # in which sides are even, and which browsers play
 
+        def grab_frame(self, **options: Any) -> None:
+            self.fig.savefig(buffer := BytesIO(), format="rgba", dpi=self.dpi)
+            width, height = self.frame_size
+            pixels = np.frombuffer(buffer.getbuffer(), np.uint8).reshape(height, width, 4)
+            pixels = np.ascontiguousarray(pixels[: self.stream.height, : self.stream.width, :3])
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            self.container.mux(self.stream.encode(frame))
 
-def _degrees(latitude: float) -> str:
-    return f"{abs(latitude):g}°{'N' if latitude > 0 else 'S' if latitude < 0 else ''}"
+        def finish(self) -> None:
+            self.container.mux(self.stream.encode())
+            self.container.close()
+
+    return Mp4Writer(fps=rate)  # type: ignore[arg-type]

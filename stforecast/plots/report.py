@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import platform
-import struct
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,18 +29,14 @@ from ..evaluation.scorecards import BASELINES, variables_of, verdicts
 from ..files import replacing
 from ..package import __version__
 from .cartography import Grid
-from .layout import lead_words, number, time_words, words
+from .coastlines import shipped_coastline
+from .labels import lead_label, number, time_label, variable_label
 
 __all__ = ["write_report"]
 
 log = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-_COASTLINE = (
-    Path(__file__)
-    .parents[1]
-    .joinpath("natural_earth", "shapefiles", "natural_earth", "physical", "ne_110m_coastline.shp")
-)
 _COAST = 50  # of the coastline's numbers in a degree: 16 bits hold 655 degrees
 _GAP = 65535  # where there is no value; the values take 0 to 65534
 _PACKAGES = ("stforecast", "xarray", "numpy", "torch", "dask", "zarr")
@@ -150,7 +145,7 @@ def _scores(card: xr.Dataset) -> dict[str, Any]:
         "regions": card["region"].values.tolist() if "region" in card.dims else [""],
         "references": card["reference"].values.tolist() if "reference" in card.dims else [],
         "leads": (card[LEAD].values / np.timedelta64(1, "h")).tolist() if by_lead else [],
-        "leadLabels": [lead_words(x) for x in card[LEAD].values] if by_lead else [],
+        "leadLabels": [lead_label(x) for x in card[LEAD].values] if by_lead else [],
         "intervals": str(card.attrs.get("intervals", "none: scores by initialisation are needed")),
         "intervalMetric": str(card.attrs.get("interval_metric", "rmse")),
         "level": float(card.attrs.get("interval_level", 0.95)),
@@ -159,7 +154,7 @@ def _scores(card: xr.Dataset) -> dict[str, Any]:
     for v in variables:
         entry: dict[str, Any] = {
             "name": v,
-            "label": words(card[v]),
+            "label": variable_label(card[v]),
             "units": {m: card[v].attrs.get(f"units_{m}", "") for m in out["metrics"]},
         }
         for key, name, front in (
@@ -234,23 +229,23 @@ def _maps(
         notes.append(f"{len(leads)} of {first.sizes[LEAD]} lead times")
     if step > 1:
         notes.append(f"means of {step} x {step} cells of the {sizes[0]} x {sizes[1]} grid")
-    coast = _coastline(grid)
+    coast = shipped_coastline(grid.box) if grid.geographic else []
     return {
         "initialisations": [_time(t, dated) for t in first["time"].values[inits]],
         "valid": [[_time(t, dated) for t in row] for row in valid],
         "leads": leads.tolist(),
-        "leadLabels": [lead_words(x) for x in first[LEAD].values[leads]],
+        "leadLabels": [lead_label(x) for x in first[LEAD].values[leads]],
         "models": list(opened),
         "grid": _grid(grid, step),
         "fields": fields,
         "perDegree": _COAST,
-        "coast": [_packed(np.round(line * _COAST).astype("<i2")) for line in coast],
+        "coast": [_packed(np.round(line.clip(-600, 600) * _COAST).astype("<i2")) for line in coast],
         "note": "; ".join(notes),
     }
 
 
 def _time(time: Any, dated: bool) -> str:
-    return time_words(time) if dated else str(time)
+    return time_label(time) if dated else str(time)
 
 
 def _fitting(
@@ -338,37 +333,6 @@ def _grid(grid: Grid, step: int) -> dict[str, Any]:
     }
 
 
-def _coastline(grid: Grid) -> list[np.ndarray]:
-    """Natural Earth's coastline as lines of (longitude, latitude), those near the grid."""
-    if not grid.geographic:
-        return []
-    # ESRI shapefile: a header of 100 bytes, then records; all of ours are polylines (type 3).
-    raw = _COASTLINE.read_bytes()
-    lines, at = [], 100
-    while at < len(raw):
-        length = 2 * struct.unpack_from(">i", raw, at + 4)[0]
-        kind, *_, n_parts, n_points = struct.unpack_from("<i4d2i", raw, at + 8)
-        if kind == 3:
-            body = at + 8 + 44
-            starts = np.frombuffer(raw, "<i4", n_parts, body)
-            points = np.frombuffer(raw, "<f8", 2 * n_points, body + 4 * n_parts).reshape(-1, 2)
-            lines += np.split(points, starts[1:])
-        at += 8 + length
-    if grid.periodic:
-        return lines
-    west, east = grid.columns[0], grid.columns[-1]
-    found = []
-    for turn in (-360.0, 0.0, 360.0):
-        for line in lines:
-            lon, lat = line[:, 0] + turn, line[:, 1]
-            if lon.max() < west or lon.min() > east:
-                continue
-            if lat.max() < grid.rows[0] or lat.min() > grid.rows[-1]:
-                continue
-            found.append(np.stack([lon.clip(-600, 600), lat], axis=1))
-    return found
-
-
 # --- words ----------------------------------------------------------------------------------------
 
 
@@ -385,7 +349,7 @@ def _summary(card: xr.Dataset) -> str:
     place = f", {card['region'].values[0]}" if "region" in card.dims else ""
     items = []
     for v in variables:
-        of = f" in {words(card[v])}" if len(variables) > 1 else ""
+        of = f" in {variable_label(card[v])}" if len(variables) > 1 else ""
         unit = str(card[v].attrs.get(f"units_{metric}", ""))
         unit = "" if unit in ("", "1", "unknown") else f" {unit}"
         for row in verdicts(card, variable=v).reset_index().to_dict("records"):

@@ -10,6 +10,8 @@ from typing import Any
 import xarray as xr
 
 from ..evaluation.scorecards import save_scores
+from .curves import lead_curve, scorecard
+from .layout import save
 from .report import write_report
 
 log = logging.getLogger(__name__)
@@ -46,9 +48,6 @@ def write_results(
     written = [*save_scores(card, directory)]
     metric = "rmse" if "rmse" in card["metric"].values else str(card["metric"].values[0])
     try:
-        from .curves import lead_curve, scorecard
-        from .layout import save
-
         figures = {f"{metric}_by_lead.png": lead_curve, "scorecard.png": scorecard}
         for name, draw in figures.items():
             written.append(save(draw(card, metric=metric), directory / name))

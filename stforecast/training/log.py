@@ -33,13 +33,10 @@ from datetime import UTC, datetime
 from importlib import metadata, util
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
 from ..files import replacing
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +100,10 @@ class TrainingLog:
             self._write_about()
             lines = read_log(self.directory)
             if lines and util.find_spec("matplotlib"):
+                from ..plots.curves import loss_curve
                 from ..plots.layout import save
 
-                save(draw(lines), self.directory / "loss.png", dpi=110)
+                save(loss_curve(lines), self.directory / "loss.png", dpi=110)
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Write a line.
@@ -181,63 +179,6 @@ def origin() -> dict[str, Any]:
         "machine": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
     }
-
-
-def draw(lines: list[dict[str, Any]]) -> Figure:
-    """Draw loss, and validation error where there is one, by step.
-
-    Parameters
-    ----------
-    lines : list of dict
-        From :func:`read_log`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
-    from ..plots.layout import SMALL, TEXT, blank, head
-
-    rows = [("loss", "Loss")]
-    if any("val_rmse" in line for line in lines):
-        rows.append(("val_rmse", "Validation RMSE"))
-    height = 0.9 + 2.4 * len(rows)
-    figure = blank(7.2, height)
-    last = lines[-1]["step"] if lines else 1
-    for i, (key, label) in enumerate(rows):
-        points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
-        ax = figure.add_axes((0.12, (0.55 + 2.4 * (len(rows) - 1 - i)) / height, 0.8, 1.9 / height))
-        steps, values = zip(*points, strict=True) if points else ((), ())
-        ax.plot(steps, values, "o-", color="#0b5fa5", linewidth=1.6, markersize=3, clip_on=False)
-        if key == "loss" and values and min(values) > 0 and max(values) > 5 * min(values):
-            ax.set_yscale("log")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter(NullFormatter())
-        elif values:
-            ax.set_ylim(0, 1.08 * max(values) or 1.0)
-        if key == "val_rmse" and values:
-            best = min(range(len(values)), key=values.__getitem__)
-            ax.plot(steps[best], values[best], "o", color="#c43c1d", markersize=6)
-            ax.annotate(
-                f"best: {values[best]:.4g}",
-                (steps[best], values[best]),
-                xytext=(0, 8),
-                textcoords="offset points",
-                ha="right" if best > len(values) / 2 else "left",
-                fontsize=SMALL,
-                color="#c43c1d",
-            )
-        ax.set_ylabel(label, fontsize=TEXT)
-        ax.set_xlim(0, last)
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        ax.tick_params(labelsize=SMALL, length=3)
-        ax.grid(axis="y", color="0.9", linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
-    ax.set_xlabel("Step", fontsize=TEXT)
-    head(figure, 0.25, f"Training, {last:,} steps")
-    return figure
 
 
 def _calls(path: Path) -> list[dict[str, Any]]:

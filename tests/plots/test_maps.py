@@ -13,7 +13,8 @@ from stforecast import plots
 from stforecast.errors import InputError
 from stforecast.evaluation import evaluate, scorecard
 from stforecast.plots import cartography as carto
-from stforecast.plots import fields
+from stforecast.plots import coastlines
+from stforecast.plots.fields import lead_positions
 from stforecast.testing import make_forecast, make_weather, relabel
 
 ccrs = pytest.importorskip("cartopy.crs")
@@ -59,7 +60,9 @@ def bars(figure):
 
 
 def words(figure):
-    return [text.get_text() for text in figure.texts]
+    """What stands in a figure: its title, then the titles and labels of its maps."""
+    maps = [text for ax in figure.axes for text in (ax.title, *ax.texts)]
+    return [t for text in (*figure.texts, *maps) if (t := text.get_text())]
 
 
 def pixels(figure):
@@ -261,7 +264,7 @@ def test_draws_in_axes_of_the_caller(weather):
 
 def test_panel_shares_scales_and_shows_the_closed_form(weather, forecast):
     figure = plots.forecast_panel(forecast.chunk(time=1), weather, leads=["1h", "3h"])
-    first, truth, error = np.split(np.array(meshes(figure)), 3)
+    first, truth, error = np.array(meshes(figure)).reshape(2, 3).T  # a row for each lead time
     assert len({m.get_clim() for m in (*first, *truth)}) == 1
     assert len({m.get_clim() for m in error}) == 1
     assert error[0].get_clim() == pytest.approx((-3.5, 3.5))  # bias + 3 * spread
@@ -312,8 +315,9 @@ def test_panel_without_truth_and_with_truth_that_ends_early(weather, forecast):
 
 def test_default_leads_run_from_first_to_last():
     lead = np.arange(1, 13) * np.timedelta64(1, "h").astype("timedelta64[ns]")
-    assert fields._lead_positions(lead, None) == [0, 4, 7, 11]
-    assert fields._lead_positions(lead[:2], None) == [0, 1]
+    assert lead_positions(lead, None, default=4) == [0, 4, 7, 11]
+    assert lead_positions(lead[:2], None, default=4) == [0, 1]
+    assert lead_positions(lead, None) == list(range(12))
 
 
 def test_error_map_is_the_score_at_every_point(weather, forecast):
@@ -440,12 +444,13 @@ def test_nothing_is_fetched_and_nothing_stays_changed(weather, monkeypatch, tmp_
 def test_the_shipped_outlines_are_real():
     europe = carto.Grid.of(field(np.arange(36.0, 60), np.arange(0.0, 30)))
     globe = carto.Grid.of(field(np.linspace(-85, 85, 18), np.arange(36) * 10.0))
-    coast, near = (carto.outlines("physical", "coastline", g) for g in (globe, europe))
+    coast, near = (coastlines.outlines(*coastlines.COASTLINE, g.box) for g in (globe, europe))
     assert len(list(coast.geometries())) == 134
     assert 3 < len(list(near.geometries())) < 30
-    assert near is carto.outlines("physical", "coastline", europe)  # shared by all panels
-    assert len(list(carto.outlines(*carto._OUTLINES[1][:2], europe).geometries())) > 20
-    assert "public domain" in (carto._SHIPPED / "NOTICE.txt").read_text()
+    again = coastlines.outlines(*coastlines.COASTLINE, europe.box)
+    assert near is again  # shared by all panels
+    assert len(list(coastlines.outlines(*coastlines.BORDERS, europe.box).geometries())) > 20
+    assert "public domain" in (coastlines.SHIPPED / "NOTICE.txt").read_text()
 
 
 def test_finer_outlines_on_disk_are_used_for_small_regions(monkeypatch, tmp_path):
@@ -458,11 +463,13 @@ def test_finer_outlines_on_disk_are_used_for_small_regions(monkeypatch, tmp_path
     fine = folder / "ne_50m_coastline.shp"
     for suffix in (".shp", ".shx"):
         fine.with_suffix(suffix).touch()
-    shipped = carto._SHIPPED / "shapefiles/natural_earth/physical/ne_110m_coastline.shp"
-    assert carto._file("physical", "coastline", 20.0) == shipped  # one that is not whole
+    shipped = coastlines.SHIPPED / "shapefiles/natural_earth/physical/ne_110m_coastline.shp"
+    assert (
+        coastlines.outline_file("physical", "coastline", 20.0) == shipped
+    )  # one that is not whole
     fine.with_suffix(".dbf").touch()
-    assert carto._file("physical", "coastline", 20.0) == fine
-    assert carto._file("physical", "coastline", 360.0) == shipped
+    assert coastlines.outline_file("physical", "coastline", 20.0) == fine
+    assert coastlines.outline_file("physical", "coastline", 360.0) == shipped
 
 
 def test_a_picture_appears_whole_or_not_at_all(card, monkeypatch, tmp_path):

@@ -34,7 +34,8 @@ def drawn(figure):
 
 
 def words(figure):
-    return " ".join(text.get_text() for text in figure.texts)
+    rows = [ax.get_ylabel() for ax in figure.axes]
+    return " ".join([*(text.get_text() for text in figure.texts), *rows])
 
 
 # --- differences ----------------------------------------------------------------------------------

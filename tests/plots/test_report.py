@@ -27,7 +27,7 @@ from stforecast.evaluation import (
     verdicts,
 )
 from stforecast.evaluation.scorecards import mean_over_time
-from stforecast.plots import write_report, write_results
+from stforecast.plots import coastlines, write_report, write_results
 from stforecast.testing import make_forecast, make_weather
 
 T2M, LEAD = "2m_temperature", "prediction_timedelta"
@@ -350,13 +350,12 @@ def test_regions_have_their_own_coastline(forecasts, truth, tmp_path):
 
 def test_the_coastline_is_cartopys():
     shapereader = pytest.importorskip("cartopy.io.shapereader")
-    from stforecast.plots.cartography import Grid
-    from stforecast.plots.report import _COASTLINE, _coastline
-
-    grid = Grid.of(make_weather(steps=1)[T2M][0])
-    with_cartopy = list(shapereader.Reader(str(_COASTLINE)).geometries())
-    ours = _coastline(grid)
-    theirs = [np.array(g.coords) for m in with_cartopy for g in getattr(m, "geoms", [m])]
+    with_cartopy = shapereader.Reader(str(coastlines.outline_file(*coastlines.COASTLINE)))
+    theirs = [
+        np.array(g.coords) for m in with_cartopy.geometries() for g in getattr(m, "geoms", [m])
+    ]
+    with_cartopy.close()
+    ours = coastlines.shipped_coastline(None)
     assert len(ours) == len(theirs) == 134
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -420,8 +419,8 @@ def test_the_command(forecasts, truth, tmp_path):
 def test_names_and_paths_of_the_command(tmp_path):
     from stforecast.cli import score
 
-    assert score._names(["a/forecast.zarr", "b/forecast.zarr"]) == ["a/forecast", "b/forecast"]
-    assert score._names(["a/x.zarr", "b/y.nc"]) == ["x", "y"]
+    assert score.default_names(["a/forecast.zarr", "b/forecast.zarr"]) == ["a/forecast", "b/forecast"]
+    assert score.default_names(["a/x.zarr", "b/y.nc"]) == ["x", "y"]
     with pytest.raises(InputError, match="truth"):
         score.main(score.Options(paths=("one.nc",)))
     with pytest.raises(InputError, match=r"nowhere\.nc: no such file"):

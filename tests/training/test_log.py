@@ -8,7 +8,8 @@ from importlib import util
 
 import pytest
 
-from stforecast.training.log import TrainingLog, draw, origin, read_log
+from stforecast.plots import loss_curve
+from stforecast.training.log import TrainingLog, origin, read_log
 
 ABOUT = {"task": {"variables": ["t2m"]}, "data": {"title": "made up"}}
 
@@ -99,7 +100,7 @@ def test_tensorboard_reads_it(tmp_path):
 
 
 def test_curves(tmp_path):
-    figure = draw([line(50), line(100, val_rmse=0.5), line(150, val_rmse=0.4)])
+    figure = loss_curve([line(50), line(100, val_rmse=0.5), line(150, val_rmse=0.4)])
     loss, valid = figure.axes
     assert loss.lines[0].get_xdata().tolist() == [50, 100, 150]
     assert valid.lines[0].get_ydata().tolist() == [0.5, 0.4]

@@ -1,0 +1,94 @@
+"""What figures and the report write: names, units, times, scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..conventions.axes import LEAD, TIME, VALID, scalar
+from ..conventions.variables import canonical_name
+
+MINUS = "\N{MINUS SIGN}"
+METRICS = {"rmse": "RMSE", "mae": "MAE", "mse": "MSE", "bias": "bias", "acc": "ACC"}
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital letter, and leave the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def variable_label(field: xr.DataArray) -> str:
+    """Long name of a variable, or its name without underscores."""
+    name = "" if field.name is None else canonical_name(str(field.name))
+    return str(field.attrs.get("long_name") or name.replace("_", " "))
+
+
+def with_unit(text: str, unit: Any) -> str:
+    """Write ``text [unit]``; dimensionless and unknown units are left out."""
+    return f"{text} [{unit}]" if unit not in (None, "", "1", "unknown") else text
+
+
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    """Write a number to some significant digits, with a typographic minus sign."""
+    return f"{value:{sign}.{digits}g}".replace("-", MINUS)
+
+
+def degrees(value: float, directions: str) -> str:
+    """Write a latitude (`directions` "NS") or a longitude ("EW")."""
+    value = (value + 180) % 360 - 180 if directions == "EW" else value
+    direction = "" if value == 0 or abs(value) == 180 else directions[int(value < 0)]
+    return f"{abs(value):.6g}°{direction}"
+
+
+def lead_label(lead: Any) -> str:
+    """Write a lead time as ``+6 h``, ``+30 min``, ``+5 d``; of clips ``+40 ms``."""
+    minutes = np.timedelta64(lead) / np.timedelta64(1, "m")
+    if minutes % 1:
+        seconds = np.timedelta64(lead) / np.timedelta64(1, "s")
+        return f"{1000 * seconds:+g} ms" if abs(seconds) < 1 else f"{seconds:+g} s"
+    if minutes % 60:
+        return f"{minutes:+g} min"
+    hours = minutes / 60
+    return f"{hours / 24:+g} d" if hours > 96 and hours % 24 == 0 else f"{hours:+g} h"
+
+
+def lead_range(leads: np.ndarray) -> str:
+    """Write ``lead +1 h to +6 h``, or the one lead time there is."""
+    return f"lead {' to '.join(dict.fromkeys(lead_label(leads[i]) for i in (0, -1)))}"
+
+
+def time_label(time: Any, utc: bool = True) -> str:
+    """Write a time, numpy's or cftime's, to the minute."""
+    time = np.asarray(time)[()]
+    time = pd.Timestamp(time) if isinstance(time, np.datetime64) else time
+    return f"{time.strftime('%Y-%m-%d %H:%M')}{' UTC' * utc}"
+
+
+def field_title(field: xr.DataArray, utc: bool) -> str:
+    """Title of a field: its name, and on a second line the times among its scalar coordinates."""
+    ds = field.to_dataset(name="field")
+    start, lead = scalar(ds, TIME), scalar(ds, LEAD)
+    text = "" if start is None else time_label(ds[start].values, utc)
+    if text and lead is not None:
+        text = f"initialised {text}, lead {lead_label(ds[lead].values)}"
+    if start != VALID and VALID in ds.coords and ds[VALID].ndim == 0:
+        text += f"{', ' * bool(text)}valid {time_label(ds[VALID].values, utc)}"
+    return f"{sentence(variable_label(field))}\n{text}".strip()
+
+
+def weights_label(scores: xr.Dataset) -> str:
+    """Say how scores are weighted; of several weights the first is shown in figures."""
+    weights = str(scores.attrs.get("weights", "")).split(", ")[0]
+    return {"area": "area-weighted", "uniform": "unweighted"}.get(weights, "")
+
+
+def sample_label(scores: xr.Dataset) -> str:
+    """Say how many initialisations the scores rest on, and when."""
+    n = int(scores.attrs.get("initialisations", 0))
+    if not n:
+        return ""
+    a, b = (str(scores.attrs[f"{end}_initialisation"])[:10] for end in ("first", "last"))
+    return f"{n} initialisation{'s' * (n != 1)}, {a if a == b else f'{a} to {b}'}"
