@@ -89,7 +89,7 @@ def clip_strip(
         mine, found = choose_initialisation(forecast, theirs, when)
         if not np.array_equal(found, positions):
             raise InputError(f"{name!r} has no forecast from {when}")
-        made = pictures(forecast.isel(time=mine, **{LEAD: where}).compute())
+        made = pictures(forecast.isel({"time": mine, LEAD: where}).compute())
         rows += [(name, made, False), ("|error|", np.abs(made - seen), True)]
 
     H, W = seen.shape[1:3]
@@ -97,8 +97,7 @@ def clip_strip(
     if title is None:
         title = f"Forecasts from {time_label(when, False)}"
     size = len(where) * (width + 0.05) + 1.1, len(rows) * (width * H / W + 0.05) + 0.25
-    figure = new_figure(*size, title)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = new_figure(*size, title, w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     axes = figure.subplots(len(rows), len(where), squeeze=False)
     for line, (label, frames, error) in zip(axes, rows, strict=True):
         style = {"fontsize": SMALL, "color": "0.35"} if error else {"fontsize": TEXT}

@@ -289,11 +289,11 @@ def scorecard(
     rows = [len(block) for block, *_ in blocks]
     width = 0.4 + 0.082 * max(map(len, table.index)) + max(0.6 * table.shape[1], 4.4)
     height = 0.36 * sum(rows) + 0.68 * len(blocks)
-    figure = new_figure(width, height, _score_title(card, name) if title is None else title)
-    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr]
+    title = _score_title(card, name) if title is None else title
+    figure = new_figure(width, height, title, h_pad=0.1)
     axes = figure.subplots(len(blocks), squeeze=False, height_ratios=rows)[:, 0]
-    for ax, (block, caption, *colours_and_limits) in zip(axes, blocks, strict=True):
-        _draw_table(ax, block, *colours_and_limits)
+    for ax, (block, caption, colours, low, high) in zip(axes, blocks, strict=True):
+        _draw_table(ax, block, colours, low, high)
         ax.set_title(caption, fontsize=TEXT, loc="left", pad=8)
     return figure
 

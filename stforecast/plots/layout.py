@@ -51,17 +51,18 @@ def _figure_class() -> type[Figure]:
     return NotebookFigure
 
 
-def new_figure(width: float, height: float, title: str) -> Figure:
+def new_figure(width: float, height: float, title: str, **spacing: float) -> Figure:
     """Make an empty figure with a title in its upper left corner, the second line small.
 
-    The title comes on top of `height`.
+    The title comes on top of `height`; `spacing` is for the layout engine.
     """
     lines = title.splitlines()
     above = (0.12, 0.48, 0.72)[min(len(lines), 2)]
     total = height + above
     figure = _figure_class()(figsize=(width, total), dpi=100, facecolor="white")
     # Axes of a fixed aspect (maps) come close together; others fill what there is.
-    figure.set_layout_engine("compressed", rect=(0, 0, 1, height / total), w_pad=0.06, h_pad=0.05)
+    spacing = {"w_pad": 0.06, "h_pad": 0.05} | spacing
+    figure.set_layout_engine("compressed", rect=(0, 0, 1, height / total), **spacing)
     styles: tuple[dict[str, Any], ...] = (
         {"fontsize": TITLE, "fontweight": "bold"},
         {"fontsize": SMALL, "color": "0.35"},

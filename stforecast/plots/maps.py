@@ -97,7 +97,8 @@ def difference_map(
     difference = (a - b).assign_attrs(long_name=label, units=unit)
     if title is None:
         latitude = difference["latitude"].values if "latitude" in difference.dims else None
-        weights = grid_weights(difference.shape, latitude)[0]
+        shape = difference.sizes[difference.dims[0]], difference.sizes[difference.dims[1]]
+        weights = grid_weights(shape, latitude)[0]
         better = float((weights * (difference.values < 0)).sum() / weights.sum())
         whole = [number(float(s[f"{name}_overall"].sel(metric=metric))) for s in scores]
         text = f"{names[0]} {whole[0]}, {names[1]} {whole[1]} {unit}".removesuffix(" unknown")
@@ -106,8 +107,9 @@ def difference_map(
             f"{leads} · {text} · {names[0]} better on {100 * better:.0f}%"
         )
     limit = upper_limit(np.abs(difference.values)) if vmax is None else vmax
-    style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    return plot_map(difference, title=title, projection=projection, **style)
+    return plot_map(
+        difference, title=title, cmap="RdBu_r", vmin=-limit, vmax=limit, projection=projection
+    )
 
 
 def _at_points(
@@ -283,5 +285,6 @@ def error_map(
         title = f"{label}\n{leads} · {whole} · {sample_label(scores)}"
     limit = upper_limit(np.abs(score.values)) if vmax is None else vmax
     low, colours = (-limit, "RdBu_r") if metric == "bias" else (0.0, "YlOrRd")
-    style = {"cmap": cmap or colours, "vmin": low, "vmax": limit}
-    return plot_map(score, title=title, projection=projection, **style)
+    return plot_map(
+        score, title=title, cmap=cmap or colours, vmin=low, vmax=limit, projection=projection
+    )

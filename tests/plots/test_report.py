@@ -419,7 +419,10 @@ def test_the_command(forecasts, truth, tmp_path):
 def test_names_and_paths_of_the_command(tmp_path):
     from stforecast.cli import score
 
-    assert score.default_names(["a/forecast.zarr", "b/forecast.zarr"]) == ["a/forecast", "b/forecast"]
+    assert score.default_names(["a/forecast.zarr", "b/forecast.zarr"]) == [
+        "a/forecast",
+        "b/forecast",
+    ]
     assert score.default_names(["a/x.zarr", "b/y.nc"]) == ["x", "y"]
     with pytest.raises(InputError, match="truth"):
         score.main(score.Options(paths=("one.nc",)))
