@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import replacing
 from ..models import inference, registry
+from ..models.kernels import version
 from ..models.rollout import rollout
 from ..package import __version__
 from ..task import Task
@@ -260,7 +261,7 @@ class Forecaster(ForecastModel):
         tensors = [*self.network.parameters(), *self.network.buffers()]
         if any(t.is_inference() for t in tensors):  # they do not tell when they change
             return self.network
-        state = [(id(t), t.data_ptr(), t._version) for t in tensors]
+        state = [(id(t), t.data_ptr(), version(t)) for t in tensors]
         key = (self.precision, self.compile, worth, id(self.network), state)
         if self._quick is None or self._quick[0] != key:
             quick = inference.for_inference(

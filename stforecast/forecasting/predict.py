@@ -71,9 +71,10 @@ def predict(
         Dimensions ``time`` (initialisation), ``prediction_timedelta`` and the two of space, with
         the coordinate ``valid_time``; variable names, units, latitude order and longitude
         convention are those of `ds`. With dask inside if there was dask in `ds`: nothing is
-        computed yet, and :func:`stforecast.forecasting.writing.write_forecast` (or ``to_zarr``) does so in
-        bounded memory, on a ``dask.distributed`` cluster as well. The forecast of an ensemble has
-        ``realization`` as its first dimension; :mod:`stforecast.forecasting.ensemble` has mean and spread.
+        computed yet, and :func:`stforecast.forecasting.writing.write_forecast` (or ``to_zarr``)
+        does so in bounded memory, on a ``dask.distributed`` cluster as well. The forecast of an
+        ensemble has ``realization`` as its first dimension; mean and spread are in
+        :mod:`stforecast.forecasting.ensemble`.
 
     Raises
     ------

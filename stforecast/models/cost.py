@@ -11,9 +11,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from . import kernels
+from .layers import BATCH_NORMS
+
+_CONVOLUTIONS: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONVOLUTIONS += (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # Operations an element of the output: how fvcore, the counter of the paper, books normalisation.
-_NORMS: tuple[tuple[type[nn.Module], int], ...] = (
-    (nn.modules.batchnorm._BatchNorm, 2),
+_NORMS: tuple[tuple[Any, int], ...] = (
+    (BATCH_NORMS, 2),
     (nn.GroupNorm, 5),
     (nn.LayerNorm, 5),
 )
@@ -111,7 +116,7 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
 
     def count(module: nn.Module, inputs: Any, out: Any) -> None:
         nonlocal by_module
-        if isinstance(module, nn.modules.conv._ConvNd) and getattr(module, "in_paper_flops", True):
+        if isinstance(module, _CONVOLUTIONS) and getattr(module, "in_paper_flops", True):
             # By the book, however it is computed: each weight once for each place it is used at.
             places, width = out, module.out_channels
             if module.transposed:
@@ -122,10 +127,10 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
                 by_module += operations * out.numel()
 
     kept: dict[int, Tensor] = {}  # by storage; the references keep the ids from being used again
-    ours = {v.untyped_storage()._cdata for v in meta.values()}
+    ours = {kernels.storage(v) for v in meta.values()}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata
+        storage = kernels.storage(tensor)
         if storage not in ours:
             kept[storage] = tensor
         return tensor
@@ -142,7 +147,7 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
     finally:
         for handle in handles:
             handle.remove()
-    convolutions = counter.get_flop_counts()["Global"].get(torch.ops.aten.convolution, 0)
+    convolutions = kernels.convolution_flops(counter.get_flop_counts()["Global"])
     passes = int(getattr(model, "passes", 1))
     return Summary(
         parameters=sum(p.numel() for p in model.parameters()),

@@ -6,10 +6,15 @@ memory and back at every step. These functions compute the same sums in another 
 channels-last memory, follow autocast, and can be differentiated once.
 
 On other devices, in ``torch.compile`` and in ``torch.export`` the plain formulas are used.
+
+This is also the one file with private parts of torch: an upgrade has one place to look, and
+``tests/models/test_kernels.py`` says which version changed which. Where a version lacks one, the
+plain formulas are used.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,9 +27,26 @@ from torch.autograd.function import once_differentiable
 BLOCK = 8 * 2**20
 
 
+#: What the hand-written gradients need of ``torch.ops.aten``, and fused convolutions of
+#: ``torch.ops.mkldnn``.
+GRADIENTS = (
+    *("silu", "silu_backward", "gelu_backward", "convolution_backward"),
+    *("native_group_norm", "native_group_norm_backward"),
+)
+FUSED = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
+
+
+@cache
+def lacking() -> tuple[str, ...]:
+    """Names of the private operations that this version of torch lacks."""
+    wanted = [("aten", name) for name in GRADIENTS] + [("mkldnn", name) for name in FUSED]
+    return tuple(f"{o}.{name}" for o, name in wanted if not hasattr(getattr(torch.ops, o), name))
+
+
 def by_hand(x: Tensor) -> bool:
     """Whether the hand-written gradients are to be used for `x`."""
-    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    plain = x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return not plain and not any(name.startswith("aten") for name in lacking())
 
 
 def wrap(x: Tensor, n: int) -> Tensor:
@@ -45,8 +67,12 @@ def depthwise(
 ) -> Tensor:
     """Convolve every channel by itself and keep the grid: (B, C, H, W) -> (B, C, H, W).
 
+    ``F.conv2d`` with C groups and "same" padding; result and gradients equal its own to rounding
+    (1e-6 in float32, relative to the largest).
+
     Parameters
     ----------
+    x : Tensor of shape (B, C, H, W)
     weight : Tensor of shape (C, 1, k, k)
     bias : Tensor of shape (C,)
     dilation : int
@@ -57,9 +83,8 @@ def depthwise(
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         return _Depthwise.apply(_last(x.to(dtype)), weight, bias, dilation, circular_longitude)
     reach = dilation * (weight.shape[-1] - 1) // 2
-    if circular_longitude or (
-        dilation > 1 and x.device.type == "cpu"
-    ):  # there ten times faster than its own
+    # On a CPU padding before a dilated convolution is ten times faster than its own.
+    if circular_longitude or (dilation > 1 and x.device.type == "cpu"):
         x, reach = _last(pad(x, reach, circular_longitude)), 0
     return F.conv2d(_last(x), weight, bias, 1, reach, dilation, groups=len(weight))
 
@@ -99,26 +124,27 @@ class _Depthwise(torch.autograd.Function):
             )
         # Weight (c, i, j) meets x[b, c, y + d i, x + d j] gradient[b, c, y, x]: a convolution of
         # stride d, whose kernels are the gradients, over all B C maps as channels of one image.
-        maps = (
-            pad(x, reach, circular_longitude)
-            .permute(2, 3, 0, 1)
-            .reshape(1, H + 2 * reach, -1, B * C)
-        )
-        products = F.conv2d(
-            maps.permute(0, 3, 1, 2),
-            gradient.reshape(B * C, 1, H, W),
-            stride=dilation,
-            groups=B * C,
-        )
+        maps = pad(x, reach, circular_longitude).permute(2, 3, 0, 1)
+        maps = maps.reshape(1, H + 2 * reach, -1, B * C).permute(0, 3, 1, 2)
+        turned = gradient.reshape(B * C, 1, H, W)
+        products = F.conv2d(maps, turned, stride=dilation, groups=B * C)
         to_weight = products.view(B, C, k, k).to(weight.dtype).sum(0)[:, None]
         return to_x, to_weight, gradient.sum((0, 2, 3), dtype=weight.dtype), None, None
 
 
 def norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-    """GroupNorm, then SiLU, of (B, C, H, W), in the precision of the weights (C,).
+    """``F.group_norm``, then ``F.silu``: (B, C, H, W) -> (B, C, H, W), equal to rounding.
 
     The normalised features are not kept for the gradient, which computes them anew: at the full
     resolution of pictures they are as large as all of a translator.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, C, H, W)
+    weight, bias : Tensor of shape (C,)
+        Of the norm; the result has their type.
+    groups : int
+    eps : float
     """
     if by_hand(x):
         return _NormSiLU.apply(x, weight, bias, groups, eps)
@@ -172,10 +198,19 @@ def feed_forward(
     *,
     circular_longitude: bool,
 ) -> Tensor:
-    """1 x 1 convolution, depthwise k x k, GELU, 1 x 1 convolution: (B, C, H, W) -> (B, C', H, W).
+    """1 x 1 convolution, depthwise k x k, GELU, 1 x 1 convolution.
 
-    The weights are those of the three layers. A few samples are worked on at a time; between
-    the passes only the expanded features are kept, a third of what the plain formulas keep.
+    Equal to ``contract(F.gelu(depthwise(expand(x))))`` to rounding. A few samples are worked on at
+    a time; between the passes only the expanded features are kept, a third of what the plain
+    formulas keep.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, C, H, W)
+    expand, depthwise, contract : Conv2d
+        C -> R, R -> R with R groups, and R -> C' channels, whose weights are used.
+    circular_longitude : bool
+        As of :func:`depthwise`.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     weights = (p for layer in (expand, depthwise, contract) for p in (layer.weight, layer.bias))
@@ -230,9 +265,8 @@ class _FeedForward(torch.autograd.Function):
         for part in _blocks(x, wide, x.element_size()):
             r, g = rows[part].reshape(-1, C), given[part].reshape(-1, out)
             h = _image(hidden[part].view(-1, wide), H, W)
-            z = _filter(
-                h, v2, c2, ctx.circular_longitude
-            )  # computed anew, and the GELU too: both cheap
+            # Computed anew, and the GELU too: both are cheaper than memory for them.
+            z = _filter(h, v2, c2, ctx.circular_longitude)
             _add_product(to_3, g.t(), _rows(F.gelu(z)))
             to_z = torch.ops.aten.gelu_backward(_image(g @ v3, H, W), z)
             to_h, part_2, part_b2 = _filter_backward(to_z, h, v2, ctx.circular_longitude)
@@ -303,3 +337,63 @@ def _last(x: Tensor) -> Tensor:
 
 def _autocast_off() -> Any:
     return torch.autocast("cpu", enabled=False)
+
+
+# --- private parts of torch that other files use --------------------------------------------------
+
+
+def has_fused() -> bool:
+    """Whether the fused convolutions, which torch's compiler uses, can be used here."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+        and not any(name.startswith("mkldnn") for name in lacking())
+    )
+
+
+# Each takes x (B, C, H, W) in channels-last memory, the weight that `pack` gave, the bias (C',) or
+# None, and form = (padding, stride, dilation, groups). Only without gradients.
+
+
+def pack(weight: Tensor, form: Any, x: Tensor) -> Tensor:
+    """Weights in the order that oneDNN wants for inputs like `x`."""
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *form, list(x.shape))
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, form: Any, then: str) -> Tensor:
+    """Convolution and "none", "gelu" (by the error function) or "sigmoid": (B, C', H, W)."""
+    rounded = "none" if then == "gelu" else ""  # not the approximation by tanh
+    operation = torch.ops.mkldnn._convolution_pointwise.default
+    return operation(x, weight, bias, *form, then, [], rounded)
+
+
+def convolve_times(
+    x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, form: Any
+) -> Tensor:
+    """Convolution of `x`, times `other` (B, C', H, W)."""
+    operation = torch.ops.mkldnn._convolution_pointwise.binary
+    return operation(x, other, weight, bias, *form, "mul", None, None, [], None)
+
+
+def convolve_plus(
+    x: Tensor, total: Tensor, weight: Tensor, bias: Tensor | None, form: Any
+) -> Tensor:
+    """Add the convolution of `x` to `total` (B, C', H, W), in place."""
+    operation = torch.ops.mkldnn._convolution_pointwise_.binary
+    return operation(total, x, weight, bias, *form, "add", 1.0, None, [], None)
+
+
+def version(tensor: Tensor) -> object:
+    """What changes when a tensor is changed in place; new at each call where torch does not say."""
+    return getattr(tensor, "_version", object())
+
+
+def storage(tensor: Tensor) -> int:
+    """Number of the memory that a tensor is a view of, on the meta device too."""
+    memory = tensor.untyped_storage()
+    return getattr(memory, "_cdata", id(memory))
+
+
+def convolution_flops(counts: Any) -> int:
+    """Operations of convolutions among the totals of a ``FlopCounterMode``, two a multiply-add."""
+    return counts.get(torch.ops.aten.convolution, 0)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from .kernels import depthwise, norm_silu, wrap
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 class _ChannelsLast(torch.autograd.Function):
     """Channels-last memory for a tensor and for its gradient.
@@ -36,7 +38,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """A 2-D convolution that pads to keep the grid, with longitude wrapped round if `circular_longitude`."""
+    """A 2-D convolution that pads to keep the grid; `circular_longitude` wraps the last axis."""
 
     #: False where the authors write padding="same": fvcore, which counts FLOPs for them, overlooks
     #: such a convolution, so the figures in print lack it.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..task import Task
 from . import kernels
+from .folding import Folded
 from .layers import Conv2d, ConvBlock, MetaBlock, channels_last, fan_out_normal_, full_precision
 from .rollout import rollout
 from .translators import NAMES, NEED_GRID, IncepU, translator_block
@@ -89,11 +90,11 @@ class SimVPv2(nn.Module):
 
     Notes
     -----
-    With ``predict_change=True`` the output is ``x[T] + tendency_std * network``, and every input frame
-    is accompanied by its difference from the last one, in the same units. ``tendency_std`` (T', C')
-    is a buffer with the typical size of the change at each lead time: the network works on
+    With ``predict_change=True`` the output is ``x[T] + tendency_std * network``, and every input
+    frame is accompanied by its difference from the last one, in the same units. ``tendency_std``
+    (T', C') is a buffer with the typical size of the change at each lead time: the network works on
     numbers of order one at every lead, and a tenth of a kelvin survives bfloat16. Scaling by the
-    deviation of the change follows Lam et al. (2023), doi:10.1126/science.adi2336.
+    standard deviation of the change follows Lam et al. (2023), doi:10.1126/science.adi2336.
 
     The parts of one trained network can be put into another (the paper's module study, section
     V-E2): ``encoder``, ``translator`` and ``decoder`` (with its ``readout``). Here the translator
@@ -109,6 +110,8 @@ class SimVPv2(nn.Module):
     """
 
     tendency_std: Tensor
+    #: ``torch.compile`` pays for many forecasts on a GPU.
+    compiles = True
 
     def __init__(
         self,
@@ -165,9 +168,10 @@ class SimVPv2(nn.Module):
             if size % 2 == 0:
                 raise InputError(f"{name} must be odd, found {size}")
         if (target_steps > input_steps or predict_change) and out_channels > channels:
+            which = "predict_change=True" if predict_change else "target_steps > input_steps"
             raise InputError(
-                f"{'predict_change=True' if predict_change else 'target_steps > input_steps'} needs every "
-                f"output channel among the inputs; found {channels} in, {out_channels} out"
+                f"{which} needs every output channel among the inputs; found {channels} in, "
+                f"{out_channels} out"
             )
         if target_steps > input_steps and out_channels != channels:
             raise InputError(
@@ -184,8 +188,8 @@ class SimVPv2(nn.Module):
             )
         if translator == "mlpmixer" and circular_longitude:
             raise InputError(
-                "circular_longitude=True needs a translator that treats all columns alike; the weights of "
-                "'mlpmixer' belong to positions"
+                "circular_longitude=True needs a translator that treats all columns alike; the "
+                "weights of 'mlpmixer' belong to positions"
             )
         self.input_steps, self.target_steps = input_steps, target_steps
         self.circular_longitude, self.predict_change = circular_longitude, predict_change
@@ -314,6 +318,17 @@ class SimVPv2(nn.Module):
             "grid": grid,
         }
         return cls(**(settings | (_LARGE if size == "L" else {}) | overrides))
+
+    def folded(self, dtype: torch.dtype) -> nn.Module | None:
+        """Make the quick form for a CPU, (B, T, C, H, W) -> (B, T', C', H, W); None: there is none.
+
+        There is one of gSTA in float32, but not of a subclass, which may compute something else.
+        """
+        plain = type(self) is SimVPv2 and all(p.dtype == torch.float32 for p in self.parameters())
+        gsta = isinstance(self.translator, nn.Sequential) and all(
+            type(block) is GSTABlock for block in self.translator
+        )
+        return Folded(self, dtype) if plain and gsta else None
 
     @property
     def passes(self) -> int:

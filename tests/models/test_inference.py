@@ -7,7 +7,8 @@ import torch
 from test_golden import CASES, load_case, relative
 from torch import nn
 
-from stforecast.models.inference import _Conv, for_inference
+from stforecast.models.folding import Convolution
+from stforecast.models.inference import for_inference
 from stforecast.models.simvp import SimVPv2
 
 pytestmark = pytest.mark.usefixtures("several_threads")
@@ -56,7 +57,7 @@ def test_golden_outputs(name):
     ],
 )
 def test_same_function(options, grid, fused, monkeypatch):
-    monkeypatch.setattr("stforecast.models.inference._has_fused", lambda: fused)
+    monkeypatch.setattr("stforecast.models.kernels.has_fused", lambda: fused)
     model = small(**options)
     quick, half = for_inference(model), for_inference(model, precision="bf16")
     for batch in (5, 1):
@@ -91,8 +92,8 @@ def test_products_and_sums_without_onednn(monkeypatch):
     x, other = torch.randn(2, 3, 4, 5), torch.randn(2, 6, 4, 5)
     results = []
     for fused in (True, False):
-        monkeypatch.setattr("stforecast.models.inference._has_fused", lambda f=fused: f)
-        conv = _Conv(weight, bias, torch.float32)
+        monkeypatch.setattr("stforecast.models.kernels.has_fused", lambda f=fused: f)
+        conv = Convolution(weight, bias, torch.float32)
         results.append((conv(x), conv.times(x, other), conv.plus(x, other.clone())))
     plain = torch.einsum("oc,bchw->bohw", weight, x) + bias[:, None, None]
     for result in results:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stforecast.models import kernels
 
@@ -127,3 +128,96 @@ def test_second_derivatives_are_refused_not_wrong():
     gradient = torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def flops_of_a_convolution():
+    with FlopCounterMode(display=False) as counter:
+        F.conv2d(torch.ones(1, 2, 4, 4), torch.ones(3, 2, 1, 1))
+    return torch.tensor(kernels.convolution_flops(counter.get_flop_counts()["Global"]))
+
+
+def versions():
+    x = torch.zeros(2)
+    before = kernels.version(x)
+    same = kernels.version(x) == before
+    return torch.tensor([same, kernels.version(x.add_(1)) == before])
+
+
+def private_parts():
+    """Each private part of torch that the library uses, and what it should give."""
+    x, w, b, other = (t.detach().float() for t in leaves((2, 3, 4, 5), (6, 3), (6,), (2, 6, 4, 5)))
+    x, other = (t.contiguous(memory_format=torch.channels_last) for t in (x, other))
+    weight, form, aten = w[:, :, None, None], ([0, 0], [1, 1], [1, 1], 1), torch.ops.aten
+    y, leaf = F.conv2d(x, weight, b), x.clone().requires_grad_()
+    gelu, silu = F.gelu(leaf), F.silu(leaf)
+    ones, out = torch.ones_like(x), torch.empty_like(x)
+    norm = leaf, torch.ones(3), torch.zeros(3), 2, 3, 20, 3, 1e-5
+    mean, scale = torch.native_group_norm(*(t.detach() if t is leaf else t for t in norm))[1:]
+    plain = ([6], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, False, False])
+
+    def to_leaf(result):
+        return torch.autograd.grad(result, leaf, torch.ones_like(result))[0]
+
+    def fused(call, *arguments):
+        return lambda: call(*arguments) if kernels.has_fused() else None
+
+    def pack():
+        return kernels.pack(weight, form, x)
+
+    return {
+        "aten.silu.out": (lambda: aten.silu.out(x, out=out), F.silu(x)),
+        "aten.silu_backward": (lambda: aten.silu_backward(ones, x), to_leaf(silu)),
+        "aten.gelu_backward": (lambda: aten.gelu_backward(ones, x), to_leaf(gelu)),
+        "native_group_norm": (lambda: torch.native_group_norm(x, *norm[1:])[0], F.group_norm(x, 3)),
+        "aten.native_group_norm_backward": (
+            lambda: aten.native_group_norm_backward(
+                ones, x, mean, scale, norm[1], 2, 3, 20, 3, [True] * 3
+            )[0],
+            to_leaf(F.group_norm(leaf, 3)),
+        ),
+        "aten.convolution_backward": (
+            lambda: aten.convolution_backward(torch.ones_like(y), x, weight, *plain)[0],
+            to_leaf(F.conv2d(leaf, weight)),
+        ),
+        "mkldnn._convolution_pointwise": (
+            fused(lambda: kernels.convolve(x, pack(), b, form, "gelu")),
+            F.gelu(y),
+        ),
+        "mkldnn._convolution_pointwise.binary": (
+            fused(lambda: kernels.convolve_times(x, other, pack(), b, form)),
+            y * other,
+        ),
+        "mkldnn._convolution_pointwise_.binary": (
+            fused(lambda: kernels.convolve_plus(x, other.clone(), pack(), b, form)),
+            y + other,
+        ),
+        "Tensor._version": (versions, torch.tensor([True, False])),
+        "UntypedStorage._cdata": (
+            lambda: torch.tensor(kernels.storage(x) == kernels.storage(x[1:])),
+            torch.tensor(True),
+        ),
+        "FlopCounterMode, by aten.convolution": (flops_of_a_convolution, torch.tensor(2 * 16 * 6)),
+    }
+
+
+@pytest.mark.parametrize("name", private_parts())
+def test_private_parts_of_torch(name):
+    """They may change with any version; what broke is then named, with the version."""
+    call, expected = private_parts()[name]
+    assert not kernels.lacking(), f"torch {torch.__version__} lacks {kernels.lacking()}"
+    try:
+        found = call()
+    except Exception as error:
+        pytest.fail(f"torch {torch.__version__} changed {name}: {error}")
+    if found is None:
+        pytest.skip("oneDNN's fused convolutions need AVX instructions")
+    equal = torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert equal, f"torch {torch.__version__}: {name} gives something else"
+
+
+def test_without_private_parts_the_plain_formulas_are_used(monkeypatch):
+    x = torch.ones(1, requires_grad=True)
+    assert kernels.by_hand(x)
+    monkeypatch.setattr(kernels, "lacking", lambda: ("aten.silu", "mkldnn.pack"))
+    assert not kernels.by_hand(x)
+    assert not kernels.has_fused()
