@@ -162,10 +162,10 @@ def test_the_tests_that_the_traps_name_exist():
 
 
 def test_licences_are_those_of_the_adapters():
-    from stforecast.datasets.addresses import ADDRESSES
+    addresses = importlib.import_module("stforecast.datasets.download").addresses
 
     rows = (DOCS / "data.md").read_text().splitlines()
-    for name, address in ADDRESSES.items():
+    for name, address in addresses().items():
         row = next(row for row in rows if f"(`{name}`)" in row)
         assert all(part in row for part in (address.licence, address.reader, address.size)), name
 

@@ -90,7 +90,7 @@ def default_names(paths: Sequence[str]) -> list[str]:
 
 def _open(path: str) -> xr.Dataset:
     """Open a forecast or climatology lazily, as it is."""
-    from ..datasets.sources import existing, is_remote, open_lazy
+    from ..datasets.backends import existing, is_remote, open_lazy
 
     ds = open_lazy(path if is_remote(path) else existing(path))
     chunks: dict[Any, Any] = {}

@@ -1,11 +1,11 @@
-from .addresses import download as download
+from .archives import extract as extract
 from .clips import as_samples as as_samples
 from .clips import protocol_times as protocol_times
 from .content import fingerprint as fingerprint
 from .describe import Description as Description
 from .describe import describe as describe
-from .downloads import fetch as fetch
-from .extracting import extract as extract
+from .download import download as download
+from .download import fetch as fetch
 from .flow import FlowScale as FlowScale
 from .flow import open_nyc_flow as open_nyc_flow
 from .flow import open_taxibj as open_taxibj

@@ -17,11 +17,10 @@ import xarray as xr
 
 from ..conventions.lazy import BASIC, LazyArray
 from ..errors import InputError
-from ._hdf5 import open_hdf5
+from .backends import open_hdf5, stamp
 from .joining import cut, some
 from .lazy import Joined, in_chunks
 from .numpy_files import NpzMember
-from .sources import stamp
 
 CHANNELS = ("inflow", "outflow")
 STEP = np.timedelta64(30, "m")

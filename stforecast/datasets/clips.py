@@ -26,8 +26,8 @@ from ..conventions.lazy import LazyArray
 from ..conventions.times import time_differences
 from ..errors import InputError
 from ..task import Task, window_starts
+from .backends import READ_ERRORS
 from .lazy import in_chunks, locate
-from .sources import READ_ERRORS
 
 #: Decoded frames that a data set keeps: the channels of a frame decode it once.
 CACHE_BYTES = 128 * 2**20

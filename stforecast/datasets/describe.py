@@ -24,9 +24,10 @@ import xarray as xr
 from ..conventions.axes import TIME
 from ..conventions.times import time_gaps, time_step
 from ..errors import InputError
+from .archives import extract
+from .backends import is_zarr
 from .joining import some
 from .periods import when
-from .sources import extract_zip, is_zarr
 
 logger = logging.getLogger(__name__)
 
@@ -335,7 +336,7 @@ def _contents(path: Path, adapter: str) -> dict[str, Any]:
             if total > _ZIP_BYTES:
                 held = f"{len(members)} members, {_size(total)}: {some(members)}"
                 return {"problems": (f"not looked into, it is large: {held}",)}
-            path = extract_zip(path, Path(scratch))
+            path = extract(path, Path(scratch))
         with opener(path, **options) as ds:
             return _labels(ds) | _sample(ds)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ..conventions.variables import canonical_name, split_level
 from ..errors import InputError
-from . import _grib
+from .archives import extract
+from .backends import GRIB_SUFFIXES, existing, is_remote, is_zarr
 from .joining import some
-from .sources import existing, extract_zip, is_remote, is_zarr
 
-FILES = (".nc", ".nc4", ".cdf", ".netcdf", *_grib.SUFFIXES)
+FILES = (".nc", ".nc4", ".cdf", ".netcdf", *GRIB_SUFFIXES)
 _DEPTH = 4  # of directories to look into
 _FIXED = "constants"
 
@@ -39,7 +39,7 @@ def find_sources(
     if existing(local).is_dir():
         return [local] if is_zarr(local) else _in_directory(local, wanted)
     if zipfile.is_zipfile(local) or local.suffix.lower() == ".zip":
-        return find_sources(extract_zip(local, into), wanted, into)
+        return find_sources(extract(local, into), wanted, into)
     return [local]
 
 

@@ -20,10 +20,10 @@ import xarray as xr
 
 from ..errors import InputError
 from ._flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates
+from .backends import existing, stamp
 from .joining import some
 from .numpy_files import NpzMember
 from .periods import select_period, split, when
-from .sources import existing, stamp
 
 PathLike = str | os.PathLike[str]
 Split = Literal["train", "validation", "test"]

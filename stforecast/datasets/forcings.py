@@ -20,10 +20,10 @@ from ..conventions.lazy import LazyArray
 from ..conventions.times import canonical_times
 from ..conventions.variables import canonical_name, meant
 from ..errors import InputError
+from .backends import open_parts
 from .finding import find_sources
 from .joining import some
 from .lazy import Repeated
-from .sources import open_parts
 
 #: Solar irradiance at the mean distance of the sun, W m-2 (Kopp and Lean 2011).
 SOLAR_CONSTANT = 1360.8

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ._hdf5 import open_hdf5
+from .backends import open_hdf5
 
 
 @contextmanager

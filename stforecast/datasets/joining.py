@@ -19,9 +19,9 @@ from ..conventions.gate import canonicalize
 from ..conventions.grid import axis_difference
 from ..conventions.variables import VARIABLES, Meant, canonical_name, levels_of, meant, split_level
 from ..errors import InputError
+from .backends import open_parts, stamp
 from .lazy import Joined, Repeated, in_chunks
 from .periods import when
-from .sources import open_parts, stamp
 
 logger = logging.getLogger(__name__)
 

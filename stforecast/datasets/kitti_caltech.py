@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ._archives import Member, find_members, first_of
+from .archives import Member, find_members, first_of
 from .clips import Clip, check_split, clip_dataset
 from .hickle_files import open_hickle, read_strings
 from .seq_files import read_seq, read_seq_header

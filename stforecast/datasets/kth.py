@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ._archives import Member, find_members, first_of
+from .archives import Member, find_members, first_of
 from .clips import Clip, check_split, clip_dataset
 from .joining import some
 from .video import decode_images, decode_video, resize

@@ -11,7 +11,7 @@ import xarray as xr
 from ..conventions.axes import TIME
 from ..conventions.lazy import LazyArray
 from ..errors import InputError
-from .sources import is_read_error
+from .backends import is_read_error
 
 _CHUNK_BYTES = 16 * 2**20  # of float32: small enough for a few at once, large enough for dask
 

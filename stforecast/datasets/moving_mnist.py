@@ -15,6 +15,7 @@ import xarray as xr
 from ..conventions.axes import TIME, X, Y
 from ..conventions.lazy import LazyArray
 from ..errors import InputError
+from .backends import stamp
 from .clips import clip_times
 from .lazy import as_slice, in_chunks
 from .moving_mnist_generator import (
@@ -27,7 +28,6 @@ from .moving_mnist_generator import (
     read_idx,
 )
 from .numpy_files import npy_header
-from .sources import stamp
 
 PathLike = str | os.PathLike[str]
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError
+from .backends import READ_ERRORS
 from .joining import some
-from .sources import READ_ERRORS
 
 
 class NpzMember:

@@ -34,7 +34,6 @@ from .content import (
 )
 from .joining import open_joined, some
 from .periods import select_period, when
-from .sources import READ_ERRORS, is_remote, is_zarr, open_lazy
 
 logger = logging.getLogger(__name__)
 

@@ -23,11 +23,10 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ._hdf5 import open_hdf5
 from ._pickled import Array, scan_npy
+from .backends import existing, open_hdf5, stamp
 from .clips import Clip, check_split, clip_dataset
 from .joining import some
-from .sources import existing, stamp
 from .video import decode_images, decode_video, resize
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import InputError
-from .sources import stamp
+from .backends import stamp
 
 MAGIC = struct.pack("<I", 0xFEED)
 _NAME = "Norpix seq".encode("utf-16-le")

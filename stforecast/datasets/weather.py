@@ -18,12 +18,11 @@ from ..conventions.gate import canonicalize
 from ..conventions.times import time_gaps, time_step
 from ..conventions.variables import VARIABLES
 from ..errors import InputError
-from . import _grib
+from .backends import GRIB_SUFFIXES, is_grib, is_zarr, open_parts
 from .cds import EXPVER, merge_streams
 from .finding import FILES, find_sources
 from .joining import open_joined, some
 from .periods import when
-from .sources import is_zarr, open_parts
 
 logger = logging.getLogger(__name__)
 
@@ -334,7 +333,7 @@ def recognise(path: Path) -> str | None:
     try:
         if path.is_file() and zipfile.is_zipfile(path):
             return _recognise_zip(path)
-        if path.is_file() and path.suffix.lower() not in FILES and not _grib.is_grib(path):
+        if path.is_file() and path.suffix.lower() not in FILES and not is_grib(path):
             return None
         sources = find_sources(path, None, None)
         for source in sources[:8]:  # constants may come first
@@ -353,7 +352,7 @@ def _recognise_zip(path: Path) -> str | None:
         names = [Path(n).name for n in archive.namelist() if n.lower().endswith(FILES)]
     if not names:
         return None
-    if any(n.startswith("data_stream-") or n.endswith(_grib.SUFFIXES) for n in names):
+    if any(n.startswith("data_stream-") or n.endswith(GRIB_SUFFIXES) for n in names):
         return f"open_era5: zip from the Climate Data Store, {len(names)} files"
     if any(_WEATHERBENCH1.search(n) for n in names):
         return f"open_weatherbench: WeatherBench 1 zip, {len(names)} files"
@@ -374,5 +373,5 @@ def _recognise_dataset(source: Path, ds: xr.Dataset) -> str | None:
         return "open_ncep: NCEP/NCAR reanalysis"
     made = f"{ds.attrs.get('history', '')} {ds.attrs.get('GRIB_centre', '')}"
     if EXPVER in ds.variables or "grib_to_netcdf" in made or "ecmf" in made:
-        return f"open_era5: {'GRIB' if _grib.is_grib(source) else 'netCDF'} as of ERA5"
+        return f"open_era5: {'GRIB' if is_grib(source) else 'netCDF'} as of ERA5"
     return "open_grid: gridded data"

@@ -523,9 +523,7 @@ def test_regridding_keeps_a_smooth_field_and_the_mean(size):
     wave = np.abs(out.values - target["2m_temperature"].values)
     assert wave.max() < (0.4 if size[0] > 24 else 2.0)
     constant = xr.full_like(source, 281.5)
-    np.testing.assert_allclose(
-        to_grid(constant, grid)["2m_temperature"], 281.5, rtol=1e-6
-    )
+    np.testing.assert_allclose(to_grid(constant, grid)["2m_temperature"], 281.5, rtol=1e-6)
     if size[0] > 24:  # first-order conservative: the area mean is kept
         w_in, w_out = (
             np.asarray(stforecast.conventions.grid.area_weights(d.latitude)) for d in (source, out)

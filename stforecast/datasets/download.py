@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import http.client
@@ -12,18 +13,19 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..files import locked
-from ._transport import Answer, Source, StaleError, TransientError, reason_of, source_of
+from .transport import Answer, Source, StaleError, TransientError, reason_of, source_of
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 2**20
 _PAUSE = 0.2  # s, before another attempt; doubled with each
+_SUMS = "SHA256SUMS"
 _SLOWEST = 1024  # bytes in the time of a timeout: less is no progress
 
 Progress = Callable[[int, int | None], None]
@@ -265,3 +267,101 @@ def _blocks(file: Any, timeout: float) -> Iterator[bytes]:
             if arrived < _SLOWEST:
                 raise TransientError(f"sent {arrived} bytes in {timeout:g} s")
             since, arrived = time.monotonic(), 0
+
+
+# --- data sets by name ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Address:
+    """One data set.
+
+    Parameters
+    ----------
+    about, licence, size : str
+        What it is, under which terms, and roughly how large.
+    reader : str
+        The function that opens what was downloaded.
+    files : mapping
+        Name of each file: its URL, and its checksum (see :func:`fetch`) or None where the owners
+        publish none.
+    by_hand : str
+        Where to get it where it has no address to download from.
+    """
+
+    about: str
+    licence: str
+    size: str
+    reader: str
+    files: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    by_hand: str = ""
+
+
+def addresses() -> dict[str, Address]:
+    """Where the data sets of the benchmarks are, by name: ``addresses.json``."""
+    table = json.loads(Path(__file__).with_name("addresses.json").read_text())
+    return {name: Address(**entry) for name, entry in table.items()}
+
+
+def download(
+    name: str,
+    target: str | os.PathLike[str],
+    *,
+    timeout: float = 60.0,
+    progress: Progress | None = None,
+) -> Path:
+    """Download a data set that has a public address.
+
+    Parameters
+    ----------
+    name : str
+        ``mnist``, ``moving_mnist_test``, ``kth``, ``weatherbench_t2m``; of others the message says
+        where to get them.
+    target : path-like
+        Directory for its files. What is there already is verified and kept.
+    timeout, progress
+        As in :func:`fetch`.
+
+    Returns
+    -------
+    Path
+        `target`, for the data set's adapter. Where the owners publish no checksum, a warning says
+        that the file is not verified, and its SHA-256 goes to ``SHA256SUMS`` there (the file is
+        held against it next time; ``sha256sum -c`` reads it).
+
+    Raises
+    ------
+    InputError
+        If there is no such data set, or it must be got by hand; else as :func:`fetch`.
+    """
+    table = addresses()
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1)
+        raise InputError(
+            f"no data set '{name}', there are {', '.join(table)}"
+            + (f" (did you mean '{near[0]}'?)" if near else "")
+        )
+    address, directory = table[name], Path(target).expanduser()
+    if not address.files:
+        raise InputError(
+            f"{address.about} ({address.licence}, {address.size}) has no address to download from: "
+            f"{address.by_hand}. {address.reader}() then opens it"
+        )
+    logger.info("%s: %s, %s", name, address.licence, address.size)
+    for file, (url, known) in address.files.items():
+        recorded = _recorded(directory).get(file)
+        path = fetch(url, directory / file, sha256=known or recorded, timeout=timeout,
+                     progress=progress)  # fmt: skip
+        if known is None and recorded is None:
+            with open(directory / _SUMS, "a") as sums:
+                sums.write(f"{checksum(path)}  {file}\n")
+    return directory
+
+
+def _recorded(directory: Path) -> dict[str, str]:
+    """Checksums that earlier downloads were found to have."""
+    try:
+        lines = (directory / _SUMS).read_text().splitlines()
+    except OSError:
+        return {}
+    return {name.strip(): value for value, _, name in (line.partition(" ") for line in lines)}

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
-import shutil
-import stat
 import struct
 import tempfile
 import warnings
-import zipfile
 import zlib
-from collections.abc import Mapping
-from pathlib import Path, PureWindowsPath
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import xarray as xr
 
 from ..errors import InputError
-from . import _grib
 
 logger = logging.getLogger(__name__)
 
 #: What the netCDF, HDF5 and zarr libraries raise on data they cannot read.
 READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, zlib.error)
-
-MAX_MEMBERS = 20_000
-MAX_BYTES = 256 * 2**30
-MAX_RATIO = 100
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
@@ -110,8 +102,8 @@ def open_parts(
     source: str | Path, storage_options: Mapping[str, Any] | None = None
 ) -> list[xr.Dataset]:
     """Open a source as :func:`open_lazy` does; a GRIB file gives a Dataset a grid."""
-    if not is_remote(source) and _grib.is_grib(Path(source)):
-        return _grib.open_grib(Path(source))
+    if not is_remote(source) and is_grib(Path(source)):
+        return open_grib(Path(source))
     return [open_lazy(source, storage_options)]
 
 
@@ -134,7 +126,7 @@ def _advice(error: BaseException) -> str:
 def _open_zarr(source: str | Path, storage_options: Mapping[str, Any] | None) -> xr.Dataset:
     from zarr.storage import FsspecStore, LocalStore
 
-    from ._strict_store import StrictStore
+    from .strict_store import StrictStore
 
     store: FsspecStore | LocalStore
     if is_remote(source):
@@ -229,125 +221,92 @@ def _netcdf3_bytes(file: IO[bytes], version: int) -> int:
     return max(*fixed, *(begin + (records - 1) * step + size for begin, size in per_record))
 
 
-# --- zip ------------------------------------------------------------------------------------------
+# --- GRIB ----------------------------------------------------------------------------------------
+
+GRIB_SUFFIXES = (".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".gb2")
 
 
-def extract_zip(archive: Path, into: Path | None = None) -> Path:
-    """Extract a zip safely, once.
+def is_grib(path: Path) -> bool:
+    """Whether a file says that it is GRIB, by its first four bytes or else by its name."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) == b"GRIB" or path.suffix.lower() in GRIB_SUFFIXES
 
-    The files go to ``<name of the zip>-<digest of its contents>`` under `into`, which appears whole
-    or not at all; if it is there already it is used as it is.
 
-    Parameters
-    ----------
-    archive : Path
-        The zip file.
-    into : Path, optional
-        Directory to extract under. Default: the zip's own directory.
+def open_grib(path: Path) -> list[xr.Dataset]:
+    """Open a GRIB file lazily: a Dataset for every kind of level and grid in it.
 
-    Returns
-    -------
-    Path
-        The directory that holds the members.
+    The headers of all messages are read, as nothing else tells what the file holds; no index is
+    left beside it. Forecast steps (ERA5's accumulations) lie on their valid times.
 
     Raises
     ------
     InputError
-        If the zip is damaged or encrypted; if a member would leave the directory (``..``, absolute
-        path) or is a link; if there are more than 20,000 members, more than 256 GiB, more than the
-        disk has free, or it expands more than a hundredfold; if the directory cannot be written.
+        If cfgrib is not installed; if the file is truncated, damaged or no GRIB.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
-            members = checked_members(archive, opened)
-            parent = archive.parent if into is None else Path(into).expanduser()
-            contents = sorted((m.filename, m.file_size, m.CRC) for m in members)
-            digest = hashlib.sha256(repr(contents).encode()).hexdigest()[:8]
-            target = parent / f"{archive.stem}-{digest}"
-            if not target.exists():
-                _extract(archive, opened, members, target)
+        import cfgrib
+    except (ImportError, RuntimeError) as error:  # the latter where the library ecCodes is missing
+        raise InputError(
+            f"{path}: reading GRIB needs a package that is not installed ({error}): "
+            "pip install 'stforecast[grib]'"
+        ) from error
+    _refuse_cut(path)
+    options: dict[str, Any] = {"errors": "raise", "time_dims": ("valid_time",), "squeeze": False}
+    try:
+        # cfgrib reads all headers for every kind of field; with an index for this time, once.
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
+            warnings.simplefilter("ignore")
+            options["indexpath"] = f"{scratch}/{{short_hash}}.idx"
+            parts = cfgrib.open_datasets(str(path), backend_kwargs=options, cache=False)
+    except Exception as error:  # ecCodes has some sixty kinds, cfgrib its own
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: cannot be opened ({type(error).__name__}: {reason}): it is truncated, "
+            "damaged or no GRIB. Copy or download it again"
+        ) from error
+    if not parts:
+        raise InputError(f"{path}: it has no GRIB message. Copy or download it again")
+    return list(parts)
+
+
+def _refuse_cut(path: Path) -> None:
+    """Refuse what does not begin and end as GRIB: ecCodes passes over what it cannot read."""
+    with open(path, "rb") as file:
+        begins = file.read(4)
+        file.seek(0, os.SEEK_END)
+        file.seek(-min(file.tell(), 64), os.SEEK_END)
+        ends = file.read().rstrip(b"\0")[-4:]
+    if begins != b"GRIB" or ends != b"7777":
+        raise InputError(
+            f"{path}: begins with {begins!r} and ends with {ends!r}, expected b'GRIB' and b'7777': "
+            "it is truncated, damaged or no GRIB. Copy or download it again"
+        )
+
+
+# --- HDF5 ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file for reading; errors of opening and of reading in the block name it.
+
+    Raises
+    ------
+    InputError
+        If it is no HDF5 file, is truncated or damaged.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            yield file
     except InputError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # A damaged tree answers with KeyError, or with a group where a dataset was.
+    except (*READ_ERRORS, KeyError, AttributeError, TypeError) as error:
+        what = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{archive}: damaged, incomplete or unknown zip ({_reason(error)}). Download it again"
+            f"{path}: truncated, damaged or no HDF5 file ({what}). Copy or download it again"
         ) from error
-    wrong = [
-        m.filename
-        for m in members
-        if not (path := target / m.filename).is_file() or path.stat().st_size != m.file_size
-    ]
-    if wrong:
-        raise InputError(
-            f"{target}: {len(wrong)} files extracted earlier from {archive.name} are missing or "
-            f"changed (first '{wrong[0]}'). Delete the directory, and it is extracted anew"
-        )
-    return target
-
-
-def checked_members(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Files in a zip that is fit to be extracted."""
-    infos = opened.infolist()
-    if len(infos) > MAX_MEMBERS:
-        raise InputError(f"{archive}: {len(infos)} members, at most {MAX_MEMBERS} are extracted")
-    members = [m for m in infos if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
-    for member in infos:
-        name, mode = member.filename, member.external_attr >> 16
-        windows = PureWindowsPath(name)
-        if windows.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-            raise InputError(
-                f"{archive}: member '{name}' would be written outside the directory of extraction; "
-                "nothing was extracted"
-            )
-        if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise InputError(
-                f"{archive}: member '{name}' is a symbolic link or a special file, expected files "
-                "and directories only; nothing was extracted"
-            )
-        if member.flag_bits & 1:
-            raise InputError(f"{archive}: member '{name}' is encrypted; extract the zip yourself")
-    folded = [m.filename.casefold() for m in members]
-    if len(set(folded)) < len(folded):
-        raise InputError(f"{archive}: holds several members of the same name")
-    total, size = sum(m.file_size for m in members), archive.stat().st_size
-    if total > MAX_BYTES or total > MAX_RATIO * max(size, 2**20):
-        raise InputError(
-            f"{archive}: {size} bytes would expand to {total}; at most {MAX_BYTES} bytes and "
-            f"{MAX_RATIO} times the size of the zip are extracted. If you trust it, extract it "
-            "yourself and give the directory"
-        )
-    return members
-
-
-def _extract(
-    archive: Path, opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Path
-) -> None:
-    """Extract `members` to a temporary directory, then rename it to `target`."""
-    partial = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free, total = shutil.disk_usage(target.parent).free, sum(m.file_size for m in members)
-        if total > free:
-            raise InputError(f"{archive}: needs {total} bytes in {target.parent}, {free} are free")
-        logger.info("extracting %s to %s", archive, target)
-        partial = Path(tempfile.mkdtemp(prefix=f".{archive.stem}-", dir=target.parent))
-        partial.chmod(0o755)
-        for member in members:
-            path = partial / member.filename
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # zipfile stops at the declared size and checks the CRC, so a lying header ends here.
-            with opened.open(member) as source, open(path, "xb") as sink:
-                shutil.copyfileobj(source, sink, 2**20)
-        try:
-            partial.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was first
-                raise
-    except OSError as error:
-        raise InputError(
-            f"{archive}: cannot be extracted to {target.parent} ({_reason(error)}): name a "
-            "directory that can be written with extract_to="
-        ) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
