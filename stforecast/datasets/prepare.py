@@ -22,6 +22,7 @@ from ..conventions.grid import Grid
 from ..errors import InputError
 from ..parallel import each
 from ..storing import Unfinished, write_region
+from .backends import READ_ERRORS, is_remote, is_zarr, open_lazy
 from .content import (
     BLOCK_BYTES,
     Packing,
