@@ -6,18 +6,18 @@ from .comparison import compare_forecasts, to_text
 from .evaluate import evaluate
 from .images import psnr, ssim
 from .metrics import METRICS, Metric, WeightedMean, anomaly_correlation
-from .published import BENCHMARKS, benchmark_table, cost_table
+from .published import benchmark_names, benchmark_table, cost_table
 from .regions import REGIONS, region_fractions
 from .scorecards import save_scores, scorecard, to_table, verdicts
 from .significance import compare
 
 __all__ = [
-    "BENCHMARKS",
     "METRICS",
     "REGIONS",
     "Metric",
     "WeightedMean",
     "anomaly_correlation",
+    "benchmark_names",
     "benchmark_table",
     "compare",
     "compare_forecasts",

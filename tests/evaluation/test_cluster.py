@@ -26,7 +26,7 @@ TASK = Task(T2M, 3, 4, "6h")
 def client():
     """Two processes of one thread each, closed at the end."""
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
     )
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client

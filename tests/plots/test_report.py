@@ -15,7 +15,15 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from stforecast import Climatology, Persistence, Task, evaluate, plots, predict
+from stforecast import (
+    Climatology,
+    Persistence,
+    Task,
+    __main__,
+    evaluate,
+    plots,
+    predict,
+)
 from stforecast.baselines import LinearRegression, baseline_forecasts
 from stforecast.errors import InputError
 from stforecast.evaluation import (
@@ -391,6 +399,15 @@ def command(*arguments, cwd):
     line = [sys.executable, "-W", "error", "-m", "stforecast", "score", *map(str, arguments)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_help_says_what_there_is(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["stforecast", "--help"])
+    __main__.main()
+    assert "score FORECAST... TRUTH" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["stforecast", "scores"])
+    with pytest.raises(SystemExit, match="expected a command, found 'scores'"):
+        __main__.main()
 
 
 def test_the_command(forecasts, truth, tmp_path):
