@@ -88,21 +88,27 @@ def performance(
 
 def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[str]) -> None:
     """Write names beside points, each where it covers no other, if there is such a place."""
-    at = ax.transData.transform(np.column_stack([x, y])) * 72 / ax.figure.dpi  # in points
-    taken = [(px - 4, py - 4, px + 4, py + 4) for px, py in at]
+    from matplotlib.transforms import Affine2D, Bbox
+
+    points = 72 / ax.figure.dpi
+    at = ax.transData.transform(np.column_stack([x, y])) * points
+    taken = [Bbox.from_bounds(px - 4, py - 4, 8, 8) for px, py in at]
+    room = ax.bbox.transformed(Affine2D().scale(points))
     for name, (px, py), one, two in zip(map(str, x.index), at, x, y, strict=True):
         width = 0.62 * SMALL * len(name)
         places = [(7, -3, "left"), (-7, -3, "right"), (7, 5, "left"), (-7, 5, "right")]
         places += [(7, -11, "left"), (-7, -11, "right"), (0, 8, "center"), (0, -15, "center")]
-        boxes = []
-        for dx, dy, side in places:
-            left = px + dx - {"left": 0, "right": width, "center": width / 2}[side]
-            boxes.append((left, py + dy, left + width, py + dy + SMALL))
-        free = [i for i, box in enumerate(boxes) if not any(_meet(box, t) for t in taken)]
+        shift = {"left": 0, "right": width, "center": width / 2}
+        boxes = [
+            Bbox.from_bounds(px + dx - shift[side], py + dy, width, SMALL)
+            for dx, dy, side in places
+        ]
+        inside = (room.x0 <= box.x0 and box.x1 <= room.x1 for box in boxes)
+        free = [i for i, ok in enumerate(inside) if ok and not boxes[i].count_overlaps(taken)]
         best = free[0] if free else 0
         dx, dy, side = places[best]
         taken.append(boxes[best])
-        label = ax.annotate(
+        ax.annotate(
             name,
             (one, two),
             xytext=(dx, dy),
@@ -113,11 +119,6 @@ def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[st
             fontweight="bold" if name in bold else "normal",
             parse_math=False,
         )
-        label.set_in_layout(False)  # the axes shall not move again
-
-
-def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def lead_curve(

@@ -23,11 +23,6 @@ RED = np.array([165, 0, 38])  # the end of RdYlBu_r
 
 
 @pytest.fixture(scope="module")
-def weather():
-    return make_weather(steps=12, shape=(12, 24))
-
-
-@pytest.fixture(scope="module")
 def forecast(weather):
     return make_forecast(weather, inits=4, steps=3, bias=0.5, spread=1.0)
 

@@ -18,11 +18,6 @@ pytest.importorskip("cartopy")
 
 
 @pytest.fixture(scope="module")
-def weather():
-    return make_weather(steps=12, shape=(12, 24))
-
-
-@pytest.fixture(scope="module")
 def forecast(weather):
     return make_forecast(weather, inits=4, steps=3, bias=0.5, spread=0.0)
 
