@@ -24,7 +24,7 @@ class Options(Training):
     """Train and score a forecaster of robot video."""
 
     data: Path
-    """A directory with traj*/images0/im_*.jpg, or train/out.npy and val/out.npy, below it."""
+    """A directory with traj*/images0/im_*.jpg below it."""
     output: Path = Path("runs/bridgedata")
     preset: Literal["fast", "paper"] = "fast"
     """fast: a small network that forecasts the change; fits a CPU.

@@ -23,7 +23,6 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ._pickled import Array, scan_npy
 from .backends import existing, open_hdf5, stamp
 from .clips import Clip, check_split, clip_dataset
 from .joining import some
@@ -65,7 +64,7 @@ class _Trajectory:
 
 
 def part_of(name: str) -> str:
-    """Part of the split that a trajectory of this name belongs to: train, valid or test.
+    """Part of the split that a trajectory of this name belongs to: train, validation or test.
 
     Parameters
     ----------
@@ -151,23 +150,20 @@ def open_bridgedata(
     size: tuple[int, int] = (120, 160),
     chunks: Any = "auto",
 ) -> xr.Dataset:
-    """Open BridgeData (V1 or V2), the raw tree or its numpy form, as clips.
+    """Open BridgeData (V1 or V2), the raw tree of images, as clips.
 
     Parameters
     ----------
     path : path-like
-        A directory with trajectories anywhere below: ``.../traj0/images0/im_0.jpg`` (raw), or
-        ``.../train/out.npy`` and ``.../val/out.npy`` (as the owners' conversion writes them).
+        A directory with trajectories anywhere below: ``.../traj0/images0/im_0.jpg``.
     split : {"train", "validation", "test"} or None
-        Part of the trajectories. Raw: by a hash of the path, see ``part_of``. Numpy form: what
-        the conversion put in ``val`` is test, and the hash takes validation from ``train``.
+        Part of the trajectories, by a hash of the path: see ``part_of``. None: all.
     camera : int
         Which ``images`` directory. Trajectories without it are left out, and their number logged.
     steps : int or None
         The first so many frames of each trajectory; shorter ones are left out. None: all frames.
     size : (int, int)
-        Height and width of the frames. The raw ones are 480 x 640; the numpy form has squashed them
-        to 128 x 128, and is stretched back.
+        Height and width of the frames; the genuine ones (480 x 640) are averaged down.
     chunks : {"auto"}, None or mapping
         As in :func:`open_weatherbench`.
 
@@ -180,25 +176,23 @@ def open_bridgedata(
     ------
     InputError
         If there is no trajectory to open; if a frame is missing in the middle, is damaged or of
-        another size; if an ``out.npy`` is truncated or holds anything else than plain data.
-
-    Notes
-    -----
-    ``out.npy`` is a pickle. It is scanned, never unpickled, so nothing in it can run; and its
-    images stay on disk until they are used.
+        another size; if all there is is ``out.npy``, as the owners' conversion writes it: it is a
+        pickle, which can run code and is never opened.
     """
-    root = _of_kind(path, ".npy")
+    root = existing(path)
     found = [root] if root.is_file() else list(_walk(root))
     raw = [p for p in found if _TRAJECTORY.fullmatch(p.name)]
-    arrays = [p for p in found if p.name == "out.npy"]
-    if raw and arrays:
+    if not raw:
+        pickles = [p for p in found if p.name == "out.npy"]
         raise InputError(
-            f"{root}: holds raw images ({raw[0]}) and the numpy form ({arrays[0]}): give the "
-            "directory of one of them"
-        )
-    if not raw and not arrays:
-        raise InputError(
-            f"{root}: no trajectory (traj0/images0/im_0.jpg, or train/out.npy) in it or below"
+            f"{pickles[0]} is a pickle, which can run code and is never opened here: give the raw "
+            "trajectories (traj0/images0/im_0.jpg). If you trust the file, write its images with "
+            "numpy and PIL: for i, t in enumerate(np.load(path, allow_pickle=True)): for n, o in "
+            "enumerate(t['observations']): Image.fromarray(o['images0']).save(f'traj{i}/images0/"
+            "im_{n}.jpg'), after making each directory"
+            if pickles
+            else f"{root}: no trajectory (traj0/images0/im_0.jpg) in it or below. Unpack an archive "
+            "first"
         )
     trajectories = [
         _Trajectory(
@@ -206,8 +200,6 @@ def open_bridgedata(
         )
         for t in raw
     ]
-    wanted = [f for f in arrays if split is None or (split == "test") == (_npy_part(f) == "val")]
-    trajectories += [t for file in wanted for t in _npy_trajectories(file, camera)]
     return _open(
         root,
         trajectories,
@@ -238,8 +230,6 @@ def recognise(path: Path) -> str | None:
                 return line
             if _TRAJECTORY.fullmatch(found.name) and list(found.glob("images*")):
                 return "open_bridgedata: BridgeData, trajectories of JPEG images"
-    elif path.name == "out.npy" and path.parent.name in ("train", "val"):
-        return "open_bridgedata: BridgeData, numpy form"
     elif path.suffix == ".hdf5" and path.is_file():
         with suppress(InputError), open_hdf5(path) as file:
             if "env" in file and "policy" in file:
@@ -394,52 +384,6 @@ def _look_raw(path: Path, camera: int) -> tuple[int, Reader] | None:
 def _raw_images(directory: Path, fit: Callable, start: int, stop: int) -> np.ndarray:
     files = [directory / f"im_{t}.jpg" for t in range(start, stop)]
     return decode_images(((str(file), file.read_bytes()) for file in files), fit)
-
-
-def _npy_part(path: Path) -> str:
-    """What the owners' conversion calls the part that an ``out.npy`` belongs to."""
-    if path.parent.name not in ("train", "val"):
-        raise InputError(f"{path}: expected in a directory train or val, as the conversion writes")
-    return path.parent.name
-
-
-def _npy_trajectories(path: Path, camera: int) -> Iterator[_Trajectory]:
-    """Trajectories of one ``out.npy``."""
-    held_out = _npy_part(path) == "val"
-    for i, entry in enumerate(scan_npy(path).items):
-        name = f"{path}: trajectory {i}"
-        key = "/".join((*path.absolute().parts[-5:-2], str(i)))
-        part = "test" if held_out else part_of(key).replace("test", "train")
-        yield _Trajectory(name, path, part, partial(_look_npy, path, name, entry, camera))
-
-
-def _look_npy(path: Path, name: str, entry: Any, camera: int) -> tuple[int, Reader] | None:
-    """Find the images of a trajectory: every observation's, and the last next one's."""
-    key = f"images{camera}"
-    try:
-        steps = [*entry["observations"], *entry["next_observations"][-1:]]
-        if not any(key in step for step in steps):
-            return None
-        images = [step[key] for step in steps]
-    except (KeyError, TypeError, IndexError) as error:
-        raise InputError(
-            f"{name} is no dict of observations and next_observations with images in each"
-        ) from error
-    if len({getattr(image, "shape", None) for image in images}) > 1:
-        raise InputError(f"{name}: its images differ in size")
-    if images[0].dtype != np.uint8 or len(images[0].shape) != 3 or images[0].shape[2] != 3:
-        raise InputError(
-            f"{name}: its images are {images[0].dtype} {images[0].shape}, expected uint8 (height, "
-            "width, 3)"
-        )
-    return len(images), partial(_npy_images, path, images)
-
-
-def _npy_images(
-    path: Path, images: Sequence[Array], fit: Callable, start: int, stop: int
-) -> np.ndarray:
-    with path.open("rb") as file:
-        return np.stack([fit(image.read(file)) for image in images[start:stop]])
 
 
 def _refuse_gaps(place: str, form: str, numbers: Sequence[int]) -> None:

@@ -90,7 +90,6 @@ def write_robonet(
 def write_bridgedata(
     directory: str | os.PathLike[str],
     *,
-    form: str = "raw",
     train: int = 4,
     validation: int = 2,
     test: int = 2,
@@ -100,15 +99,13 @@ def write_bridgedata(
     clips: Sequence[np.ndarray] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write BridgeData's raw tree, or the numpy form that the owners' conversion makes of it.
+    """Write BridgeData's raw tree of images.
 
     Parameters
     ----------
     directory : path-like
-    form : {"raw", "numpy"}
-        ``DIRECTORY/toykitchen2/set_table/00/2022-01-01_00-00-00/raw/traj_group0/traj0/images0/
-        im_0.jpg`` and so on, or ``DIRECTORY/toykitchen2/set_table/00/train/out.npy`` with its
-        sibling ``val`` (`shape` is then (128, 128) in the genuine files).
+        Gets ``toykitchen2/set_table/00/2022-01-01_00-00-00/raw/traj_group0/traj0/images0/
+        im_0.jpg`` and so on.
     train, validation, test : int
         Trajectories in each part of the split.
     frames : int
@@ -129,39 +126,15 @@ def write_bridgedata(
     task = directory / "toykitchen2" / "set_table" / "00"
     rng = np.random.default_rng(seed)
     content = _content(clips, frames, shape, rng)
-    if form == "raw":
-        group = f"{_SESSION}/raw/traj_group0"
-        wanted = {"train": train, "validation": validation, "test": test}
-        for name in _names("traj{}", wanted, lambda name: f"{group}/{name}"):
-            for camera in range(cameras):
-                images = task / group / name / f"images{camera}"
-                images.mkdir(parents=True)
-                for t, image in enumerate(next(content)):
-                    (images / f"im_{t}.jpg").write_bytes(encode_jpeg(image))
-        return directory
-    # An index within out.npy is hashed too: put as many in as it takes, valid ones among them.
-    indices = _names("toykitchen2/set_table/00/{}", {"train": train, "validation": validation}, str)
-    last = max(int(name.rsplit("/", 1)[1]) for name in indices)
-    for part, n in (("train", last + 1), ("val", test)):
-        (task / part).mkdir(parents=True)
-        trajectories = [_numpy_form([next(content) for _ in range(cameras)], rng) for _ in range(n)]
-        np.save(task / part / "out.npy", trajectories, allow_pickle=True)  # type: ignore[arg-type]
+    group = f"{_SESSION}/raw/traj_group0"
+    wanted = {"train": train, "validation": validation, "test": test}
+    for name in _names("traj{}", wanted, lambda name: f"{group}/{name}"):
+        for camera in range(cameras):
+            images = task / group / name / f"images{camera}"
+            images.mkdir(parents=True)
+            for t, image in enumerate(next(content)):
+                (images / f"im_{t}.jpg").write_bytes(encode_jpeg(image))
     return directory
-
-
-def _numpy_form(videos: Sequence[np.ndarray], rng: np.random.Generator) -> dict[str, list]:
-    """A trajectory as the owners' conversion pickles it."""
-    moments = [
-        {f"images{camera}": image for camera, image in enumerate(images)}
-        | {"state": rng.random(7), "time_stamp": rng.random()}
-        for images in zip(*videos, strict=True)
-    ]
-    return {
-        "observations": moments[:-1],
-        "next_observations": moments[1:],
-        "actions": [rng.random(7) for _ in moments[1:]],
-        "terminals": [0] * (len(moments) - 1),
-    }
 
 
 def _names(form: str, wanted: dict[str, int], key: Callable[[str], str]) -> list[str]:

@@ -81,8 +81,6 @@ CASES = [
     Case("robonet", "write_robonet", "open_robonet", Task(RGB, 2, 2, "1s"), size=(24, 32)),
     Case("bridgedata", "write_bridgedata", "open_bridgedata", Task(RGB, 2, 2, "200ms"),
          size=(24, 32)),
-    Case("bridgedata numpy", "write_bridgedata", "open_bridgedata", Task(RGB, 2, 2, "200ms"),
-         size=(24, 32), write_form="numpy"),
 ]
 # fmt: on
 

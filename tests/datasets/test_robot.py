@@ -1,13 +1,8 @@
-"""RoboNet and BridgeData: genuine files, their split, hostile pickles, and damage."""
+"""RoboNet and BridgeData: genuine files, their split, and damage."""
 
 from __future__ import annotations
 
-import os
-import pickle
-import pickletools
 import shutil
-import struct
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -16,10 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from helpers import pipeline
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from stforecast.datasets._pickled import Array, _Refused, _Scanner, scan_npy
 from stforecast.datasets.robot import open_bridgedata, open_robonet, part_of, recognise
 from stforecast.errors import InputError
 from stforecast.forecasting.forecaster import load
@@ -79,29 +71,28 @@ def test_frames_that_say_bgr_are_turned(tmp_path):
     assert np.abs(colours(ds) - clip[:12]).mean() < 2
 
 
-@pytest.mark.parametrize("form", ["raw", "numpy"])
-def test_bridgedata_gives_the_frames_that_were_written(tmp_path, form):
+def test_bridgedata_gives_the_frames_that_were_written(tmp_path):
     clip = noise()
-    write_bridgedata(tmp_path, form=form, train=2, validation=1, test=1, clips=[clip])
+    write_bridgedata(tmp_path, train=2, validation=1, test=1, clips=[clip])
     ds = open_bridgedata(tmp_path, size=(60, 80), steps=None, chunks=None)
     got = colours(ds)
     assert ds.sizes["time"] % 14 == 0
     assert ds.sizes["time"] >= 28
     expected = np.tile(clip, (ds.sizes["time"] // 14, 1, 1, 1))
-    # The last frame is a next observation only; im_10 comes after im_9, not after im_1.
-    if form == "numpy":
-        np.testing.assert_allclose(got, expected, atol=1e-4)
-    else:
-        assert np.abs(got - expected).mean() < 2
+    assert np.abs(got - expected).mean() < 2  # im_10 comes after im_9, not after im_1
     assert ds["time"].values[1] - ds["time"].values[0] == np.timedelta64(200, "ms")
 
 
 def test_halving_averages_four_pixels(tmp_path):
+    """JPEG is lossy: what is read at half the size is held against what is read at full size."""
     clip = np.random.default_rng(0).integers(0, 256, (13, 60, 80, 3), dtype=np.uint8)
-    write_bridgedata(tmp_path, form="numpy", train=1, validation=1, test=1, clips=[clip])
-    ds = open_bridgedata(tmp_path, "test", size=(30, 40), chunks=None)
-    expected = clip[:12].reshape(12, 30, 2, 40, 2, 3).mean(axis=(2, 4))
-    assert np.abs(colours(ds) - expected).max() <= 0.5 + 1e-4
+    write_bridgedata(tmp_path, train=1, validation=1, test=1, clips=[clip])
+    whole, half = (
+        colours(open_bridgedata(tmp_path, "test", size=size, chunks=None))
+        for size in ((60, 80), (30, 40))
+    )
+    expected = whole.reshape(12, 30, 2, 40, 2, 3).mean(axis=(2, 4))
+    assert np.abs(half - expected).max() <= 0.5 + 1e-3
 
 
 def test_the_default_size_and_window_are_the_papers(tmp_path):
@@ -129,9 +120,6 @@ def test_opening_reads_no_frame(tmp_path, monkeypatch):
     monkeypatch.setattr("stforecast.datasets.robot.decode_images", pytest.fail)
     for open_, path in paths.items():
         assert open_(path, **SMALL).sizes["time"] == 24
-    numpy = write_bridgedata(tmp_path / "c", form="numpy", train=2, validation=1, test=1)
-    monkeypatch.setattr(Array, "read", pytest.fail)
-    assert open_bridgedata(numpy, **SMALL).sizes["time"] >= 24
 
 
 def test_real_video_comes_back(tmp_path):
@@ -170,12 +158,12 @@ def test_parts_are_fixed_for_ever():
     np.testing.assert_allclose(shares, [0.85, 0.05, 0.10], atol=0.015)
 
 
-@pytest.mark.parametrize("form", ["robonet", "raw", "numpy"])
+@pytest.mark.parametrize("form", ["robonet", "bridgedata"])
 def test_the_parts_share_no_trajectory(tmp_path, form):
     if form == "robonet":
         path, open_ = write_robonet(tmp_path, train=3, validation=2, test=1), open_robonet
     else:
-        path = write_bridgedata(tmp_path, form=form, train=3, validation=2, test=1)
+        path = write_bridgedata(tmp_path, train=3, validation=2, test=1)
         open_ = open_bridgedata
     parts = {p: colours(open_(path, p, **SMALL)) for p in ("train", "validation", "test", None)}
     assert len(parts["validation"]) == 24
@@ -199,204 +187,6 @@ def test_a_list_of_test_files_takes_the_place_of_the_hash(tmp_path):
         "validation": 1,
         "test": 2,
     }
-
-
-# --- pickles that are not unpickled -----------------------------------------------------------
-
-
-def npy(path, payload, shape=(1,)):
-    """A .npy file with an object header and this pickle."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        header = {"descr": "|O", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(payload)
-    return path
-
-
-def objects(*items):
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array
-
-
-def plain(value, file):
-    """What numpy would have given."""
-    if isinstance(value, Array):
-        return value.read(file) if value.items is None else [plain(v, file) for v in value.items]
-    if isinstance(value, dict):
-        return {k: plain(v, file) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(plain(v, file) for v in value)
-    return value
-
-
-arrays = st.tuples(
-    st.sampled_from(["u1", "<i4", ">i2", "f4", ">f8", "?"]),
-    st.lists(st.integers(0, 4), max_size=3),
-    st.booleans(),
-).map(
-    lambda a: (np.asfortranarray if a[2] else np.ascontiguousarray)(
-        np.arange(np.prod(a[1], dtype=int)).reshape(a[1]).astype(a[0])
-    )
-)
-scalars = (
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False)
-) | st.text(max_size=300)
-values = st.recursive(
-    scalars | arrays,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.lists(inner, max_size=4).map(tuple)
-        | st.dictionaries(st.text(max_size=5), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-def same(a, b):
-    if isinstance(b, np.ndarray):
-        np.testing.assert_array_equal(a, b)
-        assert a.dtype == b.dtype
-        assert a.shape == b.shape
-    elif isinstance(b, dict):
-        assert list(a) == list(b)
-        for k in b:
-            same(a[k], b[k])
-    elif isinstance(b, (list, tuple)):
-        assert type(a) is type(b)
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            same(x, y)
-    else:
-        assert a == b
-        assert type(a) is type(b)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(values, min_size=1, max_size=4), st.sampled_from([3, 4]))
-def test_plain_data_come_as_numpy_would_give_them(tmp_path_factory, items, protocol):
-    array = objects(*items)
-    path = tmp_path_factory.mktemp("p") / "out.npy"
-    npy(path, pickle.dumps(array, protocol=protocol), array.shape)
-    with path.open("rb") as file:
-        same(plain(scan_npy(path), file), items)
-
-
-class Shout:
-    """Unpickling this makes a directory."""
-
-    def __init__(self, how, *arguments):
-        self.how, self.arguments = how, arguments
-
-    def __reduce__(self):
-        return self.how, self.arguments
-
-
-def hostile(mark):
-    """Pickles that would run something, or bring a reader down."""
-
-    def dumps(item, protocol=4):
-        return pickle.dumps(objects({"a": item}), protocol)
-
-    whole = pickle.dumps(objects({"a": np.arange(6, dtype=np.uint8)}), 4)
-    inner = pickle.dumps(objects({"a": objects(1, 2)}), 4)
-    proto = b"\x80\x04"
-    return {
-        "os.mkdir by REDUCE": dumps(Shout(os.mkdir, str(mark))),
-        "os.mkdir by REDUCE, protocol 3": dumps(Shout(os.mkdir, str(mark)), 3),
-        "eval": dumps(Shout(eval, f"__import__('os').mkdir({str(mark)!r})")),
-        "getattr of a dotted name": proto + b"\x8c\x05numpy\x8c\x07os.path\x93.",
-        "numpy.load": dumps(Shout(np.load, "x.npy")),
-        "GLOBAL os system": b"cos\nsystem\n(S'mkdir x'\ntR.",
-        "INST": proto + b"(\x8c\x01xios\nmkdir\n.",
-        "OBJ": proto + b"(cnumpy\nndarray\nK\x05o.",
-        "NEWOBJ": proto + b"cnumpy\nndarray\n)\x81.",
-        "EXT1": proto + b"\x82\x01.",
-        "PERSID": b"Pevil\n.",
-        "BINPERSID": proto + b"K\x01Q.",
-        "NEXT_BUFFER": b"\x80\x05\x97.",
-        "a call of ndarray itself": proto + b"cnumpy\nndarray\nK\x05\x85R.",
-        "a call of a text": proto + b"\x8c\x01x)R.",
-        "state for a dict": proto + b"}}b.",
-        "state for a name": proto + b"cnumpy\nndarray\n}b.",
-        "an array longer than its contents": whole.replace(b"K\x06\x85", b"K\x7f\x85"),
-        "a shape below zero": whole.replace(b"K\x06\x85", b"J\xff\xff\xff\xff\x85"),
-        "an object array of bytes": whole.replace(b"\x8c\x02u1", b"\x8c\x02O8"),
-        "a list shorter than its array": inner.replace(b"K\x02\x85", b"K\x03\x85"),
-        "TUPLE3 of two": proto + b"NN\x87.",
-        "memo that was never set": proto + b"h\x07.",
-        "APPEND to nothing": proto + b"K\x01a.",
-        "stack left over": proto + b"NN.",
-        "no stack": proto + b".",
-        "SETITEMS of an odd number": proto + b"}(K\x01u.",
-        "a text of 2 EB": proto + b"\x8d" + struct.pack("<Q", 2**61) + b"x.",
-        "a deep tuple as a key": proto + b"})" + b"\x85" * 200_000 + b"Ns.",
-        "POP of a mark": proto + b"(0.",
-    }
-
-
-IMPORTS = {"os.mkdir by REDUCE", "os.mkdir by REDUCE, protocol 3", "eval", "numpy.load"}
-IMPORTS |= {"getattr of a dotted name", "GLOBAL os system"}
-
-
-@pytest.mark.parametrize("case", hostile("x"))
-def test_a_hostile_pickle_is_refused(tmp_path, case):
-    mark = tmp_path / "unpickled"
-    path = npy(tmp_path / "train" / "out.npy", hostile(mark)[case])
-    with pytest.raises(InputError, match=r"out\.npy: .* not unpickled") as error:
-        open_bridgedata(tmp_path, split=None)
-    assert str(path) in str(error.value)
-    assert ("wants to load" in str(error.value)) == (case in IMPORTS)
-    assert not mark.exists()
-
-
-def test_a_header_that_lies_about_the_shape_is_refused(tmp_path):
-    path = npy(tmp_path / "out.npy", pickle.dumps(objects(1, 2), 4), shape=(3,))
-    with pytest.raises(InputError, match="that its header announces"):
-        scan_npy(path)
-
-
-def test_the_hostile_pickles_are_hostile(tmp_path):
-    """Without our scanner, this test's first weapon does fire."""
-    mark = tmp_path / "unpickled"
-    path = npy(tmp_path / "out.npy", hostile(mark)["os.mkdir by REDUCE"])
-    np.load(path, allow_pickle=True)
-    assert mark.exists()
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.data())
-def test_bytes_changed_at_random_never_do_harm(tmp_path_factory, data):
-    """Whatever happens to the bytes: plain data, or the one error."""
-    whole = bytearray(pickle.dumps(objects({"a": [np.arange(9), 1.5, "x"], "b": (1,)}), 4))
-    for _ in range(data.draw(st.integers(1, 3))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    path = npy(tmp_path_factory.mktemp("p") / "out.npy", bytes(whole))
-    try:
-        value = scan_npy(path)
-    except InputError:
-        return
-    assert isinstance(value, Array)
-
-
-def test_every_truncation_is_said_to_be_one(tmp_path):
-    whole = pickle.dumps(objects({"a": np.arange(300, dtype=np.uint8), "b": "text"}), 4)
-    for end in range(0, len(whole), 3):
-        path = npy(tmp_path / "out.npy", whole[:end])
-        with pytest.raises(InputError, match="truncated"):
-            scan_npy(path)
-
-
-REFUSED = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"}
-REFUSED |= {"NEXT_BUFFER", "READONLY_BUFFER", "BYTEARRAY8", "DUP", "STRING", "UNICODE"}
-CODES = {op.name: ord(op.code) for op in pickletools.opcodes}
-
-
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_other_opcodes_are_not_known(name):
-    with pytest.raises(_Refused, match=f"opcode {CODES[name]:#04x}"):
-        _Scanner(b"\0" * 64, 0)._step(CODES[name])
 
 
 # --- damage -----------------------------------------------------------------------------------
@@ -433,6 +223,11 @@ def replace_video(data):
 
 def remove(name):
     return edit(lambda file: file.__delitem__(name))
+
+
+def pickled(path):
+    (path / "train").mkdir()
+    np.save(path / "train" / "out.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
 
 def clear(path):
@@ -552,9 +347,9 @@ BRIDGE_DAMAGE = {
         r"im_2\.jpg",
     ),
     "empty tree -> said": (clear, "no trajectory"),
-    "raw and numpy in one tree -> said": (
-        lambda p: npy(p / "train" / "out.npy", b""),
-        "give the directory of one of them",
+    "pickles in place of images -> never opened, and how to convert": (
+        lambda p: pickled(clear(p) or p),
+        r"out\.npy is a pickle, .* never opened here: give the raw trajectories .* Image\.fromarray",
     ),
 }
 
@@ -566,76 +361,6 @@ def test_damaged_bridgedata(tmp_path, case):
     damage(path)
     with pytest.raises(InputError, match=message):
         open_bridgedata(path, **SMALL).load()
-
-
-def entries(change):
-    """Write out.npy again with its first entry changed."""
-
-    def damage(path):
-        file = first(path, "out.npy")
-        items = np.load(file, allow_pickle=True)
-        items[0] = change(items[0])
-        np.save(file, items, allow_pickle=True)
-
-    return damage
-
-
-def another_size(entry):
-    entry["observations"][2]["images0"] = np.zeros((3, 4, 3), np.uint8)
-    return entry
-
-
-def of_floats(entry):
-    for step in (*entry["observations"], *entry["next_observations"]):
-        step["images0"] = step["images0"].astype(float)
-    return entry
-
-
-NUMPY_DAMAGE = {
-    "out.npy cut -> truncated": (
-        lambda p: (f := first(p, "out.npy")).write_bytes(f.read_bytes()[:-2000]),
-        "it is truncated",
-    ),
-    "out.npy of numbers, not objects -> said": (
-        lambda p: np.save(first(p, "out.npy"), np.zeros((3, 4))),
-        "holds an array of float64, expected objects",
-    ),
-    "out.npy of no numpy file -> said": (
-        lambda p: first(p, "out.npy").write_text("hello" * 50),
-        "no array of numpy's .npy format",
-    ),
-    "empty out.npy -> said": (
-        lambda p: first(p, "out.npy").write_bytes(b""),
-        "no array of numpy's",
-    ),
-    "a trajectory that is a list -> named": (entries(lambda e: [e]), "trajectory 0 is no dict"),
-    "a trajectory without observations -> named": (
-        entries(lambda e: {"actions": []}),
-        "trajectory 0 is no dict",
-    ),
-    "an image missing in one step -> named": (
-        entries(lambda e: e | {"observations": [*e["observations"][:4], {}]}),
-        "trajectory 0 is no dict",
-    ),
-    "one image of another size -> named": (
-        entries(another_size),
-        "trajectory 0: .* differ in size",
-    ),
-    "images of floats -> said": (entries(of_floats), "float64 .* expected uint8"),
-    "a directory of another name -> said": (
-        lambda p: first(p, "train").rename(first(p, "train").with_name("training")),
-        "expected in a directory train or val",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", NUMPY_DAMAGE)
-def test_damaged_bridgedata_in_numpy_form(tmp_path, case):
-    damage, message = NUMPY_DAMAGE[case]
-    path = write_bridgedata(tmp_path / "npy", form="numpy", train=2, validation=1, test=1)
-    damage(path)
-    with pytest.raises(InputError, match=message):
-        open_bridgedata(path, split=None, **SMALL).load()
 
 
 def archive(path):
@@ -672,11 +397,9 @@ def test_wrong_questions(tmp_path, case):
 def test_recognise(tmp_path):
     robonet = write_robonet(tmp_path / "a", train=1, validation=0, test=0)
     raw = write_bridgedata(tmp_path / "b", train=1, validation=0, test=0)
-    numpy = write_bridgedata(tmp_path / "c", form="numpy", train=1, validation=1, test=1)
     assert recognise(robonet).startswith("open_robonet: ")
     assert recognise(first(robonet)).startswith("open_robonet: ")
     assert recognise(raw).startswith("open_bridgedata: ")
-    assert recognise(numpy).startswith("open_bridgedata: ")
     other = tmp_path / "d"
     other.mkdir()
     assert recognise(other) is None
@@ -696,9 +419,8 @@ def test_recognise(tmp_path):
     [
         ("robonet", write_robonet, "22.78"),
         ("bridgedata", write_bridgedata, "22.62"),
-        ("bridgedata", partial(write_bridgedata, form="numpy"), "0.865"),
     ],
-    ids=["robonet", "bridgedata raw", "bridgedata numpy"],
+    ids=["robonet", "bridgedata"],
 )
 def test_the_whole_way(tmp_path, monkeypatch, capsys, name, write, published):
     data = write(tmp_path / "data", train=3, validation=1, test=2, shape=(32, 40))
