@@ -260,7 +260,7 @@ class Forecaster(ForecastModel):
         worth = self._samples >= inference.WORTH_COMPILING
         tensors = [*self.network.parameters(), *self.network.buffers()]
         if any(t.is_inference() for t in tensors):  # they do not tell when they change
-            return self.network
+            return inference.for_inference(self.network, compile="never")
         state = [(id(t), t.data_ptr(), version(t)) for t in tensors]
         key = (self.precision, self.compile, worth, id(self.network), state)
         if self._quick is None or self._quick[0] != key:

@@ -99,3 +99,19 @@ def test_products_and_sums_without_onednn(monkeypatch):
     for result in results:
         for a, b in zip(result, (plain, plain * other, plain + other), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_smaller_last_batch_is_not_compiled_for(monkeypatch):
+    seen = []
+
+    def compiled(network, *, dynamic):
+        assert not dynamic
+        return lambda x: (seen.append(len(x)), network(x))[1]
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model, x = small().eval(), torch.randn(5, 4, 2, 8, 12)
+    quick = for_inference(model, compile="always")
+    whole = quick(x)
+    torch.testing.assert_close(quick(x[:2]), whole[:2], rtol=1e-5, atol=1e-5)
+    quick(x)
+    assert seen == [5, 5]
