@@ -36,7 +36,7 @@ import xarray as xr
 from ..errors import InputError
 from .axes import DIMS, LAT, LEAD, LON, TIME, VALID, Axis, X, Y, axes_of, find_axes, role_of
 from .lazy import arrange, in_memory
-from .times import canonical_times, time_step, times_like, valid_times
+from .times import canonical_times, time_blocks, time_step, times_like, valid_times
 from .units import Field
 from .variables import VARIABLES, Meant, choose, named
 
@@ -45,7 +45,8 @@ _COORD_ATTRS = {
     LAT: {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"},
     LON: {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"},
 }
-_FORECAST_ATTRS = {
+#: Attributes of the coordinates of a forecast.
+FORECAST_ATTRS = {
     TIME: {"standard_name": "forecast_reference_time", "long_name": "initialisation time"},
     LEAD: {"standard_name": "forecast_period", "long_name": "lead time"},
     VALID: {"standard_name": "time", "long_name": "valid time"},
@@ -125,7 +126,7 @@ def canonicalize(
     chosen = choose(ds, variables, found)
     labels = _labels(ds, chosen, found)
     data = {m.canonical: _canonical(m.of(ds), m, labels) for m in chosen}
-    attrs = _COORD_ATTRS | (_FORECAST_ATTRS if LEAD in labels.axes else {})
+    attrs = _COORD_ATTRS | (FORECAST_ATTRS if LEAD in labels.axes else {})
     coords: dict[str, Any] = {
         role: (role, axis.values, attrs.get(role, {}))
         for role, axis in labels.axes.items()
@@ -200,9 +201,9 @@ def _valid_time(ds: xr.Dataset, labels: Labels) -> tuple[Hashable, xr.Variable] 
         return None
     axes, dims = labels.axes, labels.dims
     for name, coord in ds.coords.items():
-        named = name == VALID or coord.attrs.get("standard_name") == "time"
+        valid = name == VALID or coord.attrs.get("standard_name") == "time"
         places = {dims[TIME], dims[LEAD]}
-        if not named or name == axes[TIME].coord or not set(coord.dims) <= places:
+        if not valid or name == axes[TIME].coord or not set(coord.dims) <= places:
             continue
         given = coord.variable.to_base_variable()
         orders = {dims[role]: axes[role].inverse for role in (TIME, LEAD)}
@@ -392,14 +393,9 @@ def check(
 
 def _refuse_nan(array: xr.DataArray) -> None:
     """Read `array` in blocks of time and refuse values that are no finite numbers."""
-    size = array.sizes[TIME]
-    block = max(1, 2**24 * size // max(1, array.size))  # 64 MB
-    ends = (
-        np.cumsum(array.chunksizes[TIME]) if array.chunks else np.arange(block, size + block, block)
-    )
     bad, first = 0, None
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        part = array.isel({TIME: slice(start, end)})
+    for block in time_blocks(array):
+        part = array.isel({TIME: block})
         wrong = ~np.isfinite(part.to_numpy())
         bad += int(wrong.sum())
         if wrong.any() and first is None:

@@ -66,16 +66,8 @@ class Field:
             packing = (float(attrs.get("scale_factor", 1.0)), float(attrs.get("add_offset", 0.0)))
         fills = [v for key in _PACKING[2:] if key in attrs for v in np.ravel(attrs[key])]
         fill = tuple(float(v.astype(variable.dtype)) for v in fills if not np.isnan(v))
-        field = cls(
-            name,
-            variable.dims,
-            variable.dtype,
-            dict(attrs),
-            dict(variable.encoding),
-            None,
-            packing,
-            fill,
-        )
+        field = cls(name, variable.dims, variable.dtype, dict(attrs), dict(variable.encoding))
+        field = replace(field, packing=packing, fill=fill)
         standard = str(attrs.get("standard_name", ""))
         about = f"{name} {standard} {attrs.get('long_name', '')}".lower()
         if not temperature and any(word in about for word in _DELTAS):

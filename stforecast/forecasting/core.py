@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions.axes import LAT, LON
-from ..conventions.gate import canonicalize, restore
+from ..conventions.axes import LAT, LEAD, LON, TIME, VALID
+from ..conventions.gate import FORECAST_ATTRS, canonicalize, restore
 from ..conventions.grid import Grid
 from ..conventions.regrid import to_grid
 from ..conventions.times import time_step, valid_times
@@ -233,28 +233,16 @@ def _labelled(
     """Put labels on the forecast: canonical names, `valid_time`, where it came from."""
     task = model.task
     lead = task.lead_times(steps)
-    dims = ("time", "prediction_timedelta", *space)
+    dims = (TIME, LEAD, *space)
     variables = {}
     for channel, name in enumerate(task.outputs):
         attrs = ds[name].attrs if name in ds else getattr(model, "variables", {}).get(name, {})
         variables[name] = (dims, values[:, :, channel], dict(attrs))
     init = ds["time"].isel(time=ends)
     coords: dict[str, Any] = {
-        "time": (
-            "time",
-            init.values,
-            {"long_name": "initialisation time", "standard_name": "forecast_reference_time"},
-        ),
-        "prediction_timedelta": (
-            "prediction_timedelta",
-            lead,
-            {"long_name": "lead time", "standard_name": "forecast_period"},
-        ),
-        "valid_time": (
-            ("time", "prediction_timedelta"),
-            valid_times(init.values, lead),
-            {"long_name": "valid time", "standard_name": "time"},
-        ),
+        TIME: (TIME, init.values, FORECAST_ATTRS[TIME]),
+        LEAD: (LEAD, lead, FORECAST_ATTRS[LEAD]),
+        VALID: ((TIME, LEAD), valid_times(init.values, lead), FORECAST_ATTRS[VALID]),
     }
     coords |= {d: ds[d] for d in space if d in ds.coords}
     attrs = {
