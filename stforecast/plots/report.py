@@ -74,9 +74,9 @@ def write_report(
     title : str, optional
         Heading. Default: the variables.
     training : mapping of str to mapping, optional
-        How models came to be, by their name: ``Forecaster.training``.
+        How models were trained, by their name: ``Forecaster.training``.
     about : mapping, optional
-        More to be told of the data or the run.
+        More facts on the data or the run.
     initialisations : int
         How many forecasts to show as maps, spread evenly over the sample.
     max_bytes : int
@@ -192,17 +192,17 @@ def _summary(card: xr.Dataset) -> str:
             if row["model"] in BASELINES:
                 continue
             does = {"better": "beats", "worse": "is beaten by"}
-            told = does.get(str(row["verdict"]), "cannot be told from")
+            verb = does.get(str(row["verdict"]), "cannot be told from")
             p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
             leads = f"; the same at {row['leads']} lead times taken singly" if row["leads"] else ""
             low, high = _signed(row["low"]), _signed(row["high"])
             numbers = (
                 f"{of}: {metric.upper()} {_signed(row['difference'])}{unit}, {level} interval "
                 f"{low} to {high}, {p} ({policy} weights{place}; all lead times together"
-                f"{leads if told in does.values() else ''})."
+                f"{leads if verb in does.values() else ''})."
             )
-            head = html.escape(f"{row['model']} {told} {row['other_model']}")
-            items.append(f"<li><strong>{head}</strong>{html.escape(numbers)}</li>")
+            heading = html.escape(f"{row['model']} {verb} {row['other_model']}")
+            items.append(f"<li><strong>{heading}</strong>{html.escape(numbers)}</li>")
     return f"<p>{html.escape(text)}</p>" + (f"<ul>{''.join(items)}</ul>" if items else "")
 
 
