@@ -180,7 +180,8 @@ def animate(
     aspect, n = carto.aspect(grid, projection), len(case.fields)
     width, margin = min(4.6, 3.4 * aspect), 0.0 if grid.whole else 0.4
     scale = Scale.of(list(case.fields.values()), grid)
-    size = n * (width + margin + 0.15) + 1.05, width / aspect + 0.4 + margin
+    # At least as wide as the line of times under the title.
+    size = max(3.8, n * (width + margin + 0.15) + 1.05), width / aspect + 0.4 + margin
     figure = new_figure(*size, f"{case.name}\n ")
     subtitle = figure.texts[-1]
     axes = figure.subplots(1, n, squeeze=False, subplot_kw={"projection": projection})[0]
