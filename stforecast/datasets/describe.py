@@ -11,7 +11,8 @@ import tempfile
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..errors import InputError
 from .archives import extract
 from .backends import is_zarr
 from .joining import some
-from .periods import when
+from .periods import when, years_in_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +60,14 @@ _MAGIC = (
 )
 # Who would read a file of this name, asked for what is wrong with one that nobody recognises.
 _LIKELY = (
-    (r"BJ\d\d_.*\.h5", "flow", "open_taxibj"),
-    (r".*\.npz", "flow", "open_taxibj"),
-    (r".*idx\d-ubyte(\.gz)?|.*\.npy", "moving_mnist", "open_moving_mnist"),
-    (r".*\.avi", "kth", "open_kth"),
-    (r".*\.hkl", "street", "open_kitti"),
-    (r".*\.seq", "street", "open_caltech"),
-    (r".*\.hdf5", "robot", "open_robonet"),
-    (r".*\.(nc|nc4|cdf|netcdf|grib2?|grb2?|zip)|zarr\.json|\.z(array|group|metadata)", "weather",
-     "open_grid"),
-)  # fmt: skip
+    (r"BJ\d\d_.*\.h5|.*\.npz", "open_taxibj"),
+    (r".*idx\d-ubyte(\.gz)?|.*\.npy", "open_moving_mnist"),
+    (r".*\.avi", "open_kth"),
+    (r".*\.hkl", "open_kitti"),
+    (r".*\.seq", "open_caltech"),
+    (r".*\.hdf5", "open_robonet"),
+    (r".*\.(nc|nc4|cdf|netcdf|grib2?|grb2?|zip)|zarr\.json|\.z(array|group|metadata)", "open_grid"),
+)
 
 
 @dataclass(frozen=True)
@@ -198,8 +197,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     if not files:
         reason = "there is nothing to read" if local.exists() else "no such file or directory"
         return Description(local, kind, None, reason, **facts)
-    with warnings.catch_warnings(), _quiet():
-        warnings.simplefilter("ignore")
+    with _quiet():
         try:
             adapter, reason = _recognise(local)
             if adapter is None:
@@ -213,16 +211,18 @@ def describe(path: str | os.PathLike[str]) -> Description:
     return Description(local, kind, adapter, reason, **facts)
 
 
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep the adapters from logging what the description says anyway."""
-
-    def __enter__(self) -> None:
-        self.logger = logging.getLogger("stforecast")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
+    library = logging.getLogger("stforecast")
+    level = library.level
+    library.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            library.setLevel(level)
 
 
 # --- what it is -----------------------------------------------------------------------------------
@@ -281,10 +281,10 @@ def _recognise(path: Path) -> tuple[str | None, str]:
             opener, _, what = line.partition(": ")
             return opener, what
     example = _example(path)
-    for pattern, module, opener in _LIKELY:
+    for pattern, opener in _LIKELY:
         if example is not None and re.fullmatch(pattern, example.name, re.IGNORECASE):
             try:
-                getattr(import_module(ADAPTERS[module]), opener)(path, chunks=None).close()
+                _opener(opener)(path, chunks=None).close()
             except Exception as error:
                 return None, f"{opener} would read such files, but {_told(error)}"
             return opener, "it opens with this one"
@@ -355,19 +355,14 @@ def _labels(ds: xr.Dataset) -> dict[str, Any]:
         out["clips"] = f"{len(lengths)} of {frames} frames"
     else:
         out["period"] = when(times[0]), when(times[-1])
-        years = sorted({int(when(t)[:4]) for t in times[:: max(1, len(times) // 20_000)]})
-        out["years"] = _ranges(years)
+        some_times = times[:: max(1, len(times) // 20_000)]
+        out["years"] = years_in_ranges(int(when(t)[:4]) for t in some_times)
     if len(times) > 1:
         step = time_step(times)
         out["timestep"] = str(pd.Timedelta(step)).replace("0 days ", "")
         gaps = () if clips else time_gaps(times, step)
         out["gaps"] = tuple((when(a), when(b), n) for a, b, n in gaps)
     return out
-
-
-def _ranges(years: list[int]) -> str:
-    runs = np.split(years, np.flatnonzero(np.diff(years) > 1) + 1)
-    return ", ".join(f"{r[0]}" if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
 
 
 def _sample(ds: xr.Dataset) -> dict[str, Any]:

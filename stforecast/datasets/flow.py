@@ -19,8 +19,8 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ._flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates
 from .backends import existing, stamp
+from .flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates
 from .joining import some
 from .numpy_files import NpzMember
 from .periods import select_period, split, when

@@ -40,8 +40,32 @@ def open_joined(
 ) -> xr.Dataset:
     """Open sources, join them and bring them through the gate.
 
-    `adapt` makes plain what is peculiar to a source, given its Dataset and its name. Without
-    `wanted`, all known variables are taken, or with `every` all that lie on time and a grid.
+    Parameters
+    ----------
+    sources : sequence of path or str
+        Files, stores or URLs.
+    label : object
+        What messages call all of them.
+    wanted : sequence of str, optional
+        Variables. Default: all known ones, or with `every` all that lie on time and a grid.
+    chunks : {"auto"}, None or mapping
+        As in :func:`stforecast.datasets.open_weatherbench`.
+    storage_options : mapping, optional
+        For fsspec.
+    adapt : callable, optional
+        Makes plain what is peculiar to a source, given its Dataset and its name.
+    every : bool
+        See `wanted`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Canonical and lazy: (time, latitude, longitude) or (time, y, x), in canonical units.
+
+    Raises
+    ------
+    InputError
+        If a source cannot be read, has no times or some twice, or does not fit the others.
     """
     with ExitStack() as stack:
         opened = []

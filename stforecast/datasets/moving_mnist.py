@@ -61,13 +61,14 @@ def open_moving_mnist(
         unzipped), from which sequences are drawn when they are read; or ``mnist_test_seq.npy``
         (20, N, 64, 64), which is mapped.
     split : {"train", "validation", "test"}, optional
-        Whose digits: "train" (unless given) has the training file's first 55,000, "validation" its last
-        5,000, "test" those of the test file. ``mnist_test_seq.npy`` is "test".
+        Whose digits: "train" (unless given) has the training file's first 55,000, "validation" its
+        last 5,000, "test" those of the test file. ``mnist_test_seq.npy`` is "test".
     sequences : int
         How many; of ``mnist_test_seq.npy`` the first of them. The paper trains on 10,000 new ones
         an epoch: ask for 10,000 times the epochs, and train for one.
     digits, steps, size, seed
-        As in :func:`stforecast.datasets.moving_mnist_generator.generate`. ``mnist_test_seq.npy`` has its own.
+        As in :func:`stforecast.datasets.moving_mnist_generator.generate`.
+        ``mnist_test_seq.npy`` has its own.
     chunks : {"auto"}, None or mapping
         As in :func:`stforecast.datasets.open_weatherbench`; ``"auto"`` cuts between sequences.
 

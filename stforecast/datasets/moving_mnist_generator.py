@@ -107,7 +107,9 @@ def generate(
         raise InputError(f"out must be contiguous uint8 {shape}, found {out.dtype} {out.shape}")
     for start in range(0, len(chosen), _BLOCK):
         block = slice(start, start + _BLOCK)
-        x, y, turn, which = np.moveaxis(_uniform(chosen[block], seed, SPLITS[split], digits), -1, 0)
+        x, y, turn, which = np.moveaxis(
+            uniform_draws(chosen[block], seed, SPLITS[split], digits), -1, 0
+        )
         paths = trajectories(x, y, 2 * math.pi * turn, steps)
         render(images, (which * len(images)).astype(np.int64), paths, out[block])
     return out
@@ -188,7 +190,7 @@ def render(images: np.ndarray, which: np.ndarray, paths: np.ndarray, out: np.nda
     return out
 
 
-def _uniform(indices: np.ndarray, seed: int, stream: int, digits: int) -> np.ndarray:
+def uniform_draws(indices: np.ndarray, seed: int, stream: int, digits: int) -> np.ndarray:
     """Numbers in [0, 1), shape (n, digits, 4), a Philox block for each digit of each sequence."""
     out = np.empty((len(indices), digits, 4))
     bits = np.random.Philox(counter=0, key=np.array([seed, stream], np.uint64))

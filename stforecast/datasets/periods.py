@@ -72,7 +72,7 @@ def select_period(ds: xr.Dataset, period: str | int) -> xr.Dataset:
         if first == last:
             raise InputError(
                 f"period '{part}' has no data: they go from {when(times[0])} to {when(times[-1])}, "
-                f"years {_years(_year_of(times))}"
+                f"years {years_in_ranges(_year_of(times))}"
             )
         _report_lacking(part, times, start, stop)
         chosen[first:last] = True
@@ -188,7 +188,7 @@ def _report_lacking(part: str, times: np.ndarray, start: Any, stop: Any) -> None
             absent.append(year)
         elif found < expected:
             partial.append(f"{year} ({found} of {expected} steps)")
-    lacking = [f"nothing for {_years(absent)}"] * bool(absent)
+    lacking = [f"nothing for {years_in_ranges(absent)}"] * bool(absent)
     if partial:
         shown = ", ".join(partial[:8]) + (" ..." if len(partial) > 8 else "")
         lacking.append(f"only part of {shown}")
@@ -202,7 +202,7 @@ def _year_of(times: np.ndarray) -> list[int]:
     return [int(y) + 1970 for y in np.unique(times.astype("datetime64[Y]").astype(int))]
 
 
-def _years(years: Iterable[int]) -> str:
+def years_in_ranges(years: Iterable[int]) -> str:
     """Write years as ranges: ``1979-2012, 2017``."""
     ranges: list[list[int]] = []
     for year in sorted(set(years)):

@@ -205,7 +205,25 @@ def _open(source: str | Path, chunks: Any, storage_options: Mapping[str, Any] | 
 
 
 def statistics(ds: xr.Dataset) -> dict[str, dict[str, float]]:
-    """Statistics of every variable over all times of a prepared store, from its attributes."""
+    """Read the statistics of a prepared store from its attributes.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        From :func:`open_prepared`.
+
+    Returns
+    -------
+    dict of str to dict
+        For each variable ``count``, ``mean``, ``std``, ``min``, ``max`` (in its units) and
+        ``nan_share``, over all times and places; NaN are left out, None stands for what has no
+        value.
+
+    Raises
+    ------
+    InputError
+        If `ds` is another Dataset.
+    """
     if "statistics" not in ds.attrs:
         raise InputError("the Dataset has no statistics: expected one from open_prepared()")
     return json.loads(ds.attrs["statistics"])

@@ -20,8 +20,8 @@ from stforecast.baselines.persistence import Persistence
 from stforecast.baselines.weekly import WeeklyClimatology
 from stforecast.conventions.gate import canonicalize, check
 from stforecast.conventions.times import time_gaps
-from stforecast.datasets._flow_files import _Channel
 from stforecast.datasets.flow import FlowScale, open_nyc_flow, open_taxibj, recognise
+from stforecast.datasets.flow_files import Channel
 from stforecast.datasets.numpy_files import NpzMember
 from stforecast.datasets.periods import select_period, split
 from stforecast.errors import InputError
@@ -115,7 +115,7 @@ def test_opening_reads_no_flows(tmp_path, monkeypatch, chunks):
         raise AssertionError("flows were read")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Channel, "_read", refuse)
+        patch.setattr(Channel, "_read", refuse)
         patch.setattr(NpzMember, "array", property(refuse))
         opened = [
             open_taxibj(directory, chunks=chunks),

@@ -174,7 +174,7 @@ def test_seed_split_and_number_all_matter(digits):
 
 def test_draws_are_uniform():
     """Starts, directions and digits of 20,000 digits, within four standard errors."""
-    draws = bouncing._uniform(np.arange(10_000), 3, 0, 2).reshape(-1, 4)
+    draws = bouncing.uniform_draws(np.arange(10_000), 3, 0, 2).reshape(-1, 4)
     n = len(draws)
     assert np.abs(draws.mean(0) - 0.5).max() < 4 / math.sqrt(12 * n)
     assert np.abs(draws.var(0) - 1 / 12).max() < 4 * math.sqrt(1 / 180 / n)

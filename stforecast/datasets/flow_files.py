@@ -119,7 +119,7 @@ def read_dates(path: Path) -> tuple[np.datetime64, int]:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-class _Channel(LazyArray):
+class Channel(LazyArray):
     """One flow of a :class:`Part`, float32 (time, y, x), read when indexed."""
 
     support = BASIC
@@ -146,7 +146,7 @@ def label_flows(
             )
     data = {}
     for channel, (name, verb) in enumerate(zip(CHANNELS, ("entering", "leaving"), strict=True)):
-        pieces = [(str(p.path), _Channel(p, channel).variable(dims)) for p in parts]
+        pieces = [(str(p.path), Channel(p, channel).variable(dims)) for p in parts]
         names = {"units": "1", "long_name": f"{noun} {verb} the cell per half hour"}
         data[name] = Joined(name, pieces, 0).variable(dims, names)
     coords = {"time": ("time", times, {"standard_name": "time", "long_name": "local time"})}
