@@ -191,7 +191,22 @@ def render(images: np.ndarray, which: np.ndarray, paths: np.ndarray, out: np.nda
 
 
 def uniform_draws(indices: np.ndarray, seed: int, stream: int, digits: int) -> np.ndarray:
-    """Numbers in [0, 1), shape (n, digits, 4), a Philox block for each digit of each sequence."""
+    """Draw the numbers that sequences are made of.
+
+    Parameters
+    ----------
+    indices : numpy.ndarray of int, shape (n,)
+        Numbers of the sequences.
+    seed, stream : int
+        The two halves of the Philox key.
+    digits : int
+        Digits in a sequence, each of which takes a block of the generator.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (n, digits, 4)
+        In [0, 1).
+    """
     out = np.empty((len(indices), digits, 4))
     bits = np.random.Philox(counter=0, key=np.array([seed, stream], np.uint64))
     state = bits.state

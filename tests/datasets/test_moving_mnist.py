@@ -207,7 +207,7 @@ def test_the_generator_needs_numpy_alone():
         ({"size": 27}, "size must be at least 28"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"seed": 2**64}, r"below 2\*\*64"),
-        ({"split": "dev"}, "split must be one of train, valid, test"),
+        ({"split": "dev"}, "split must be one of train, validation, test"),
         ({"indices": [3, -1]}, "from 0"),
         ({"out": np.empty((1, 20, 64, 64))}, "out must be contiguous uint8"),
     ],
