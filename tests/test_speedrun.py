@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stforecast.datasets.moving_mnist_generator import generate, load_digits
+from stforecast.errors import InputError
 from stforecast.models.simvp import SimVPv2
 from stforecast.testing.moving_mnist import write_mnist
 from stforecast.training.schedule import schedule
@@ -44,7 +45,7 @@ def arguments(digits, output, *more):
 def weights(output):
     from safetensors.torch import load_file
 
-    return load_file(output / "state" / "state.safetensors")
+    return load_file(output / "run/checkpoint-00000004/state.safetensors")
 
 
 def test_it_is_the_papers_training(digits, tmp_path, speedrun):
@@ -55,13 +56,16 @@ def test_it_is_the_papers_training(digits, tmp_path, speedrun):
 
     torch.manual_seed(0)
     network = SimVPv2.for_benchmark("moving_mnist", **speedrun.SMALL).train()
-    torch.manual_seed(0)
     images, losses = load_digits(digits, "train"), []
+    mean, std = (weights(tmp_path)[f"normalizer.{name}"] for name in ("mean", "std"))
+    seen = generate(images, range(100), seed=0) / 255
+    assert mean.item() == pytest.approx(seen.mean(), rel=0.05)
+    assert std.item() == pytest.approx(seen.std(), rel=0.05)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     config = SimpleNamespace(schedule="onecycle", learning_rate=1e-3)
     for step in range(4):
         frames = generate(images, range(2 * step, 2 * step + 2), seed=0)
-        frames = torch.from_numpy(frames.astype(np.float32) / 255)[:, :, None]
+        frames = (torch.from_numpy(frames.astype(np.float32) / 255)[:, :, None] - mean) / std
         loss = ((network(frames[:, :10]) - frames[:, 10:]) ** 2).mean()
         loss.backward()
         rate, beta = schedule(config, step, 4, 5000)
@@ -75,9 +79,9 @@ def test_it_is_the_papers_training(digits, tmp_path, speedrun):
 
     network.eval()
     frames = generate(load_digits(digits, "validation"), range(2), seed=0, split="validation")
-    frames = torch.from_numpy(frames.astype(np.float32) / 255)[:, :, None]
+    frames = (torch.from_numpy(frames.astype(np.float32) / 255)[:, :, None] - mean) / std
     with torch.no_grad():
-        error = network(frames[:, :10]) - frames[:, 10:]
+        error = (network(frames[:, :10]) - frames[:, 10:]) * std
     assert curve[1, 3] == pytest.approx(float((error**2).sum((2, 3, 4)).mean()), rel=1e-3)
 
 
@@ -105,7 +109,7 @@ def test_a_run_that_is_done_stays_as_it_is(digits, tmp_path, speedrun):
 
 def test_another_run_is_not_gone_on_with(digits, tmp_path, speedrun):
     speedrun.main(arguments(digits, tmp_path, "--minutes", "1e-6"))
-    with pytest.raises(SystemExit, match="other settings"):
+    with pytest.raises(InputError, match="other settings"):
         speedrun.main(arguments(digits, tmp_path, "--resume", "--seed", "1"))
 
 
