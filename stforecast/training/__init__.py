@@ -1,10 +1,11 @@
-"""Training: settings, the loop, checkpoints, several processes."""
+"""Training: settings, what is made small, the loop, its log, learning rates."""
 
 from __future__ import annotations
 
 from .config import TrainConfig
 from .fit import fit
 from .log import read_log
+from .objective import Objective
 from .tuning import find_learning_rate, trials
 
-__all__ = ["TrainConfig", "find_learning_rate", "fit", "read_log", "trials"]
+__all__ = ["Objective", "TrainConfig", "find_learning_rate", "fit", "read_log", "trials"]

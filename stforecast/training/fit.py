@@ -84,7 +84,7 @@ def fit(
         The paper's network for WeatherBench, sized to the task; or any module
         (B, T, C, H, W) -> (B, T', C', H, W); or a function that makes one, whose initial weights
         then follow from ``config.seed``. One with a method ``teach`` learns by it: see
-        :class:`stforecast.training.objective.Objective`.
+        :class:`stforecast.training.Objective`.
     config : TrainConfig, optional
         How to train.
     validation : xarray.Dataset, optional
