@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets.robot import part_of
-from ._encode import encode_jpeg, encode_mp4, moving_blobs
+from .encode import encode_jpeg, encode_mp4, moving_blobs
 
 _SESSION = "2022-01-01_00-00-00"
 

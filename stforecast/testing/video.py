@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..datasets.video import resize
-from ._encode import _encode, encode_jpeg, moving_blobs
+from .encode import encode, encode_jpeg, moving_blobs
 
 Clips = Sequence[np.ndarray] | None
 
@@ -51,28 +51,15 @@ def write_kth(
     Path
         The directory.
     """
-    directory = Path(directory)
-    ranges = _ranges(lengths)
-    lines, count = [], 0
-    for action in actions:
-        videos = {}
-        for person in persons:
-            frames = _content(clips, count, ranges[-1][1], (120, 160), seed + count)
-            videos[f"person{person:02d}_{action}_d1_uncomp.avi"] = _avi(frames)
-            lines.append(_line(person, action, ranges))
-            count += 1
-        directory.mkdir(parents=True, exist_ok=True)
+    directory, ranges = Path(directory), _ranges(lengths)
+    for n, action in enumerate(actions):
+        videos = _kth_videos(persons, action, n * len(persons), ranges, clips, seed)
+        files = {f"{name}_uncomp.avi": _avi(video) for name, video in videos.items()}
         if zipped:
-            with zipfile.ZipFile(directory / f"{action}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-                for name, data in videos.items():
-                    archive.writestr(name, data)
+            _write_tree(directory, files, f"{action}.zip", zipfile.ZIP_DEFLATED)
         else:
-            (directory / action).mkdir(exist_ok=True)
-            for name, data in videos.items():
-                (directory / action / name).write_bytes(data)
-    if sequences:
-        _write_sequences(directory, lines)
-    return directory
+            _write_tree(directory / action, files)
+    return _with_sequences(directory, persons, actions, ranges, sequences)
 
 
 def write_kth_frames(
@@ -99,23 +86,14 @@ def write_kth_frames(
     Path
         The directory.
     """
-    directory = Path(directory)
-    ranges = _ranges(lengths)
-    lines, count = [], 0
-    for action in actions:
-        for person in persons:
-            video = _content(clips, count, ranges[-1][1], (120, 160), seed + count)
-            folder = directory / action / f"person{person:02d}_{action}_d1"
-            folder.mkdir(parents=True, exist_ok=True)
-            for a, b in ranges:
-                for number in range(a, b + 1):
-                    file = folder / f"image_{number:04d}.jpg"
-                    file.write_bytes(encode_jpeg(video[number - 1]))
-            lines.append(_line(person, action, ranges))
-            count += 1
-    if sequences:
-        _write_sequences(directory, lines)
-    return directory
+    directory, ranges = Path(directory), _ranges(lengths)
+    for n, action in enumerate(actions):
+        videos = _kth_videos(persons, action, n * len(persons), ranges, clips, seed)
+        numbers = [number for a, b in ranges for number in range(a, b + 1)]
+        for name, video in videos.items():
+            files = {f"image_{k:04d}.jpg": encode_jpeg(video[k - 1]) for k in numbers}
+            _write_tree(directory / action / name, files)
+    return _with_sequences(directory, persons, actions, ranges, sequences)
 
 
 def write_kitti(
@@ -158,7 +136,7 @@ def write_kitti(
         for camera in cameras:
             video = _content(clips, number, frames, size, seed + number + 100 * camera)
             for i, frame in enumerate(video):
-                png = _encode(frame[None], "image2pipe", "png", "rgb24")
+                png = encode(frame[None], "image2pipe", "png", "rgb24")
                 files[f"{day}/{name}/image_{camera:02d}/data/{i:010d}.png"] = png
         _write_tree(directory, files, f"{name}.zip" if zipped else None)
     return directory
@@ -289,6 +267,21 @@ def _hickle(path: Path, content: np.ndarray | list[str], version: int) -> None:
             file["data"].attrs["type"] = np.void(b"\x80\x04\x8c\x08builtins\x8c\x04list\x93.")
 
 
+def _kth_videos(
+    persons: Sequence[int],
+    action: str,
+    first: int,
+    ranges: Sequence[tuple[int, int]],
+    clips: Clips,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """A video of each person, by its name."""
+    return {
+        f"person{person:02d}_{action}_d1": _content(clips, n, ranges[-1][1], (120, 160), seed + n)
+        for n, person in enumerate(persons, start=first)
+    }
+
+
 def _content(
     clips: Clips, number: int, frames: int, size: tuple[int, int], seed: int
 ) -> np.ndarray:
@@ -300,7 +293,7 @@ def _content(
 
 
 def _avi(frames: np.ndarray) -> bytes:
-    data = _encode(frames, "avi", "mpeg4", "yuv420p", fps=25, qmin=2, qmax=2)
+    data = encode(frames, "avi", "mpeg4", "yuv420p", fps=25, qmin=2, qmax=2)
     return data.replace(b"FMP4", b"XVID", 2)  # FFmpeg signs MPEG-4 with its own name
 
 
@@ -313,21 +306,32 @@ def _ranges(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return out
 
 
-def _line(person: int, action: str, ranges: Sequence[tuple[int, int]]) -> str:
+def _with_sequences(
+    directory: Path,
+    persons: Sequence[int],
+    actions: Sequence[str],
+    ranges: Sequence[tuple[int, int]],
+    wanted: bool,
+) -> Path:
+    """Write ``00sequences.txt``, if it is wanted; return the directory."""
     frames = ", ".join(f"{a}-{b}" for a, b in ranges)
-    return f"person{person:02d}_{action}_d1\t\tframes\t{frames}"
-
-
-def _write_sequences(directory: Path, lines: Sequence[str]) -> None:
+    lines = [f"person{p:02d}_{a}_d1\t\tframes\t{frames}" for a in actions for p in persons]
     head = "\nTraining:   person11, 12, 13, 14, 15, 16, 17, 18\n\n\n"
     missing = "person13_handclapping_d3\t*missing*\n"
-    (directory / "00sequences.txt").write_text(head + "\n".join(lines) + f"\n{missing}")
+    if wanted:
+        (directory / "00sequences.txt").write_text(head + "\n".join(lines) + f"\n{missing}")
+    return directory
 
 
-def _write_tree(directory: Path, files: Mapping[str, bytes], archive: str | None) -> None:
+def _write_tree(
+    directory: Path,
+    files: Mapping[str, bytes],
+    archive: str | None = None,
+    compression: int = zipfile.ZIP_STORED,
+) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if archive is not None:
-        with zipfile.ZipFile(directory / archive, "w", zipfile.ZIP_STORED) as file:
+        with zipfile.ZipFile(directory / archive, "w", compression) as file:
             for name, data in files.items():
                 file.writestr(name, data)
         return

@@ -332,16 +332,15 @@ def test_the_middle_is_cut_out():
 @pytest.fixture(scope="module")
 def encode():
     pytest.importorskip("av", reason="needs the extra 'video'")
-    from stforecast.testing import _encode
 
-    return _encode
+    return encode
 
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
 
 
 def png(encode, image):
-    return encode._encode(image[None], "image2pipe", "png", "rgb24")
+    return encode.encode(image[None], "image2pipe", "png", "rgb24")
 
 
 def test_png_comes_back_exactly_and_greys_by_bt601(encode):
@@ -414,7 +413,7 @@ def test_parts_of_a_video_are_what_the_whole_has_there(encode, tmp_path):
 def test_damage_within_a_video_is_not_concealed(encode):
     """FFmpeg would fill a damaged frame up from those beside it, and say nothing."""
     frames = encode.moving_blobs(12, (48, 64), np.random.default_rng(0))
-    data = encode._encode(frames, "avi", "mpeg4", "yuv420p", fps=25)
+    data = encode.encode(frames, "avi", "mpeg4", "yuv420p", fps=25)
     with pytest.importorskip("av").open(io.BytesIO(data)) as container:
         packets = [(p.pos + 8, p.size) for p in container.demux(video=0) if p.size]
     found = 0

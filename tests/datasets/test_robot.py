@@ -15,7 +15,7 @@ from helpers import pipeline
 from stforecast.datasets.robot import open_bridgedata, open_robonet, part_of, recognise
 from stforecast.errors import InputError
 from stforecast.forecasting.forecaster import load
-from stforecast.testing._encode import encode_jpeg, encode_mp4, moving_blobs
+from stforecast.testing.encode import encode_jpeg, encode_mp4, moving_blobs
 from stforecast.testing.robot import write_bridgedata, write_robonet
 
 av = pytest.importorskip("av", reason="needs the extra 'video'")
@@ -349,7 +349,7 @@ BRIDGE_DAMAGE = {
     "empty tree -> said": (clear, "no trajectory"),
     "pickles in place of images -> never opened, and how to convert": (
         lambda p: pickled(clear(p) or p),
-        r"out\.npy is a pickle, .* never opened here: give the raw trajectories .* Image\.fromarray",
+        r"out\.npy is a pickle, .* never opened here: give the raw .* Image\.fromarray",
     ),
 }
 

@@ -32,7 +32,7 @@ from stforecast.evaluation.evaluate import evaluate
 from stforecast.forecasting.forecaster import load
 from stforecast.forecasting.predict import predict
 from stforecast.task import Task
-from stforecast.testing._encode import moving_blobs
+from stforecast.testing.encode import moving_blobs
 from stforecast.testing.video import (
     write_caltech,
     write_kitti,
@@ -494,7 +494,7 @@ def _other_size(path):
 
 
 def kth_jpeg(image):
-    from stforecast.testing._encode import encode_jpeg
+    from stforecast.testing.encode import encode_jpeg
 
     return encode_jpeg(image)
 

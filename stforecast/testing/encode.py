@@ -36,15 +36,15 @@ def moving_blobs(frames: int, shape: tuple[int, int], rng: np.random.Generator) 
 
 def encode_jpeg(image: np.ndarray, *, quality: int = 2) -> bytes:
     """Encode an image (H, W, 3) uint8 as JPEG; `quality` from 1 (best) to 31."""
-    return _encode(image[None], "image2pipe", "mjpeg", "yuvj444p", qmin=quality, qmax=quality)
+    return encode(image[None], "image2pipe", "mjpeg", "yuvj444p", qmin=quality, qmax=quality)
 
 
 def encode_mp4(frames: np.ndarray, *, fps: int = 10) -> bytes:
     """Encode frames (T, H, W, 3) uint8, of even height and width, as H.264 in an mp4 file."""
-    return _encode(frames, "mp4", "libx264", "yuv420p", fps=fps, crf="10")
+    return encode(frames, "mp4", "libx264", "yuv420p", fps=fps, crf="10")
 
 
-def _encode(
+def encode(
     frames: np.ndarray,
     container: str,
     codec: str,
@@ -55,6 +55,7 @@ def _encode(
     qmax: int | None = None,
     **options: str,
 ) -> bytes:
+    """Encode frames (T, H, W, 3) uint8 with a codec of PyAV, into a container of that kind."""
     import av
 
     file = io.BytesIO()
