@@ -96,7 +96,7 @@ class Contenders:
 
     def __init__(self, path: Path, steps: int, buffer: int) -> None:
         self.source, self.buffer = open_store(path, steps), buffer
-        self.bounds = self.stream()._order.bounds.tolist()
+        self.bounds = self.stream().bounds.tolist()
         few = min(steps, 35_064)  # resident: four years
         self.data = torch.cat([self.source.read(a, a + 8766) for a in range(0, few - 8765, 8766)])
         starts = np.arange(len(self.data) - 23)

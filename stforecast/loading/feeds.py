@@ -250,7 +250,8 @@ class StreamingFeed(Feed):
         self.thinning = max(1, round(source.nbytes / _ENOUGH))
         overlap, held = self.task.window - 1, buffer // source.step_bytes  # in steps
         # About 32 blocks, so that many places mix; longer ones where windows are long.
-        bounds = source.blocks(max(1, held // 32, min(4 * overlap, held // 8)))
+        #: Time steps at which the blocks that are read begin, and the end of the last.
+        self.bounds = bounds = source.blocks(max(1, held // 32, min(4 * overlap, held // 8)))
         span = int(np.diff(bounds).max()) + overlap
         places = held // span
         if places < 2:
