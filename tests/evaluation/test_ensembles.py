@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -228,3 +229,19 @@ def test_a_mean_beside_single_forecasts_in_a_scorecard(truth, forecast):
     )
     assert "ensemble" not in card.attrs
     assert card.model.values.tolist() == ["mean", "one"]
+
+
+def test_golden_scores(truth, forecast):
+    climatology = make_climatology(truth)
+    of_mean = evaluate(forecast, truth, climatology=climatology, metrics=("rmse", CRPS))
+    of_frames = evaluate(
+        forecast, truth, metrics="psnr", weights="uniform", data_range=100.0, ensemble="members"
+    )
+    overall = of_mean[f"{T2M}_overall"]
+    figures = {
+        "rmse of the mean of three members, K": overall.sel(metric="rmse"),
+        "fair crps of three members, K": overall.sel(metric="crps"),
+        "acc of the mean of three members": overall.sel(metric="acc"),
+        "psnr of the third member, dB": of_frames[f"{T2M}_overall"].isel({MEMBERS: 2})[0],
+    }
+    golden("scores", figures, 1e-9)

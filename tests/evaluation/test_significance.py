@@ -9,7 +9,7 @@ import xarray as xr
 
 from stforecast.errors import InputError
 from stforecast.evaluation.evaluate import evaluate
-from stforecast.evaluation.significance import _difference, block_length, compare
+from stforecast.evaluation.significance import block_length, compare
 
 LEAD = "prediction_timedelta"
 HOURS = np.array([1, 2], dtype="m8[h]").astype("m8[ns]")
@@ -54,14 +54,15 @@ def coverage(phi, block):
     hits = 0
     for seed in range(120):
         x = correlated(300, phi, seed, burn=100)
-        rng = np.random.default_rng(seed)
-        *_, low, high, _, _ = _difference(10 + x, np.full(300, 10.0), False, 400, 0.9, block, rng)
+        both = (make_scores(losses, by=("time",)) for losses in (10 + x, 0 * x + 10))
+        found = compare(*both, metric="mse", samples=400, level=0.9, block=block, seed=seed)
+        low, high = found["field_overall"].sel(quantity=["low", "high"])
         hits += low < 0 < high
     return hits / 120
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    assert 0.84 <= coverage(0, None) <= 0.96  # nominal 0.9, deviation 0.027
+    assert 0.84 <= coverage(0, None) <= 0.96  # nominal 0.9, standard deviation 0.027
     assert 0.78 <= coverage(0.6, None) <= 0.96
     assert coverage(0.6, 1) < 0.7  # single initialisations: much too sure
 
