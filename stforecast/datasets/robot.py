@@ -191,8 +191,8 @@ def open_bridgedata(
             "enumerate(t['observations']): Image.fromarray(o['images0']).save(f'traj{i}/images0/"
             "im_{n}.jpg'), after making each directory"
             if pickles
-            else f"{root}: no trajectory (traj0/images0/im_0.jpg) in it or below. Unpack an archive "
-            "first"
+            else f"{root}: no trajectory (traj0/images0/im_0.jpg) in it or below. Unpack an "
+            "archive first"
         )
     trajectories = [
         _Trajectory(

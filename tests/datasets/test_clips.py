@@ -332,6 +332,7 @@ def test_the_middle_is_cut_out():
 @pytest.fixture(scope="module")
 def encode():
     pytest.importorskip("av", reason="needs the extra 'video'")
+    from stforecast.testing import encode
 
     return encode
 
