@@ -166,9 +166,11 @@ def _attempt(path: Path) -> BaseFileLock | None:
         for kind in (FileLock, SoftFileLock):
             lock = kind(path, timeout=0, thread_local=False, fallback_to_soft=False)
             try:
-                lock.acquire()
-            except (Timeout, FileNotFoundError):  # held; or its directory was removed just now
-                return None
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    lock.acquire()
+                except (Timeout, FileNotFoundError):  # held; or its directory was removed just now
+                    return None
             except OSError as error:
                 if kind is FileLock and error.errno in _NO_LOCKS:
                     continue
