@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from .benchmark import Training, clip_to_unit, train, train_and_score
+from .benchmark import TrainingOptions, clip_to_unit, train, train_and_score
+from .recipes import RECIPES, BenchmarkOptions, Recipe, recipe, run_benchmark
 from .run import run
 
-__all__ = ["Training", "clip_to_unit", "run", "train", "train_and_score"]
+__all__ = [
+    "RECIPES",
+    "BenchmarkOptions",
+    "Recipe",
+    "TrainingOptions",
+    "clip_to_unit",
+    "recipe",
+    "run",
+    "run_benchmark",
+    "train",
+    "train_and_score",
+]

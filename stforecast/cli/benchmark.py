@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Training:
+class TrainingOptions:
     """What all pipelines that train can be told; each adds what is its own."""
 
     output: Path = Path("runs")
@@ -57,7 +57,7 @@ class Training:
     warm_start: Path | None = None
     """The bundle of a trained model to start from."""
     trials: int = 1
-    """Runs with seeds of their own; mean and deviation of their scores are printed."""
+    """Runs with seeds of their own; mean and standard deviation of their scores are printed."""
     seed: int = 0
     """Initial weights, order of the windows."""
     device: str | None = None
@@ -68,7 +68,7 @@ class Training:
         from ..training.config import TrainConfig
 
         own = ("output", "warm_start", "trials")
-        names = (f.name for f in fields(Training) if f.name not in own)
+        names = (f.name for f in fields(TrainingOptions) if f.name not in own)
         given = {name: getattr(self, name) for name in names}
         if self.learning_rate == "auto":
             del given["learning_rate"]
@@ -85,7 +85,7 @@ def train(
     task: Task,
     network: Callable[[], Any],
     config: TrainConfig,
-    options: Training,
+    options: TrainingOptions,
     **more: Any,
 ) -> Forecaster:
     """Train as the options of a pipeline say, and save the bundle.
@@ -102,8 +102,8 @@ def train(
     network : callable
         Makes the network.
     config : TrainConfig
-        From :meth:`Training.config`.
-    options : Training
+        From :meth:`TrainingOptions.config`.
+    options : TrainingOptions
     **more
         For :func:`stforecast.fit`.
 
@@ -168,7 +168,7 @@ def train_and_score(
     task: Task,
     network: Callable[[], Any],
     config: TrainConfig,
-    options: Training,
+    options: TrainingOptions,
     *,
     metrics: Sequence[str] = ("mse_sum", "mae_sum", "ssim", "psnr"),
     scored: Callable[[xr.Dataset], xr.Dataset] = clip_to_unit,
@@ -187,13 +187,13 @@ def train_and_score(
     benchmark : str
         Which published table, by its name in :func:`stforecast.evaluation.benchmark_table`.
     parts : mapping
-        Canonical data sets: ``"train"``, ``"validation"`` (chooses the best weights), ``"test"`` (scored
-        once, at the end).
+        Canonical data sets: ``"train"``, ``"validation"`` (chooses the best weights), ``"test"``
+        (scored once, at the end).
     task : Task
     network : callable
         Makes the network.
     config : TrainConfig
-    options : Training
+    options : TrainingOptions
     metrics : sequence of str
         Those of :func:`stforecast.evaluate`; where the published figures are computed otherwise,
         their way is added under its own name.

@@ -70,7 +70,7 @@ class OnlyHelped(SystemExit):
 
 
 def _trials(main: Callable[[Any], None], options: Any) -> None:
-    """Run a pipeline several times, and write and print mean and deviation of its scores."""
+    """Run a pipeline several times; write and print mean and standard deviation of its scores."""
     import pandas as pd
 
     from ..files import replacing
@@ -98,4 +98,4 @@ def _trials(main: Callable[[Any], None], options: Any) -> None:
         table.to_csv(path)
     shown = [f"{m:.4f} +- {d:.4f}" for m, d in zip(table["mean"], table["deviation"], strict=True)]
     text = pd.Series(shown, index=table.index).to_string()
-    sys.stdout.write(f"\nMean and deviation of {options.trials} trials:\n{text}\n")
+    sys.stdout.write(f"\nMean and standard deviation of {options.trials} trials:\n{text}\n")

@@ -23,7 +23,7 @@ from .backends import existing, stamp
 from .flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates
 from .joining import some
 from .numpy_files import NpzMember
-from .periods import select_period, split, when
+from .periods import select_period, when
 
 PathLike = str | os.PathLike[str]
 Split = Literal["train", "validation", "test"]
@@ -237,34 +237,6 @@ class FlowScale:
         factor = (target[1] - target[0]) / (source[1] - source[0])
         with xr.set_options(keep_attrs=True):
             return (x - source[0]) * factor + target[0]
-
-
-def open_scaled(path: PathLike) -> tuple[dict[str, xr.Dataset], FlowScale]:
-    """Open flows of any kind in three parts, in memory and on [0, 1], as the paper scores them.
-
-    Parameters
-    ----------
-    path : path
-        What :func:`open_taxibj` or :func:`open_nyc_flow` take.
-
-    Returns
-    -------
-    parts : dict of str to xarray.Dataset
-        ``"train"``, ``"validation"`` and ``"test"``.
-    scale : FlowScale
-        What brings them back: the extremes of the training part; for ``dataset.npz``, which its
-        makers have scaled to [-1, 1] already, these.
-    """
-    opener = open_nyc_flow if (recognise(Path(path)) or "").startswith("open_nyc") else open_taxibj
-    ds = opener(path, chunks=None)
-    names: tuple[Split, ...] = ("train", "validation", "test")
-    if "validation_period" in ds.attrs:
-        parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in names})
-        scale = FlowScale.of(parts["train"])
-    else:  # windows without dates
-        parts = {k: open_taxibj(path, k) for k in names}
-        scale = FlowScale(-1.0, 1.0)
-    return {k: scale.scale(part.load()) for k, part in parts.items()}, scale
 
 
 def recognise(path: Path) -> str | None:

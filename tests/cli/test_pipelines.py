@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import sys
 import zipfile
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 import xarray as xr
 from helpers import pipeline
 
+from stforecast.cli import BenchmarkOptions, recipe
 from stforecast.forecasting.forecaster import load
 from stforecast.forecasting.predict import predict
 from stforecast.testing.weather import make_weather, relabel
@@ -111,14 +110,8 @@ def test_help_is_for_strangers(monkeypatch, capsys):
         assert words in text
 
 
-def test_the_paper_preset_is_the_papers(monkeypatch):
-    spec = importlib.util.spec_from_file_location(
-        "weatherbench_t2m", PIPELINES / "weatherbench_t2m.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "weatherbench_t2m", module)
-    spec.loader.exec_module(module)
-    make, config = module.recipe(module.Options(preset="paper"))
+def test_the_paper_preset_is_the_papers():
+    make, config = recipe("weatherbench_t2m", BenchmarkOptions(preset="paper"))
     network = make()
     assert sum(p.numel() for p in network.parameters()) == 12_758_305
     assert not network.circular_longitude
@@ -344,7 +337,7 @@ def test_trials_have_seeds_of_their_own(tmp_path, monkeypatch, capsys):
     arguments = shared(tmp_path, "--steps", 2, "--trials", 2, "--seed", 7)
     assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
     out = tmp_path / "out"
-    assert "Mean and deviation of 2 trials" in capsys.readouterr().out
+    assert "Mean and standard deviation of 2 trials" in capsys.readouterr().out
     seeds = [load(out / f"trial-{i}/model").training["config"]["seed"] for i in (1, 2)]
     assert seeds == [7, 8]
     table = pd.read_csv(out / "trials.csv").query("weights == 'area'")

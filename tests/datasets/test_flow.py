@@ -15,7 +15,6 @@ from helpers import pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-import stforecast.cli
 from stforecast.baselines.persistence import Persistence
 from stforecast.baselines.weekly import WeeklyClimatology
 from stforecast.conventions.gate import canonicalize, check
@@ -628,7 +627,7 @@ def test_the_paper_preset_is_the_papers(tmp_path, monkeypatch):
         seen.update(locals())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stforecast.cli, "train_and_score", spy)
+    monkeypatch.setattr("stforecast.cli.recipes.train_and_score", spy)
     data = write_taxibj(tmp_path)
     arguments = ["--data", data, "--preset", "paper", "--output", tmp_path / "out"]
     assert pipeline("taxibj", *arguments, monkeypatch=monkeypatch) == 130

@@ -20,7 +20,6 @@ from helpers import pipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import stforecast.cli
 from stforecast.baselines.persistence import Persistence
 from stforecast.conventions.gate import canonicalize, check
 from stforecast.datasets import moving_mnist
@@ -517,7 +516,7 @@ def test_the_paper_preset_is_the_papers(tmp_path, monkeypatch):
         seen.update(locals())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stforecast.cli, "train_and_score", spy)
+    monkeypatch.setattr("stforecast.cli.recipes.train_and_score", spy)
     data = write_mnist(tmp_path)
     arguments = ["--data", data, "--preset", "paper", "--epochs", 2, "--output", tmp_path / "out"]
     assert pipeline("moving_mnist", *arguments, monkeypatch=monkeypatch) == 130

@@ -1019,7 +1019,7 @@ def test_the_papers_recipe(tmp_path, monkeypatch, capsys, name, write, millions,
         calls.append((arguments, options))
         return pd.DataFrame()
 
-    monkeypatch.setattr("stforecast.cli.train_and_score", record)
+    monkeypatch.setattr("stforecast.cli.recipes.train_and_score", record)
     options = ["--data", write(tmp_path / "data"), "--preset", "paper"]
     assert pipeline(name, *options, monkeypatch=monkeypatch) == 0
     ((_, parts, task, network, config, _), given) = calls[0]

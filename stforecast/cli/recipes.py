@@ -1,0 +1,192 @@
+"""What the paper's benchmarks differ by, in one table, and the way that all of them go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import xarray as xr
+
+from ..datasets.clips import protocol_times
+from ..task import Task
+from .benchmark import TrainingOptions, train_and_score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..training.config import TrainConfig
+
+
+@dataclass(kw_only=True)
+class BenchmarkOptions(TrainingOptions):
+    """What the pipelines of all benchmarks can be told; each adds where its data are."""
+
+    preset: Literal["fast", "paper"] = "fast"
+    """fast: a small network, trained in steps that fit a CPU.
+    paper: the paper's network and protocol; wants a GPU."""
+    stride: int = 1
+    """Score every n-th initialisation of the test part."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a benchmark is trained and scored.
+
+    Parameters
+    ----------
+    task : Task
+        What is forecast from what.
+    small : mapping
+        Settings of the fast preset's network, in place of the paper's
+        (:meth:`stforecast.SimVPv2.for_benchmark`).
+    fast, paper : mapping
+        Settings of :class:`stforecast.TrainConfig`, by preset.
+    scoring : mapping
+        Settings of :func:`train_and_score`.
+    protocol : bool
+        Whether the protocol names the windows: :func:`stforecast.datasets.protocol_times`.
+    """
+
+    task: Task
+    small: Mapping[str, Any]
+    fast: Mapping[str, Any]
+    paper: Mapping[str, Any]
+    scoring: Mapping[str, Any] = field(default_factory=dict)
+    protocol: bool = False
+
+
+_RGB = ("red", "green", "blue")
+_SMALL = {"encoder_channels": 16, "mlp_ratio": 4.0}
+_CHANGE = _SMALL | {"drop_path": 0.0, "predict_change": True}
+_VIDEO = {"epochs": 100, "batch_size": 4, "steps": 200, "learning_rate": 1e-3}
+_ROBOT: dict[str, Any] = {"fast": _VIDEO}
+_ROBOT |= {"small": _CHANGE | {"translator_channels": 128, "translator_blocks": 4}}
+_ROBOT |= {"paper": {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3}}
+_ALL = 10**9
+# The published MSE and MAE are of forecasts as they are, not clipped.
+_SUMS = {"metrics": ("mse_sum", "mae_sum", "ssim"), "scored": lambda ds: ds}
+
+#: By the names of :meth:`stforecast.SimVPv2.for_benchmark`.
+RECIPES: dict[str, Recipe] = {
+    "weatherbench_t2m": Recipe(
+        Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h"),
+        _CHANGE | {"translator_channels": 128, "translator_blocks": 6, "circular_longitude": True},
+        {"epochs": 50, "steps": 200, "batch_size": 16, "learning_rate": 3e-3}
+        | {"area_weighted": True, "balance_leads": True, "validate_every": 100}
+        | {"val_windows": 128},
+        {"epochs": 50, "batch_size": 16, "learning_rate": 5e-3, "schedule": "cosine"}
+        | {"area_weighted": False, "balance_leads": False, "val_windows": _ALL},
+    ),
+    "taxibj": Recipe(
+        Task(("inflow", "outflow"), input_steps=4, target_steps=4, timestep="30min"),
+        _CHANGE | {"translator_channels": 64, "translator_blocks": 4, "mlp_ratio": 2.0},
+        {"epochs": 50, "steps": 1000, "batch_size": 16, "learning_rate": 2e-3}
+        | {"validate_every": 100, "val_windows": 512},
+        {"epochs": 50, "batch_size": 16, "learning_rate": 5e-4, "schedule": "cosine"}
+        | {"warmup_epochs": 5, "val_windows": _ALL},
+        _SUMS,
+    ),
+    "moving_mnist": Recipe(
+        Task("intensity", input_steps=10, target_steps=10, timestep="1s"),
+        _SMALL | {"translator_channels": 128, "translator_blocks": 4},
+        {"epochs": 1, "learning_rate": 1e-3, "validate_every": 100, "val_windows": _ALL},
+        {"epochs": 1, "learning_rate": 1e-3, "val_windows": _ALL},
+        _SUMS,
+    ),
+    "kth": Recipe(
+        Task("intensity", input_steps=10, target_steps=20, timestep="40ms"),
+        _CHANGE | {"translator_channels": 64},
+        _VIDEO,
+        {"epochs": 100, "batch_size": 16, "learning_rate": 1e-3},
+        protocol=True,
+    ),
+    "caltech": Recipe(
+        Task(_RGB, input_steps=10, target_steps=1, timestep="100ms"),
+        _CHANGE | {"translator_channels": 64},
+        _VIDEO,
+        {"epochs": 100, "batch_size": 16, "learning_rate": 5e-3},
+        protocol=True,
+    ),
+    "robonet": Recipe(Task(_RGB, input_steps=2, target_steps=10, timestep="1s"), **_ROBOT),
+    "bridgedata": Recipe(Task(_RGB, input_steps=2, target_steps=10, timestep="200ms"), **_ROBOT),
+}
+
+
+def recipe(
+    name: str, options: BenchmarkOptions, *, size: str = "S", **training: Any
+) -> tuple[Callable[[], Any], TrainConfig]:
+    """Network and training of a benchmark, by the preset and the other options.
+
+    Parameters
+    ----------
+    name : str
+        Key of ``RECIPES``.
+    options : BenchmarkOptions
+    size : {"S", "L"}
+        Of the network.
+    **training
+        Settings of :class:`stforecast.TrainConfig` in place of the recipe's, where not None.
+
+    Returns
+    -------
+    network : callable
+        Makes the network.
+    config : TrainConfig
+    """
+    from ..models.simvp import SimVPv2
+
+    own, paper = RECIPES[name], options.preset == "paper"
+    training = {key: value for key, value in training.items() if value is not None}
+    settings = {"size": size, "grid": None} | ({} if paper else dict(own.small))
+    config = options.config(**dict(own.paper if paper else own.fast) | training)
+    return partial(SimVPv2.for_benchmark, name, **settings), config
+
+
+def run_benchmark(
+    name: str,
+    parts: Mapping[str, xr.Dataset] | Callable[[str], xr.Dataset],
+    options: BenchmarkOptions,
+    *,
+    published: str | None = None,
+    size: str = "S",
+    training: Mapping[str, Any] | None = None,
+    **scoring: Any,
+) -> pd.DataFrame:
+    """Train and score as a recipe says, and print the scores among the published rows.
+
+    Parameters
+    ----------
+    name : str
+        Key of ``RECIPES``.
+    parts : mapping or callable
+        Data sets ``"train"``, ``"validation"`` and ``"test"``, or what opens one by that name.
+    options : BenchmarkOptions
+    published : str, optional
+        Name of the published table. Default: `name`.
+    size, training
+        See :func:`recipe`.
+    **scoring
+        For :func:`train_and_score`, in place of the recipe's.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :func:`train_and_score` gives it.
+    """
+    own = RECIPES[name]
+    if callable(parts):
+        parts = {part: parts(part) for part in ("train", "validation", "test")}
+    network, config = recipe(name, options, size=size, **training or {})
+    if own.protocol:
+        scoring["init_time"] = protocol_times(parts["test"], own.task, scoring.get("steps"))
+        if options.preset == "paper":
+            scoring["train_times"] = protocol_times(parts["train"], own.task)
+    scoring = {"stride": options.stride, **own.scoring, **scoring}
+    table = train_and_score(published or name, parts, own.task, network, config, options, **scoring)
+    written = "model/, forecast.zarr, scores.nc, scores.csv"
+    sys.stdout.write(f"{table.to_string()}\n\nResults are in {options.output.resolve()}: ")
+    sys.stdout.write(f"{written}\n")
+    return table
