@@ -107,7 +107,8 @@ def _float32_products(device: str) -> Iterator[None]:
     By default cuDNN rounds the factors to TF32, with 10 bits; forecasts then moved by up to
     0.0034 K with the memory layout of the input (measured on an H200).
     """
-    places = (torch.backends.cudnn, torch.backends.cuda.matmul) if device == "cuda" else ()
+    kinds: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
+    places = kinds if device == "cuda" else ()
     before = [place.allow_tf32 for place in places]
     try:
         for place in places:
