@@ -80,17 +80,13 @@ class NpzMember:
         )
 
 
-def npy_header(
-    file: Any, name: object, *, objects: bool = False
-) -> tuple[tuple[int, ...], np.dtype, bool, int]:
+def npy_header(file: Any, name: object) -> tuple[tuple[int, ...], np.dtype, bool, int]:
     """Read the head of an ``.npy`` file: shape, dtype, whether in Fortran order, and its length.
-
-    Nothing else is read of it, so that pickled `objects` may be allowed by who scans them.
 
     Raises
     ------
     InputError
-        If it is none, or says that it holds pickled objects without `objects`, or text.
+        If it is none, or says that it holds pickled objects or text, not numbers.
     """
     try:
         version = np.lib.format.read_magic(file)
@@ -102,7 +98,7 @@ def npy_header(
         raise InputError(
             f"{name}: no array of numpy's .npy format in it, or its header is damaged ({error})"
         ) from error
-    if not objects and dtype.kind not in "fiu":
+    if dtype.kind not in "fiu":
         raise InputError(
             f"{name}: holds pickled Python objects or text ({dtype}), expected numbers. Pickled "
             "files are not opened: they can run code"
