@@ -77,4 +77,5 @@ def _directory_of(name: str, directories: Sequence[Path]) -> Path | None:
 
 
 def is_data(path: Path) -> bool:
+    """Whether a file is netCDF or GRIB by its name."""
     return path.suffix.lower() in FILES and path.is_file()
