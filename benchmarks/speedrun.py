@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
-    parser.add_argument("--compile", choices=["auto", "always", "max", "never"], default="auto")
+    parser.add_argument("--compile", choices=["auto", "always", "graphs", "never"], default="auto")
     parser.add_argument("--small", action="store_true", help="a small network, to try it out")
     options = parser.parse_args(arguments)
     began, output, run_dir = time.monotonic(), options.output, options.output / "run"

@@ -16,7 +16,7 @@ _CHOICES = {
     "optimizer": ("adam", "adamw", "muon"),
     "schedule": ("onecycle", "cosine"),
     "precision": ("auto", "fp32", "bf16"),
-    "compile": ("auto", "always", "max", "never"),
+    "compile": ("auto", "always", "graphs", "never"),
     "feed": ("auto", "resident", "stream"),
     "storage": ("fp32", "bf16", "fp16"),
 }
@@ -66,11 +66,11 @@ class TrainConfig:
     precision : {"auto", "fp32", "bf16"}
         Arithmetic of the network (the weights stay float32). ``"auto"``: bf16 where the device
         has instructions for it. A network whose weights are float64 computes in float64.
-    compile : {"auto", "always", "max", "never"}
+    compile : {"auto", "always", "graphs", "never"}
         Whether ``torch.compile`` makes the forward and backward pass. ``"auto"``: on a GPU, in
         runs of at least 2,000 steps, which pay for the minute or two that it takes, if the machine
-        can compile. ``"max"``: with CUDA graphs and the fastest of several kernels, which takes
-        longer still. On a CPU hand-written gradients are faster (see ``benchmarks/RECORDS.md``).
+        can compile. ``"graphs"``: replayed as CUDA graphs, which take the host out of small steps.
+        On a CPU hand-written gradients are faster (see ``benchmarks/RECORDS.md``).
     area_weighted : bool
         Weight the loss by the cell's area. Beyond the paper.
     balance_leads : bool
@@ -123,7 +123,7 @@ class TrainConfig:
     clip_norm: float | None = None
     ema: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "always", "max", "never"] = "auto"
+    compile: Literal["auto", "always", "graphs", "never"] = "auto"
     area_weighted: bool = False
     balance_leads: bool = False
     variable_weights: Mapping[str, float] | Sequence[float] | None = None

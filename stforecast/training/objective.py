@@ -172,8 +172,8 @@ def compiled(
             logger.warning("a network that is taught is not compiled: compile=%r", how)
         return None
     mode = None
-    if how == "max":  # a graph's gradients lie in its own memory: the next pass overwrites them
-        mode = "max-autotune" if config.accumulate == 1 else "max-autotune-no-cudagraphs"
+    if how == "graphs":  # a graph's gradients lie in its own memory: the next pass overwrites them
+        mode = "reduce-overhead" if config.accumulate == 1 else None
     fast = torch.compile(objective, dynamic=False, mode=mode)
     call: Callable[..., Any] = fast
 

@@ -254,7 +254,7 @@ def test_compiled_once_for_all_steps(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda m, mode, dynamic: original(m, backend=backend))
     x, y = torch.ones(2, 4, 1, 6, 10), torch.ones(2, 3, 1, 6, 10)
     objective = Objective(Linear())
-    call = compiled(objective, TrainConfig(compile="max"), 5, torch.device("cpu"))
+    call = compiled(objective, TrainConfig(compile="graphs"), 5, torch.device("cpu"))
     found = [call(x, y, step)[0].item() for step in range(4)]
     assert len(graphs) == 1
     assert found == pytest.approx(4 * [objective(x, y, 0)[0].item()])
@@ -278,4 +278,4 @@ def test_a_machine_that_cannot_compile(monkeypatch, caplog):
         (TrainConfig(), 2000, torch.device("cpu")),
     ):
         assert compiled(objective, config, steps, device) is None
-    assert compiled(Objective(Taught()), TrainConfig(compile="max"), 1, gpu) is None
+    assert compiled(Objective(Taught()), TrainConfig(compile="graphs"), 1, gpu) is None
