@@ -173,6 +173,12 @@ def fit(
         half = dtype == torch.float32 and (
             config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
         )
+        if device.type == "cuda" and not half:
+            # In float32 cuDNN's quickest weight gradients add up in whatever order threads end,
+            # and a resumed run would not be equal to the bit; those of bfloat16 are in order.
+            cudnn = torch.backends.cudnn
+            flags = cudnn.flags(deterministic=True, allow_tf32=cudnn.allow_tf32)
+            stack.enter_context(flags)
         objective = Objective(
             network,
             config.loss,
