@@ -248,5 +248,21 @@ class WindowForecaster(Protocol):
         latitude: Any,
         longitude: Any,
     ) -> np.ndarray:
-        """(B, T, C, H, W) and initialisation times (B,) to (B, steps, C', H, W)."""
+        """Forecast from plain arrays.
+
+        Parameters
+        ----------
+        inputs : numpy.ndarray of shape (B, T, C, H, W)
+            Canonical order and units, channels as ``task.variables``.
+        init_time : numpy.ndarray of shape (B,)
+            Times of the last input steps.
+        steps : int
+            Target steps.
+        latitude, longitude : numpy.ndarray or None
+            Of the grid, in degrees.
+
+        Returns
+        -------
+        numpy.ndarray of shape (B, steps, C', H, W)
+        """
         ...

@@ -128,6 +128,10 @@ class Grid:
             Named second in the text. Where one of them has no coordinates, sizes are compared.
         tolerance : float
             By how much coordinates may differ, in their units.
+
+        Returns
+        -------
+        str or None
         """
         if self.axes.keys() != other.axes.keys():
             return f"{' and '.join(self.axes)} in one, {' and '.join(other.axes)} in the other"
@@ -140,7 +144,7 @@ class Grid:
         return None
 
     def same_as(self, other: Grid, tolerance: float = TOLERANCE) -> bool:
-        """Whether another grid has the same points, to `tolerance`."""
+        """Whether another grid has the same points; parameters as of :meth:`difference`."""
         return self.difference(other, tolerance) is None
 
     def same_cells(self, other: Grid) -> bool:

@@ -61,7 +61,20 @@ def time_gaps(time: Any, step: np.timedelta64) -> list[tuple[Any, Any, int]]:
 
 
 def valid_times(time: Any, lead: Any) -> np.ndarray:
-    """Return ``time + lead`` of shape (time, lead); cftime times included."""
+    """Return ``time + lead``.
+
+    Parameters
+    ----------
+    time : array-like of shape (N,)
+        ``datetime64``, or cftime.
+    lead : array-like of shape (L,)
+        ``timedelta64``.
+
+    Returns
+    -------
+    numpy.ndarray of shape (N, L)
+        Of the kind of `time`.
+    """
     time, lead = np.asarray(time), np.asarray(lead).astype("timedelta64[ns]")
     if time.dtype == object:
         return time[:, None] + np.array([pd.Timedelta(v).to_pytimedelta() for v in lead])[None]

@@ -225,11 +225,23 @@ class FlowScale:
         return cls(*limits)
 
     def scale(self, flows: Any, to: tuple[float, float] = (0.0, 1.0)) -> Any:
-        """Bring flows (Dataset, array or number; lazy if it is) from [low, high] to `to`."""
+        """Bring flows linearly from [low, high] to another range.
+
+        Parameters
+        ----------
+        flows : Dataset, array or number
+            Lazy stays lazy.
+        to : (float, float)
+            The range.
+
+        Returns
+        -------
+        As `flows`
+        """
         return self._linear(flows, (self.low, self.high), to)
 
     def restore(self, scaled: Any, to: tuple[float, float] = (0.0, 1.0)) -> Any:
-        """Undo :meth:`scale`: forecasts too."""
+        """Undo :meth:`scale`, of forecasts too; parameters as of :meth:`scale`."""
         return self._linear(scaled, to, (self.low, self.high))
 
     @staticmethod

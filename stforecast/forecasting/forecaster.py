@@ -196,7 +196,20 @@ class Forecaster(ForecastModel):
         return x.masked_fill(x.isnan(), 0.0) if self.task.nan == "mask" else x
 
     def apply(self, x: Tensor, network: nn.Module | None = None) -> Tensor:
-        """Normalise, run the network, de-normalise: (B, T, C, H, W) -> (B, T', C', H, W)."""
+        """Normalise, run the network, de-normalise.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, T, C, H, W)
+            Inputs in physical units.
+        network : torch.nn.Module, optional
+            In place of the forecaster's own: its quick form, say.
+
+        Returns
+        -------
+        Tensor of shape (B, T', C', H, W)
+            In physical units.
+        """
         task = self.task
         y = (network or self.network)(self.encode(x).to(self.dtype))
         out = [task.channels.index(v) for v in task.outputs]

@@ -79,7 +79,16 @@ class Source:
         return self.nbytes // self.shape[0]
 
     def read(self, first: int, stop: int) -> Tensor:
-        """Read the steps from `first` up to `stop`: (stop - first, C, H, W), float32.
+        """Read steps of the data set.
+
+        Parameters
+        ----------
+        first, stop : int
+            From `first` up to `stop`.
+
+        Returns
+        -------
+        Tensor of shape (stop - first, C, H, W), float32
 
         Raises
         ------

@@ -12,6 +12,10 @@ import numpy as np
 def make_digits(count: int, size: int = 28, seed: int = 0) -> np.ndarray:
     """Make images like digits: rings of different widths and heights, dark at the border.
 
+    Parameters
+    ----------
+    count, size, seed : int
+
     Returns
     -------
     numpy.ndarray of uint8, shape (count, size, size)

@@ -85,6 +85,13 @@ class Objective(nn.Module):
         step : int
             Of the optimiser, from 0.
 
+        Returns
+        -------
+        loss : Tensor
+            The sum.
+        points : Tensor or int
+            Of all ranks.
+
         Raises
         ------
         InputError
@@ -130,6 +137,10 @@ class Objective(nn.Module):
         y : Tensor
         windows : int
             In the step.
+
+        Returns
+        -------
+        Tensor or int
         """
         if not self.masked:
             return windows * math.prod(y.shape[1:])
