@@ -23,7 +23,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from ..errors import InputError
-from .backends import existing, stamp
+from .backends import existing, reason, stamp
 from .download import checksum
 
 logger = logging.getLogger(__name__)
@@ -74,24 +74,8 @@ def find_members(
 ) -> Iterator[tuple[re.Match[str], Member]]:
     """Find files whose names end as `pattern` says, in a directory, the zips in it, or one zip.
 
-    Parameters
-    ----------
-    root : Path
-        A file, a zip or a directory.
-    pattern : re.Pattern
-        Matches the end of a path with forward slashes, from the beginning of a name in it.
-    skip : tuple of str
-        Names of directories not to look into.
-
-    Yields
-    ------
-    (re.Match, Member)
-        In order of names; hidden files are left out.
-
-    Raises
-    ------
-    InputError
-        If there is no such path, or a zip is damaged or not fit to be read.
+    The pattern matches the end of a path with forward slashes, from the beginning of a name in it;
+    directories named in `skip` are not looked into. In order of names; hidden files are left out.
     """
     whole = re.compile(f"(?:.*/)?{pattern.pattern}", pattern.flags)
     for path in _files(root, skip):
@@ -194,12 +178,12 @@ def extract(
         # The errors of gzip and bz2 on damage are OSErrors without a number.
         where = f"cannot be extracted to {into}" if error.errno else "damaged archive"
         raise InputError(
-            f"{path}: {where} ({_reason(error)}): name a directory that can be written with "
+            f"{path}: {where} ({reason(error)}): name a directory that can be written with "
             "extract_to= or target="
         ) from error
     except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
         raise InputError(
-            f"{path}: damaged, incomplete or {kind} ({_reason(error)}). Download it again"
+            f"{path}: damaged, incomplete or {kind} ({reason(error)}). Download it again"
         ) from error
 
 
@@ -363,7 +347,3 @@ def _unpacked(
             f"changed (first '{wrong[0]}'). Delete the directory, and it is extracted anew"
         )
     return target
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

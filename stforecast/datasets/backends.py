@@ -20,6 +20,7 @@ from ..errors import InputError
 
 logger = logging.getLogger(__name__)
 
+PathLike = str | os.PathLike[str]
 #: What the netCDF, HDF5 and zarr libraries raise on data they cannot read.
 READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, zlib.error)
 
@@ -30,13 +31,7 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """Give a path to a file or directory, ``~`` written out.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Give a path to a file or directory, ``~`` written out; refuse it if there is none."""
     path = Path(path).expanduser()
     if not (path.is_file() or path.is_dir()):
         raise InputError(f"{path}: no such file or directory")
@@ -59,25 +54,10 @@ def is_zarr(path: Path) -> bool:
 
 
 def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """Open one netCDF file or zarr store; metadata and coordinates are read, data are not.
+    """Open a netCDF file (3 or 4), a zarr store or the URL of one, without dask and a cache.
 
-    Parameters
-    ----------
-    source : str or Path
-        A netCDF file (3 or 4), a directory that is a zarr store, or the URL of one.
-    storage_options : mapping, optional
-        For fsspec, when `source` is a URL. Default for ``gs://``: anonymous.
-
-    Returns
-    -------
-    xarray.Dataset
-        As xarray decodes it, without dask and without a cache.
-
-    Raises
-    ------
-    InputError
-        If the source is truncated, damaged, not readable or of another format; if a URL needs a
-        package that is not installed. Later, on reading, if a chunk of a zarr store is missing.
+    Metadata and coordinates are read, data are not. `storage_options` are for fsspec, by default
+    anonymous for ``gs://``. A missing chunk of a zarr store is refused later, on reading.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -91,7 +71,7 @@ def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = No
             raise
         except (*READ_ERRORS, KeyError, TypeError) as error:
             raise InputError(
-                f"{source}: cannot be opened ({_reason(error)}){_advice(error)}"
+                f"{source}: cannot be opened ({reason(error)}){_advice(error)}"
             ) from error
     for warning in caught:
         logger.info("%s: %s", source, warning.message)
@@ -113,7 +93,8 @@ def is_read_error(error: Exception) -> bool:
     return isinstance(error, READ_ERRORS) or foreign
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Say in one line of what kind an error is, and what it says."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
@@ -239,11 +220,6 @@ def open_grib(path: Path) -> list[xr.Dataset]:
 
     The headers of all messages are read, as nothing else tells what the file holds; no index is
     left beside it. Forecast steps (ERA5's accumulations) lie on their valid times.
-
-    Raises
-    ------
-    InputError
-        If cfgrib is not installed; if the file is truncated, damaged or no GRIB.
     """
     try:
         import cfgrib
@@ -261,10 +237,9 @@ def open_grib(path: Path) -> list[xr.Dataset]:
             options["indexpath"] = f"{scratch}/{{short_hash}}.idx"
             parts = cfgrib.open_datasets(str(path), backend_kwargs=options, cache=False)
     except Exception as error:  # ecCodes has some sixty kinds, cfgrib its own
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: cannot be opened ({type(error).__name__}: {reason}): it is truncated, "
-            "damaged or no GRIB. Copy or download it again"
+            f"{path}: cannot be opened ({reason(error)}): it is truncated, damaged or no GRIB. "
+            "Copy or download it again"
         ) from error
     if not parts:
         raise InputError(f"{path}: it has no GRIB message. Copy or download it again")
@@ -290,13 +265,7 @@ def _refuse_cut(path: Path) -> None:
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading; errors of opening and of reading in the block name it.
-
-    Raises
-    ------
-    InputError
-        If it is no HDF5 file, is truncated or damaged.
-    """
+    """Open an HDF5 file for reading; errors of opening and of reading in the block name it."""
     import h5py
 
     try:

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from ..task import Task, window_starts
 from .backends import READ_ERRORS
 from .lazy import in_chunks, locate
 
+Split = Literal["train", "validation", "test"]
 #: Decoded frames that a data set keeps: the channels of a frame decode it once.
 CACHE_BYTES = 128 * 2**20
 _NAMED = 64  # clips, at most, whose names go to an attribute
@@ -61,19 +62,8 @@ class Clip:
 def clip_times(lengths: Sequence[int], timestep: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay clips one behind the other, with one step missing between two of them.
 
-    Parameters
-    ----------
-    lengths : sequence of int
-        Frames of each clip.
-    timestep : str
-        Time between two frames, as :class:`pandas.Timedelta` reads it: ``"40ms"``.
-
-    Returns
-    -------
-    times : numpy.ndarray of datetime64[ns]
-        Counted from 1970-01-01.
-    clip, step : numpy.ndarray of int64
-        The clip's number and the frame's number in it.
+    Gives of each frame its time (datetime64[ns], from 1970-01-01 on), its clip's number and its own
+    number in the clip.
 
     Examples
     --------

@@ -197,17 +197,17 @@ def describe(path: str | os.PathLike[str]) -> Description:
     if not files:
         reason = "there is nothing to read" if local.exists() else "no such file or directory"
         return Description(local, kind, None, reason, **facts)
+    adapter = None
     with _quiet():
         try:
             adapter, reason = _recognise(local)
-            if adapter is None:
-                return Description(local, kind, None, reason, **facts)
-            try:
+            if adapter is not None:
                 facts |= _contents(local, adapter)
-            except Exception as error:  # of any library, on any damage: it is what we report
+        except Exception as error:  # of any library, on any damage: it is what we report
+            if adapter is None:
+                reason = _told(error)
+            else:
                 facts["problems"] = (_told(error),)
-        except Exception as error:
-            adapter, reason = None, _told(error)
     return Description(local, kind, adapter, reason, **facts)
 
 
@@ -327,9 +327,8 @@ def _contents(path: Path, adapter: str) -> dict[str, Any]:
     if "split" in takes:
         options["split"] = None  # all of it
     with tempfile.TemporaryDirectory() as scratch:
-        if adapter == "open_weatherbench" and zipfile.is_zipfile(
-            path
-        ):  # it is extracted to open it
+        # A zip is extracted to open it.
+        if adapter == "open_weatherbench" and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 total = sum(m.file_size for m in archive.infolist())
                 members = [m.filename for m in archive.infolist() if not m.is_dir()]

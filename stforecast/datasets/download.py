@@ -204,8 +204,9 @@ class _Part:
         self, source: Source, timeout: float, verified: bool, progress: Progress | None
     ) -> None:
         """Get what is missing."""
-        validator = self._validator()
-        start = self.size if validator or (verified and self._same_url()) else 0
+        noted = self._noted()
+        validator = noted.get("validator")
+        start = self.size if validator or (verified and noted) else 0
         try:
             with source(self.url, start, validator, timeout) as answer:
                 self._receive(answer, timeout, progress)
@@ -234,16 +235,12 @@ class _Part:
             raise TransientError(f"broke off after {arrived} bytes of {answer.total}")
 
     def _noted(self) -> dict[str, Any]:
+        """What was noted of the part, if it is of this address."""
         try:
-            return json.loads(self.notes.read_text())
+            noted = json.loads(self.notes.read_text())
         except (OSError, ValueError):
             return {}
-
-    def _same_url(self) -> bool:
-        return self._noted().get("url") == self.url
-
-    def _validator(self) -> str | None:
-        return self._noted().get("validator") if self._same_url() else None
+        return noted if noted.get("url") == self.url else {}
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ half hour which begins at ``time``. Times are local and naive, as the owners giv
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Iterable
@@ -19,14 +18,12 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from .backends import existing, stamp
+from .backends import PathLike, existing, stamp
+from .clips import Clip, Split, check_split, clip_dataset
 from .flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates
 from .joining import some
 from .numpy_files import NpzMember
 from .periods import select_period, when
-
-PathLike = str | os.PathLike[str]
-Split = Literal["train", "validation", "test"]
 
 _WEEKS = 4  # of test, and of validation before it
 _BJ_FILE = re.compile(r"BJ\d\d_M\d+x\d+_T30_InOut\.h5")
@@ -82,8 +79,7 @@ def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "au
     and the windows that share steps with it are in neither.
     """
     path = existing(path)
-    if split not in (None, "train", "validation", "test"):
-        raise InputError(f"split must be 'train', 'validation' or 'test', found {split!r}")
+    check_split(split)
     if path.suffix == ".npz":
         return _open_windows(path, split, chunks)
     if path.is_dir():
@@ -294,8 +290,6 @@ def _last_weeks(times: np.ndarray) -> dict[str, str]:
 
 def _open_windows(path: Path, split: Split | None, chunks: Any) -> xr.Dataset:
     """Windows of the authors' ``dataset.npz``, as clips."""
-    from .clips import Clip, clip_dataset
-
     arrays = {key: NpzMember(path, key) for key in _NPZ_KEYS}
     shape = arrays["X_train"].shape
     rows, columns = shape[3:5] if len(shape) == 5 else (0, 0)

@@ -46,18 +46,9 @@ Compute = Callable[[Moments, np.ndarray, np.ndarray], np.ndarray]
 def solar_radiation(when: Moments, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     """Solar radiation on a horizontal plane at the top of the atmosphere, at the instant.
 
-    Parameters
-    ----------
-    when : Moments
-        The times.
-    latitude, longitude : ndarray
-        Radians.
-
-    Returns
-    -------
-    ndarray
-        W m-2, float32; 0 at night. The sun's place and distance are the Astronomical Almanac's
-        formulas of low precision (as in Michalsky 1988), good to 0.01 degrees from 1950 to 2050.
+    In W m-2, float32, 0 at night, for latitude and longitude in radians. The sun's place and
+    distance are the Astronomical Almanac's formulas of low precision (as in Michalsky 1988), good
+    to 0.01 degrees from 1950 to 2050.
     """
     mean_longitude = np.deg2rad(280.460 + 0.9856474 * when.since)
     anomaly = np.deg2rad(357.528 + 0.9856003 * when.since)

@@ -38,34 +38,12 @@ def open_joined(
     adapt: Callable[[xr.Dataset, object], xr.Dataset] | None = None,
     every: bool = False,
 ) -> xr.Dataset:
-    """Open sources, join them and bring them through the gate.
+    """Open files, stores or URLs, join them and bring them through the gate, lazily.
 
-    Parameters
-    ----------
-    sources : sequence of path or str
-        Files, stores or URLs.
-    label : object
-        What messages call all of them.
-    wanted : sequence of str, optional
-        Variables. Default: all known ones, or with `every` all that lie on time and a grid.
-    chunks : {"auto"}, None or mapping
-        As in :func:`stforecast.datasets.open_weatherbench`.
-    storage_options : mapping, optional
-        For fsspec.
-    adapt : callable, optional
-        Makes plain what is peculiar to a source, given its Dataset and its name.
-    every : bool
-        See `wanted`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Canonical and lazy: (time, latitude, longitude) or (time, y, x), in canonical units.
-
-    Raises
-    ------
-    InputError
-        If a source cannot be read, has no times or some twice, or does not fit the others.
+    `label` is what messages call all of them. Unless variables are `wanted`, all known ones are
+    taken, or with `every` all that lie on time and a grid. `adapt` makes plain what is peculiar to
+    a source, given its Dataset and its name. `chunks` and `storage_options` are as in
+    :func:`stforecast.datasets.open_weatherbench`.
     """
     with ExitStack() as stack:
         opened = []
@@ -239,11 +217,7 @@ def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
 def _combine(
     opened: Sequence[_Part], label: object, wanted: Sequence[str] | None
 ) -> tuple[xr.Dataset, dict[str, Hashable], list[tuple[int, int]]]:
-    """Join all variables, in the first file's terms.
-
-    Returns the Dataset, its dimensions by canonical name, and for every stretch of time that comes
-    from one file its length and its length of stored chunks.
-    """
+    """Join all variables; also dimensions by canonical name, and `spans` as :func:`cut` takes."""
     parts: dict[str, list[_Part]] = {}
     for part in opened:
         for name in part.variables:

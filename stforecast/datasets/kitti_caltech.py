@@ -7,25 +7,22 @@ FFmpeg through PyAV (the extra ``video``).
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..errors import InputError
 from .archives import Member, find_members, first_of
-from .clips import Clip, check_split, clip_dataset
+from .backends import PathLike
+from .clips import Clip, Split, check_split, clip_dataset
 from .hickle_files import open_hickle, read_strings
 from .seq_files import read_seq, read_seq_header
-from .video import centre_crop, decode_images, resize
-
-PathLike = str | os.PathLike[str]
-Split = Literal["train", "validation", "test"]
+from .video import centre_crop, decode_images, read_images, resize
 
 _RGB = ("red", "green", "blue")
 _SIZE = (128, 160)  # height and width
@@ -48,7 +45,7 @@ _CALTECH_VALID = 5  # set05; sets 00 to 04 train, 06 to 10 test
 def open_kitti(
     path: PathLike, split: Split | None = None, *, camera: int = 3, chunks: Any = "auto"
 ) -> xr.Dataset:
-    """Open KITTI's raw drives as clips of 128 x 160 _RGB, 10 frames a second.
+    """Open KITTI's raw drives as clips of 128 x 160 RGB, 10 frames a second.
 
     Parameters
     ----------
@@ -100,7 +97,7 @@ def open_kitti(
         )
     if hickles:
         part = {"validation": "val"}.get(str(split), split)
-        files = [f for p, f in hickles.items() if split is None or p == part]
+        files = [f for p, f in hickles.items() if part in (None, p)]
         clips = [clip for file in files for clip in _hickle_clips(file)]
     else:
         clips = [
@@ -123,18 +120,13 @@ def open_kitti(
 
 def _drive_clip(drive: str, frames: Mapping[int, Member]) -> Clip:
     first = frames[min(frames)]
-    for number in range(max(frames) + 1):
-        if number not in frames:
-            raise InputError(
-                f"{first}: frame {number:010d}.png of {drive} is missing. Get it again"
-            )
+    if missing := sorted(set(range(max(frames))) - frames.keys()):
+        raise InputError(
+            f"{first}: frame {missing[0]:010d}.png of {drive} is missing. Get it again"
+        )
     images = tuple(frames[n] for n in sorted(frames))
     name = str(first).rsplit("/data/", 1)[0]
-    return Clip(name, len(images), partial(_read_images, images), first.stamp)
-
-
-def _read_images(images: Sequence[Member], start: int, stop: int) -> np.ndarray:
-    return decode_images(((str(m), m.read()) for m in images[start:stop]), _cut)
+    return Clip(name, len(images), partial(read_images, images, _cut), first.stamp)
 
 
 def _hickle_clips(file: Path) -> list[Clip]:
@@ -154,10 +146,9 @@ def _hickle_clips(file: Path) -> list[Clip]:
         )
     stamp, clips, start = Member(file).stamp, [], 0
     for source, run in itertools.groupby(sources):
-        length = len(list(run))
         read = partial(_read_hickle, file, start)
-        clips.append(Clip(f"{file}: {source}", length, read, stamp))
-        start += length
+        clips.append(Clip(f"{file}: {source}", len(list(run)), read, stamp))
+        start += clips[-1].frames
     return clips
 
 

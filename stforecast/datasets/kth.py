@@ -7,28 +7,26 @@ FFmpeg through PyAV (the extra ``video``).
 from __future__ import annotations
 
 import logging
-import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..errors import InputError
 from .archives import Member, find_members, first_of
-from .clips import Clip, check_split, clip_dataset
+from .backends import PathLike
+from .clips import Clip, Split, check_split, clip_dataset
 from .joining import some
-from .video import decode_images, decode_video, resize
+from .video import decode_video, read_images, resize
 
 logger = logging.getLogger(__name__)
 
-PathLike = str | os.PathLike[str]
-Split = Literal["train", "validation", "test"]
 
 ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
 _STRIDES = {"jogging": 3, "running": 3}
@@ -187,7 +185,8 @@ class _Video:
                     "again"
                 )
             images = tuple(self.images[n] for n in range(a, b + 1))
-            clips.append(_clip(images[0], a, b, partial(_read_images, images, size)))
+            read = partial(read_images, images, partial(resize, size=size), grey=True)
+            clips.append(_clip(images[0], a, b, read))
         return clips
 
 
@@ -274,13 +273,6 @@ def _read_avi(member: Member, first: int, size: tuple[int, int], a: int, b: int)
     source = member.file if member.name is None else member.read()
     frames = decode_video(source, first + a, first + b, name=str(member), grey=True)
     return resize(frames, size) if len(frames) else np.empty((0, *size, 1), np.uint8)
-
-
-def _read_images(
-    images: Sequence[Member], size: tuple[int, int], start: int, stop: int
-) -> np.ndarray:
-    encoded = ((str(m), m.read()) for m in images[start:stop])
-    return decode_images(encoded, partial(resize, size=size), grey=True)
 
 
 def recognise(path: Path) -> str | None:

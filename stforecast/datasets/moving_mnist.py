@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import xarray as xr
 from ..conventions.axes import TIME, X, Y
 from ..conventions.lazy import LazyArray
 from ..errors import InputError
-from .backends import stamp
+from .backends import PathLike, stamp
 from .clips import clip_times
 from .lazy import as_slice, in_chunks
 from .moving_mnist_generator import (
@@ -28,8 +27,6 @@ from .moving_mnist_generator import (
     read_idx,
 )
 from .numpy_files import npy_header
-
-PathLike = str | os.PathLike[str]
 
 _SCALE = 1 / 255
 _TOGETHER = 32  # sequences held as bytes at once

@@ -118,24 +118,11 @@ def generate(
 def trajectories(
     x: np.ndarray, y: np.ndarray, angle: np.ndarray, steps: int, *, step: float = STEP
 ) -> np.ndarray:
-    """Follow points that bounce in the unit square.
+    """Follow points that bounce in the unit square: (y, x) from 0 to 1, float64 (..., steps, 2).
 
-    A point moves first and is noted then; where it reaches or passes a border it is set on the
-    border, and that component of its velocity is reversed.
-
-    Parameters
-    ----------
-    x, y, angle : numpy.ndarray of one shape (...)
-        Where the points start, and in which direction (radians; the velocity is
-        ``step * (cos, sin)``).
-    steps : int
-    step : float
-        Length of a step.
-
-    Returns
-    -------
-    numpy.ndarray of float64, shape (..., steps, 2)
-        (y, x) from 0 to 1.
+    A point starts at (x, y) with the velocity ``step * (cos(angle), sin(angle))``. It moves first
+    and is noted then; where it reaches or passes a border it is set on the border, and that
+    component of its velocity is reversed.
 
     Examples
     --------
@@ -155,22 +142,10 @@ def trajectories(
 
 
 def render(images: np.ndarray, which: np.ndarray, paths: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Draw digits along their paths.
+    """Draw digits along their paths: overwrite `out`, contiguous uint8 (n, steps, H, W).
 
-    Parameters
-    ----------
-    images : numpy.ndarray of uint8, shape (N, h, w)
-    which : numpy.ndarray of int, shape (n, digits)
-        The image of each digit.
-    paths : numpy.ndarray, shape (n, digits, steps, 2)
-        From :func:`trajectories`; scaled to the free range in pixels and cut to whole ones.
-    out : numpy.ndarray of uint8, shape (n, steps, H, W)
-        Overwritten; contiguous.
-
-    Returns
-    -------
-    numpy.ndarray
-        `out`.
+    `which` (n, digits) is the number of each digit in `images` (N, h, w); `paths`
+    (n, digits, steps, 2) are scaled to the free range in pixels and cut to whole ones.
     """
     n, steps, *frame = out.shape
     out[...] = 0
@@ -191,21 +166,9 @@ def render(images: np.ndarray, which: np.ndarray, paths: np.ndarray, out: np.nda
 
 
 def uniform_draws(indices: np.ndarray, seed: int, stream: int, digits: int) -> np.ndarray:
-    """Draw the numbers that sequences are made of.
+    """Draw the numbers that sequences are made of: float64 (n, digits, 4) in [0, 1).
 
-    Parameters
-    ----------
-    indices : numpy.ndarray of int, shape (n,)
-        Numbers of the sequences.
-    seed, stream : int
-        The two halves of the Philox key.
-    digits : int
-        Digits in a sequence, each of which takes a block of the generator.
-
-    Returns
-    -------
-    numpy.ndarray of float64, shape (n, digits, 4)
-        In [0, 1).
+    `seed` and `stream` are the two halves of the Philox key; each digit takes a block.
     """
     out = np.empty((len(indices), digits, 4))
     bits = np.random.Philox(counter=0, key=np.array([seed, stream], np.uint64))
@@ -227,22 +190,8 @@ def load_digits(directory: str | os.PathLike[str], split: Split = "train") -> np
     """Read the digits of a split from the MNIST files.
 
     "train": ``train-images-idx3-ubyte`` but for its last 5,000 images; "validation": these; "test":
-    ``t10k-images-idx3-ubyte``. So no digit is in two splits.
-
-    Parameters
-    ----------
-    directory : path
-        With the files, as they are or ``.gz``, in it or in ``raw`` or ``MNIST/raw`` below.
-    split : {"train", "validation", "test"}
-
-    Returns
-    -------
-    numpy.ndarray of uint8, shape (N, 28, 28)
-
-    Raises
-    ------
-    InputError
-        If the file is not there, or damaged.
+    ``t10k-images-idx3-ubyte``. So no digit is in two splits. The files lie, as they are or ``.gz``,
+    in the directory or in ``raw`` or ``MNIST/raw`` below. Gives uint8 (N, 28, 28).
     """
     return read_idx(find_digits(directory, split))[digits_of(split)]
 
@@ -268,44 +217,27 @@ def find_digits(directory: str | os.PathLike[str], split: str) -> Path:
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an IDX file of images, plain or gzipped.
+    """Read an IDX file of images, plain or gzipped: uint8 (N, h, w).
 
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    numpy.ndarray of uint8, shape (N, h, w)
-
-    Raises
-    ------
-    InputError
-        If it is no IDX file of bytes in three dimensions, or holds fewer or more bytes than its
-        header says.
-
-    References
-    ----------
-    Y. LeCun, C. Cortes, C. Burges: "The MNIST database of handwritten digits", section on the file
-    formats.
+    Source: Y. LeCun, C. Cortes, C. Burges: "The MNIST database of handwritten digits", section on
+    the file formats.
     """
-    shape, count = idx_shape(path), 0
-    data = b""
+    shape = idx_shape(path)
+    expected = math.prod(shape)
     try:
         with _open(path) as file:
             file.read(16)
-            data = file.read(math.prod(shape) + 1)
-            count = len(data)
+            data = file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read to its end ({error}): it is truncated or damaged. "
             "Copy or download it again"
         ) from error
-    if count != math.prod(shape):
-        what = f"only {count}" if count < math.prod(shape) else "more"
+    if len(data) != expected:
+        what = f"only {len(data)}" if len(data) < expected else "more"
         raise InputError(
             f"{path}: its header says {shape[0]} images of {shape[1]} x {shape[2]}, "
-            f"{math.prod(shape)} bytes, and it holds {what}. Copy or download it again"
+            f"{expected} bytes, and it holds {what}. Copy or download it again"
         )
     return np.frombuffer(data, np.uint8).reshape(shape)
 

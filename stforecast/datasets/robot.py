@@ -17,21 +17,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from .backends import existing, open_hdf5, stamp
-from .clips import Clip, check_split, clip_dataset
+from .backends import PathLike, existing, open_hdf5, stamp
+from .clips import Clip, Split, check_split, clip_dataset
 from .joining import some
 from .video import decode_images, decode_video, resize
 
 logger = logging.getLogger(__name__)
 
-PathLike = str | os.PathLike[str]
-Split = Literal["train", "validation", "test"]
 #: Called with what resizes frames, start and stop; gives (stop - start, H, W, 3) uint8.
 Reader = Callable[[Callable[[np.ndarray], np.ndarray], int, int], np.ndarray]
 _CHANNELS = ("red", "green", "blue")
@@ -66,15 +64,8 @@ class _Trajectory:
 def part_of(name: str) -> str:
     """Part of the split that a trajectory of this name belongs to: train, validation or test.
 
-    Parameters
-    ----------
-    name : str
-        RoboNet: the file's name. BridgeData: the last four parts of the trajectory's path, such as
-        ``2022-01-01_00-00-00/raw/traj_group0/traj0``.
-
-    Returns
-    -------
-    str
+    RoboNet: the file's name. BridgeData: the last four parts of the trajectory's path, such as
+    ``2022-01-01_00-00-00/raw/traj_group0/traj0``.
 
     Examples
     --------
@@ -160,12 +151,8 @@ def open_bridgedata(
         Part of the trajectories, by a hash of the path: see ``part_of``. None: all.
     camera : int
         Which ``images`` directory. Trajectories without it are left out, and their number logged.
-    steps : int or None
-        The first so many frames of each trajectory; shorter ones are left out. None: all frames.
-    size : (int, int)
-        Height and width of the frames; the genuine ones (480 x 640) are averaged down.
-    chunks : {"auto"}, None or mapping
-        As in :func:`open_weatherbench`.
+    steps, size, chunks
+        As in :func:`open_robonet`; the genuine frames have 480 x 640 pixels.
 
     Returns
     -------
@@ -214,16 +201,7 @@ def open_bridgedata(
 
 
 def recognise(path: Path) -> str | None:
-    """Say in a line what `path` is, if it is robot video.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    str or None
-    """
+    """Say in one line what a path is, if it is robot video; None if not."""
     if path.is_dir():
         for found in islice(_walk(path), 1000):  # of a great tree, the beginning says enough
             if (line := recognise(found)) is not None:

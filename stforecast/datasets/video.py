@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,31 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .archives import Member
 
 _MAGIC = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
 
 def decode_image(data: bytes, *, name: str, grey: bool = False) -> np.ndarray:
-    """Decode a JPEG or PNG.
+    """Decode a JPEG or PNG, which errors call `name`, as uint8 (H, W, 3) RGB.
 
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    name : str
-        What errors call it.
-    grey : bool
-        One channel, the luma of ITU-R BT.601 (0.299 red + 0.587 green + 0.114 blue).
-
-    Returns
-    -------
-    numpy.ndarray
-        (H, W, 3) RGB, or (H, W, 1); uint8.
-
-    Raises
-    ------
-    InputError
-        If it is neither, or damaged (never filled up with grey), or PyAV is not installed.
+    With `grey` as (H, W, 1): the luma of ITU-R BT.601 (0.299 red + 0.587 green + 0.114 blue). A
+    damaged image is refused, never filled up with grey.
     """
     av = _av(name)
     codec = next((c for magic, c in _MAGIC.items() if data.startswith(magic)), None)
@@ -62,26 +47,9 @@ def decode_images(
     *,
     grey: bool = False,
 ) -> np.ndarray:
-    """Decode images of one size and bring them to another.
+    """Decode images, given by name, of one size, and bring each (H, W, C) to another with `fit`.
 
-    Parameters
-    ----------
-    encoded : iterable of (str, bytes)
-        Names, for errors, and files.
-    fit : callable
-        Takes an image (H, W, C) and gives one.
-    grey : bool
-        As in :func:`decode_image`.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n, height, width, C) uint8.
-
-    Raises
-    ------
-    InputError
-        If an image is damaged, or of another size than the first: it is named.
+    Gives (n, height, width, C) uint8. An image of another size than the first is refused.
     """
     out: list[np.ndarray] = []
     shape: tuple[int, ...] | None = None
@@ -96,30 +64,25 @@ def decode_images(
     return np.stack(out)
 
 
+def read_images(
+    files: Sequence[Member],
+    fit: Callable[[np.ndarray], np.ndarray],
+    start: int,
+    stop: int,
+    *,
+    grey: bool = False,
+) -> np.ndarray:
+    """Read some of the files, and decode them as :func:`decode_images` does."""
+    return decode_images(((str(f), f.read()) for f in files[start:stop]), fit, grey=grey)
+
+
 def decode_video(
     source: bytes | Path, start: int, stop: int, *, name: str, grey: bool = False
 ) -> np.ndarray:
-    """Decode frames of a video.
+    """Decode frames `start` to `stop` of a video, counted from 0 in the order in which they show.
 
-    Parameters
-    ----------
-    source : bytes or Path
-        The file, in any container that FFmpeg knows.
-    start, stop : int
-        Frames, counted from 0 in the order in which they are shown.
-    name, grey
-        As in :func:`decode_image`.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n, H, W, 3) RGB or (n, H, W, 1), uint8. Where the video ends before `stop`, n is less than
-        ``stop - start``.
-
-    Raises
-    ------
-    InputError
-        If it is no video, or damaged, or PyAV is not installed.
+    Gives (n, H, W, 3) RGB or (n, H, W, 1), uint8, as :func:`decode_image` does; n is less than
+    ``stop - start`` where the video ends before `stop`.
     """
     av = _av(name)
     frames = []
@@ -163,18 +126,8 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     A pixel is the mean of the area that it covers where an axis shrinks (exactly, fractions of
     pixels included); where it grows, values are interpolated linearly between pixels' centres.
-
-    Parameters
-    ----------
-    frames : numpy.ndarray
-        (..., H, W, C), uint8 or float32.
-    size : tuple of int
-        New height and width.
-
-    Returns
-    -------
-    numpy.ndarray
-        (..., height, width, C) of the same dtype, rounded to the nearest if uint8.
+    `frames` (..., H, W, C), uint8 or float32, keep their dtype (uint8 is rounded to the nearest);
+    `size` is the new height and width.
     """
     height, width = frames.shape[-3:-1]
     if (height, width) == tuple(size):

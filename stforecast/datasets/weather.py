@@ -18,7 +18,7 @@ from ..conventions.gate import canonicalize
 from ..conventions.times import time_gaps, time_step
 from ..conventions.variables import VARIABLES
 from ..errors import InputError
-from .backends import GRIB_SUFFIXES, is_grib, is_zarr, open_parts
+from .backends import GRIB_SUFFIXES, PathLike, is_grib, is_zarr, open_parts
 from .finding import FILES, find_sources
 from .joining import open_joined, some
 from .lazy import FirstValid
@@ -31,8 +31,6 @@ _WEATHERBENCH1 = re.compile(r"_\d{4}_[\d.]+deg\.nc$|^constants_[\d.]+deg\.nc$")
 _EXPVER = "expver"
 _FINAL, _PRELIMINARY = 1, 5  # ERA5, and ERA5T of the last three months
 _NCEP = re.compile(r"\b(NMC|NCEP)\b.{0,12}reanalysis", re.IGNORECASE)
-
-PathLike = str | os.PathLike[str]
 
 
 def open_sample(*, chunks: Any = "auto") -> xr.Dataset:

@@ -9,19 +9,7 @@ import numpy as np
 
 
 def moving_blobs(frames: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Three soft blobs of different colours that drift over a grey ramp and bounce.
-
-    Parameters
-    ----------
-    frames : int
-    shape : (int, int)
-        Height and width.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    numpy.ndarray of shape (frames, H, W, 3), uint8
-    """
+    """Three soft blobs that drift over a grey ramp and bounce: uint8 (frames, H, W, 3) RGB."""
     size = np.array(shape, float)
     y, x = np.mgrid[: shape[0], : shape[1]] / size.reshape(2, 1, 1)
     video = np.repeat((0.2 + 0.2 * (x + y) / 2)[None, ..., None], frames, axis=0) + np.zeros(3)

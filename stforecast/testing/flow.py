@@ -96,13 +96,11 @@ def write_taxibj_npz(
 
     Parameters
     ----------
-    directory : Path
-        Made if it is not there.
+    directory, shape, seed
+        As in :func:`write_taxibj`.
     windows : int
         For training; a quarter as many for the test.
-    shape : tuple of int
     compressed : bool
-    seed : int
 
     Returns
     -------

@@ -106,16 +106,8 @@ def write_bridgedata(
     directory : path-like
         Gets ``toykitchen2/set_table/00/2022-01-01_00-00-00/raw/traj_group0/traj0/images0/
         im_0.jpg`` and so on.
-    train, validation, test : int
-        Trajectories in each part of the split.
-    frames : int
-        Of each trajectory.
-    shape : (int, int)
-        Height and width.
-    cameras : int
-    clips : sequence of ndarray of shape (T, H, W, 3), uint8, optional
-        Content in turns, in place of moving blobs; `frames` and `shape` are then theirs.
-    seed : int
+    train, validation, test, frames, shape, cameras, clips, seed
+        As in :func:`write_robonet`.
 
     Returns
     -------

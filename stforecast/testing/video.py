@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,8 +52,7 @@ def write_kth(
         The directory.
     """
     directory, ranges = Path(directory), _ranges(lengths)
-    for n, action in enumerate(actions):
-        videos = _kth_videos(persons, action, n * len(persons), ranges, clips, seed)
+    for action, videos in _kth_videos(persons, actions, ranges, clips, seed):
         files = {f"{name}_uncomp.avi": _avi(video) for name, video in videos.items()}
         if zipped:
             _write_tree(directory, files, f"{action}.zip", zipfile.ZIP_DEFLATED)
@@ -87,9 +86,8 @@ def write_kth_frames(
         The directory.
     """
     directory, ranges = Path(directory), _ranges(lengths)
-    for n, action in enumerate(actions):
-        videos = _kth_videos(persons, action, n * len(persons), ranges, clips, seed)
-        numbers = [number for a, b in ranges for number in range(a, b + 1)]
+    numbers = [number for a, b in ranges for number in range(a, b + 1)]
+    for action, videos in _kth_videos(persons, actions, ranges, clips, seed):
         for name, video in videos.items():
             files = {f"image_{k:04d}.jpg": encode_jpeg(video[k - 1]) for k in numbers}
             _write_tree(directory / action / name, files)
@@ -269,17 +267,22 @@ def _hickle(path: Path, content: np.ndarray | list[str], version: int) -> None:
 
 def _kth_videos(
     persons: Sequence[int],
-    action: str,
-    first: int,
+    actions: Sequence[str],
     ranges: Sequence[tuple[int, int]],
     clips: Clips,
     seed: int,
-) -> dict[str, np.ndarray]:
-    """A video of each person, by its name."""
-    return {
-        f"person{person:02d}_{action}_d1": _content(clips, n, ranges[-1][1], (120, 160), seed + n)
-        for n, person in enumerate(persons, start=first)
-    }
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Actions, and of each a video of each person, by its name."""
+    for n, action in enumerate(actions):
+        yield (
+            action,
+            {
+                f"person{person:02d}_{action}_d1": _content(
+                    clips, k, ranges[-1][1], (120, 160), seed + k
+                )
+                for k, person in enumerate(persons, start=n * len(persons))
+            },
+        )
 
 
 def _content(

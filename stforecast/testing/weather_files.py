@@ -124,20 +124,14 @@ def write_weatherbench2(
     ----------
     directory : path or URL
         Where the store goes.
-    steps : int
-        Times that are filled.
-    shape : (int, int)
-        Latitudes and longitudes.
-    levels : sequence of int
-        hPa.
+    steps, shape, levels, seed
+        As in :func:`write_weatherbench1`; steps of 6 hours, or of 1 hour in the layout "arco".
     layout : {"weatherbench2", "arco"}
         The former has (time, longitude, latitude) with latitude ascending; the latter (time,
         latitude, longitude) with latitude descending, one time a chunk, and times that are not
         filled before and after ``valid_time_start`` and ``valid_time_stop``.
     zarr_format : {2, 3}
         Version 2 has consolidated metadata.
-    seed : int
-        Of the noise.
 
     Returns
     -------
@@ -193,22 +187,18 @@ def write_cds(
 
     Parameters
     ----------
-    directory : path
-        Made if need be.
+    directory, steps, seed
+        As in :func:`write_weatherbench1`.
     layout : {"new", "old", "zip", "grib"}
         netCDF with ``valid_time``, ``number`` and ``expver`` as texts; netCDF packed in int16 with
         ``time`` and ``expver`` as a dimension of size 2; a zip of files in the new layout, of
         instants and accumulations; GRIB 1 (needs the extra ``grib``).
-    steps : int
-        Hours.
     shape : (int, int)
         Latitudes and longitudes of a region in Europe, north first.
     levels : sequence of int
         hPa, for ``t`` and ``z`` on levels instead of ``t2m``; not in the zip.
     preliminary : int
         So many of the last steps are ERA5T (``expver`` 5).
-    seed : int
-        Of the noise.
 
     Returns
     -------
@@ -338,16 +328,14 @@ def write_ncep(
 
     Parameters
     ----------
-    directory : path
-        Made if need be.
+    directory, seed
+        As in :func:`write_weatherbench1`.
     steps : int
         6-hourly, from 2012-12-28 on.
     shape : (int, int)
         Latitudes (north first) and longitudes.
     levels : sequence of int
         hPa: ``air.2012.nc`` on levels, instead of ``air.sig995.2012.nc``.
-    seed : int
-        Of the noise.
 
     Returns
     -------
