@@ -70,9 +70,12 @@ def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = No
         except InputError:
             raise
         except (*READ_ERRORS, KeyError, TypeError) as error:
-            raise InputError(
-                f"{source}: cannot be opened ({reason(error)}){_advice(error)}"
-            ) from error
+            advice = (
+                ": it is truncated, damaged or neither netCDF nor zarr. Copy or download it again"
+            )
+            if isinstance(error, PermissionError):
+                advice = ""
+            raise InputError(f"{source}: cannot be opened ({reason(error)}){advice}") from error
     for warning in caught:
         logger.info("%s: %s", source, warning.message)
     return ds
@@ -96,12 +99,6 @@ def is_read_error(error: Exception) -> bool:
 def reason(error: BaseException) -> str:
     """Say in one line of what kind an error is, and what it says."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _advice(error: BaseException) -> str:
-    if isinstance(error, PermissionError):
-        return ""
-    return ": it is truncated, damaged or neither netCDF nor zarr. Copy or download it again"
 
 
 def _open_zarr(source: str | Path, storage_options: Mapping[str, Any] | None) -> xr.Dataset:

@@ -271,27 +271,15 @@ def _blocks(file: Any, timeout: float) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Address:
-    """One data set.
-
-    Parameters
-    ----------
-    about, licence, size : str
-        What it is, under which terms, and roughly how large.
-    reader : str
-        The function that opens what was downloaded.
-    files : mapping
-        Name of each file: its URL, and its checksum (see :func:`fetch`) or None where the owners
-        publish none.
-    by_hand : str
-        Where to get it where it has no address to download from.
-    """
+    """One data set."""
 
     about: str
     licence: str
-    size: str
-    reader: str
+    size: str  # roughly
+    reader: str  # the function that opens what was downloaded
+    #: URL of each file, and its checksum (see :func:`fetch`) where the owners publish one.
     files: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
-    by_hand: str = ""
+    by_hand: str = ""  # where to get it, if it has no address to download from
 
 
 def addresses() -> dict[str, Address]:

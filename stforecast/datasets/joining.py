@@ -149,7 +149,9 @@ def _worth_taking(ds: xr.Dataset, roles: Mapping[Hashable, str], every: bool) ->
         dims = ds.variables[m.name].dims
         here = {roles[d] for d in dims if d in roles}
         on_grid = {LAT, LON} <= here or {"y", "x"} <= here
-        if TIME in here and on_grid and not _has_levels(ds, m.name):
+        levels = levels_of(ds, m.name)
+        several = levels is not None and levels.dim is not None and len(levels.values) > 1
+        if TIME in here and on_grid and not several:
             fits.append(m)
             if not any(d not in roles and ds.sizes[d] > 1 for d in dims):
                 plain.append(m)
@@ -166,11 +168,6 @@ def _is_known(canonical: str) -> bool:
 def _with_levels(ds: xr.Dataset, name: Hashable) -> str:
     levels = levels_of(ds, name)
     return f"{name} (on {levels.text} hPa)" if levels and levels.dim else str(name)
-
-
-def _has_levels(ds: xr.Dataset, name: Hashable) -> bool:
-    levels = levels_of(ds, name)
-    return levels is not None and levels.dim is not None and len(levels.values) > 1
 
 
 def _same_grid(a: _Part, b: _Part) -> None:

@@ -126,7 +126,11 @@ def _drive_clip(drive: str, frames: Mapping[int, Member]) -> Clip:
         )
     images = tuple(frames[n] for n in sorted(frames))
     name = str(first).rsplit("/data/", 1)[0]
-    return Clip(name, len(images), partial(read_images, images, _cut), first.stamp)
+    return Clip(name, len(images), partial(_read_images, images), first.stamp)
+
+
+def _read_images(images: Sequence[Member], start: int, stop: int) -> np.ndarray:
+    return read_images(images, _cut, start, stop)
 
 
 def _hickle_clips(file: Path) -> list[Clip]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,9 @@ def open_moving_mnist(
                 "MNIST files"
             )
         steps, there, size = _test_file_shape(path)
-        sequences, read = min(sequences, there), _Mapped(path).read
+        sequences = min(sequences, there)
+        mapped = partial(np.load, path, mmap_mode="r", allow_pickle=False)
+        read = _Read(mapped, _of_file).sequences
         source, file, what = f"{path.name}, {sequences} of {there} sequences", path, ""
     else:
         split = split or "train"
@@ -105,8 +107,16 @@ def open_moving_mnist(
                 f"cannot draw {digits} digits of {patch[0]} x {patch[1]} in {steps} frames of "
                 f"{size} x {size}: give a larger size, and at least one digit and step"
             )
-        options = {"seed": seed, "split": split, "digits": digits, "steps": steps, "size": size}
-        read = partial(_Digits(file, digits_of(split)).draw, options)
+        options: dict[str, Any] = {
+            "seed": seed,
+            "split": split,
+            "digits": digits,
+            "steps": steps,
+            "size": size,
+        }
+        read = _Read(
+            partial(_digits, file, digits_of(split)), partial(generate, **options)
+        ).sequences
         source = f"drawn from the {split} digits of {file.name}"
         what = ", ".join(f"{k}={v}" for k, v in options.items())
     times, clip, step = clip_times(np.full(sequences, steps), "1s")  # type: ignore[arg-type]
@@ -144,41 +154,32 @@ def recognise(path: Path) -> str | None:
     return None
 
 
-class _Digits:
-    """The digits of a split, read once when the first sequence is drawn."""
+class _Read:
+    """A file, loaded once when the first sequence is made of it; pickled without its content."""
 
-    def __init__(self, file: Path, part: slice) -> None:
-        self.file, self.part = file, part
-
-    @cached_property
-    def images(self) -> np.ndarray:
-        images = read_idx(self.file)[self.part]
-        if not len(images):
-            raise InputError(f"{self.file}: it holds no digit for this split")
-        return images
-
-    def draw(self, options: Mapping[str, Any], numbers: np.ndarray) -> np.ndarray:
-        return generate(self.images, numbers, **options)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"file": self.file, "part": self.part}
-
-
-class _Mapped:
-    """The sequences of ``mnist_test_seq.npy``."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, load: Callable[[], np.ndarray], make: Callable[..., np.ndarray]) -> None:
+        self.load, self.make = load, make
 
     @cached_property
-    def frames(self) -> np.ndarray:
-        return np.load(self.file, mmap_mode="r", allow_pickle=False)
+    def content(self) -> np.ndarray:
+        return self.load()
 
-    def read(self, numbers: np.ndarray) -> np.ndarray:
-        return self.frames[:, numbers].swapaxes(0, 1)
+    def sequences(self, numbers: np.ndarray) -> np.ndarray:
+        return self.make(self.content, numbers)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"file": self.file}
+        return {"load": self.load, "make": self.make}
+
+
+def _digits(file: Path, part: slice) -> np.ndarray:
+    images = read_idx(file)[part]
+    if not len(images):
+        raise InputError(f"{file}: it holds no digit for this split")
+    return images
+
+
+def _of_file(frames: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    return frames[:, numbers].swapaxes(0, 1)
 
 
 def _test_file_shape(path: Path) -> tuple[int, int, int]:

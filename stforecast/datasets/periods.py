@@ -72,7 +72,7 @@ def select_period(ds: xr.Dataset, period: str | int) -> xr.Dataset:
         if first == last:
             raise InputError(
                 f"period '{part}' has no data: they go from {when(times[0])} to {when(times[-1])}, "
-                f"years {years_in_ranges(_year_of(times))}"
+                f"years {years_in_ranges(ds['time'].dt.year.to_numpy())}"
             )
         _report_lacking(part, times, start, stop)
         chosen[first:last] = True
@@ -130,15 +130,8 @@ def _maker(times: np.ndarray) -> Callable[..., Any]:
     """Return what makes a date in the calendar of `times`: datetime or cftime."""
     if times.dtype != object:
         return datetime
-
-    def make(
-        year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0
-    ) -> Any:
-        return times[0].replace(
-            year=year, month=month, day=day, hour=hour, minute=minute, second=second, microsecond=0
-        )
-
-    return make
+    parts = ("year", "month", "day", "hour", "minute", "second", "microsecond")
+    return lambda *given: times[0].replace(**dict(zip(parts, (*given, 0, 0, 0, 0), strict=False)))
 
 
 def _interval(part: str, make: Callable[..., Any]) -> tuple[Any, Any]:
@@ -162,7 +155,7 @@ def _span(date: str, make: Callable[..., Any]) -> tuple[Any, Any]:
     if match is None:
         raise ValueError(f"'{date}' is not a date")
     given = [int(g) for g in match.groups() if g is not None]
-    start = make(*given, *(1, 1)[len(given) - 1 :]) if len(given) < 3 else make(*given)
+    start = make(*given, *(1, 1)[len(given) - 1 :])
     if len(given) == 1:
         return start, make(given[0] + 1, 1, 1)
     if len(given) == 2:
@@ -194,12 +187,6 @@ def _report_lacking(part: str, times: np.ndarray, start: Any, stop: Any) -> None
         lacking.append(f"only part of {shown}")
     if lacking:
         logger.warning("period %s: the data have %s", part, "; ".join(lacking))
-
-
-def _year_of(times: np.ndarray) -> list[int]:
-    if times.dtype == object:
-        return [t.year for t in times]
-    return [int(y) + 1970 for y in np.unique(times.astype("datetime64[Y]").astype(int))]
 
 
 def years_in_ranges(years: Iterable[int]) -> str:

@@ -119,7 +119,11 @@ def open_robonet(
     InputError
         If there is no trajectory to open, or a file is truncated or damaged.
     """
-    root = _of_kind(path, ".hdf5")
+    root = existing(path)
+    if root.is_file() and root.suffix != ".hdf5":
+        raise InputError(
+            f"{root}: expected a directory or a file of the kind *.hdf5. Unpack an archive first"
+        )
     files = sorted(root.rglob("*.hdf5")) if root.is_dir() else [root]
     if not files:
         raise InputError(f"{root}: no trajectory (*.hdf5) in it or below. Unpack the archive first")
@@ -218,16 +222,6 @@ def recognise(path: Path) -> str | None:
 # --- what the two share ---------------------------------------------------------------------------
 
 
-def _of_kind(path: PathLike, suffix: str) -> Path:
-    """The path, if it is a directory or a file of this kind."""
-    root = existing(path)
-    if root.is_file() and root.suffix != suffix:
-        raise InputError(
-            f"{root}: expected a directory or a file of the kind *{suffix}. Unpack an archive first"
-        )
-    return root
-
-
 def _open(
     root: Path,
     trajectories: Sequence[_Trajectory],
@@ -286,7 +280,9 @@ def _listed_parts(
 def _look_robonet(path: Path, camera: int) -> tuple[int, Reader] | None:
     """Read how many frames a trajectory has, and how they are encoded."""
     with open_hdf5(path) as file:
-        if "env" not in file or not (cameras := _cameras(file["env"])):
+        found = (re.fullmatch(r"cam(\d+)_video", name) for name in file.get("env", ()))
+        cameras = {int(m[1]) for m in found if m}
+        if not cameras:
             raise InputError(f"{path}: no env/cam0_video in it: no trajectory of RoboNet")
         announced = int(file["env"].attrs.get("n_cams", len(cameras)))
         if camera not in cameras:
@@ -330,10 +326,6 @@ def _robonet_images(path: Path, camera: int, fit: Callable, start: int, stop: in
             (f"{path}: frame{t}", group[f"frame{t}"][()].tobytes()) for t in range(start, stop)
         ]
     return decode_images(encoded, fit)
-
-
-def _cameras(env: Any) -> set[int]:
-    return {int(m[1]) for name in env if (m := re.fullmatch(r"cam(\d+)_video", name))}
 
 
 # --- BridgeData -----------------------------------------------------------------------------------
