@@ -41,7 +41,8 @@ from _table import interleaved, machine  # noqa: E402
 from stforecast import Task, TrainConfig, fit  # noqa: E402
 from stforecast.datasets import open_moving_mnist  # noqa: E402
 from stforecast.datasets.moving_mnist_generator import generate, load_digits  # noqa: E402
-from stforecast.loading.feeds import Feed, open_feed  # noqa: E402
+from stforecast.loading.base import Feed  # noqa: E402
+from stforecast.loading.feeds import open_feed  # noqa: E402
 from stforecast.models import SimVPv2, summary  # noqa: E402
 from stforecast.training import read_log  # noqa: E402
 from stforecast.training.validation import Validation  # noqa: E402

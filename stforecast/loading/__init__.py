@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .feeds import Feed, ResidentFeed, StreamingFeed, open_feed, suited
+from .base import Feed
+from .feeds import ResidentFeed, StreamingFeed, open_feed, suited
 from .source import Source
 
 __all__ = ["Feed", "ResidentFeed", "Source", "StreamingFeed", "open_feed", "suited"]

@@ -19,8 +19,6 @@ over all windows of the step.
 from __future__ import annotations
 
 import logging
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +29,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..task import Task
+from .base import Feed
 from .memory import Recycled, empty, free_memory
 from .order import Block, StreamOrder, generator, share
 from .source import ReadAhead, Source, reader_threads
@@ -39,7 +38,7 @@ from .statistics import Moments
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BUFFER", "Feed", "ResidentFeed", "StreamingFeed", "open_feed", "suited"]
+__all__ = ["BUFFER", "ResidentFeed", "StreamingFeed", "open_feed", "suited"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,76 +48,7 @@ BUFFER = 2**29
 #: In what a resident feed can keep its numbers.
 STORAGE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-_ENOUGH = 2**32  # bytes of the data that tell their mean and deviation
-
-
-class Feed(ABC):
-    """Batches of windows, by the number of the step."""
-
-    kind: Literal["resident", "stream"]
-    thinning = 1  # of the blocks that tell the statistics
-
-    def __init__(
-        self,
-        starts: np.ndarray,
-        task: Task,
-        batch_size: int,
-        seed: int,
-        shuffle: bool,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        if len(starts) == 0:
-            raise ValueError("no windows to feed")
-        if not 0 <= rank < world_size <= batch_size:
-            raise InputError(
-                f"a batch of {batch_size} windows cannot be shared by {world_size} processes, of "
-                f"which this is number {rank}: expected 0 <= rank < world_size <= batch_size"
-            )
-        self.starts, self.task, self.batch_size = np.asarray(starts), task, int(batch_size)
-        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
-        self.targets = [task.channels.index(v) for v in task.outputs]  # among the channels
-        self._all_are_targets = self.targets == list(range(len(task.channels)))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches that show every window once."""
-        return math.ceil(len(self.starts) / self.batch_size)
-
-    def size(self, step: int) -> int:
-        """Windows in step `step` on all ranks together."""
-        position = step % self.steps_per_epoch
-        return min(self.batch_size, len(self.starts) - position * self.batch_size)
-
-    def shown(self, steps: int) -> int:
-        """Windows in the first `steps` steps on all ranks together."""
-        epochs, more = divmod(steps, self.steps_per_epoch)
-        return epochs * len(self.starts) + more * self.batch_size
-
-    @abstractmethod
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs (B, T, C, H, W) and targets (B, T', C', H, W) of step `step`, counted from 0."""
-
-    @abstractmethod
-    def sweep(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Every `thinning`-th block of the data, in order, for their statistics.
-
-        See :meth:`stforecast.loading.source.Source.sweep`.
-        """
-
-    def close(self) -> None:  # noqa: B027  (resident data need none)
-        """Let go of threads and memory."""
-
-    def __enter__(self) -> Feed:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def _split(self, window: Tensor) -> tuple[Tensor, Tensor]:
-        T = self.task.input_steps
-        x, y = window[:, :T, : len(self.task.variables)], window[:, T:]  # inputs come first
-        return x, y if self._all_are_targets else y[:, :, self.targets]
+_ENOUGH = 2**32  # bytes of the data that tell their mean and standard deviation
 
 
 class ResidentFeed(Feed):
@@ -351,9 +281,8 @@ class StreamingFeed(Feed):
             there = block.before % order.places * order.span
             there += int(plan.stop[block.before] - plan.begin[block.before])
             # It may lie in the very place that the block is to take.
-            _copy(
-                self._ring[place : place + order.overlap], self._ring[there : there + order.overlap]
-            )
+            before = self._ring[there : there + order.overlap]
+            _copy(self._ring[place : place + order.overlap], before)
         row = place + order.overlap + block.first - int(plan.begin[block.number])
         _copy(self._ring[row : row + len(data)], data)
         self._last = (block.epoch, block.number)
@@ -511,24 +440,3 @@ def open_feed(
         values = block[new:] if storage == "fp32" else (block[new:] - mean) / std
         data[first + new : first + len(block)] = values.to(device)
     return ResidentFeed(data, starts, task, **common)
-
-
-def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and deviation (C,) of the data, and the typical change (T', C') up to each lead time.
-
-    In one pass over what is not NaN. The change is over about 512 windows.
-    """
-    task, out = feed.task, feed.targets
-    some = feed.starts[:: max(len(feed.starts) // (512 * feed.thinning), 1)]
-    moments = Moments(len(task.channels))
-    changes = torch.zeros(2, task.target_steps, len(out), dtype=torch.float64)  # sums, counts
-    for first, new, block in feed.sweep():
-        moments.add(block[new:])
-        here = some[(some + task.window > first + new) & (some + task.window <= first + len(block))]
-        last = torch.as_tensor(here - first, device=block.device) + task.input_steps - 1
-        for lead in range(task.target_steps if len(here) else 0):
-            change = (block[last + 1 + lead][:, out] - block[last][:, out]).double()
-            changes[0, lead] += change.square().nansum((0, 2, 3)).cpu()
-            changes[1, lead] += (~change.isnan()).sum((0, 2, 3)).cpu()
-    change = (changes[0] / changes[1].clamp_min(1)).sqrt()
-    return moments.mean.float(), moments.std.float(), change.float()

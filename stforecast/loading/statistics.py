@@ -1,13 +1,15 @@
-"""Mean and standard deviation of the data, in one pass."""
+"""Mean, standard deviation and typical change of the data, in one pass."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from .base import Feed
+
 
 class Moments:
-    """Mean and deviation of channels, in one pass over blocks, in float64, of what is not NaN."""
+    """Mean and standard deviation of channels, of what is not NaN, in one pass, in float64."""
 
     def __init__(self, channels: int) -> None:
         self._n = self.mean = self._square = torch.zeros(channels, dtype=torch.float64)
@@ -28,5 +30,26 @@ class Moments:
 
     @property
     def std(self) -> Tensor:
-        """Deviation (C,)."""
+        """Standard deviation (C,)."""
         return (self._square / self._n.clamp_min(1)).sqrt()
+
+
+def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation (C,), and the typical change (T', C') up to each lead time.
+
+    In one pass over what is not NaN. The change is over about 512 windows.
+    """
+    task, out = feed.task, feed.targets
+    some = feed.starts[:: max(len(feed.starts) // (512 * feed.thinning), 1)]
+    moments = Moments(len(task.channels))
+    changes = torch.zeros(2, task.target_steps, len(out), dtype=torch.float64)  # sums, counts
+    for first, new, block in feed.sweep():
+        moments.add(block[new:])
+        here = some[(some + task.window > first + new) & (some + task.window <= first + len(block))]
+        last = torch.as_tensor(here - first, device=block.device) + task.input_steps - 1
+        for lead in range(task.target_steps if len(here) else 0):
+            change = (block[last + 1 + lead][:, out] - block[last][:, out]).double()
+            changes[0, lead] += change.square().nansum((0, 2, 3)).cpu()
+            changes[1, lead] += (~change.isnan()).sum((0, 2, 3)).cpu()
+    change = (changes[0] / changes[1].clamp_min(1)).sqrt()
+    return moments.mean.float(), moments.std.float(), change.float()

@@ -64,7 +64,7 @@ from .objective import Objective
 from .optimizers import Optimizer
 
 if TYPE_CHECKING:
-    from ..loading.feeds import Feed
+    from ..loading.base import Feed
     from .config import TrainConfig
 
 logger = logging.getLogger(__name__)

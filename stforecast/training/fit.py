@@ -26,8 +26,10 @@ from ..conventions.grid import Grid
 from ..errors import DivergenceError, InputError
 from ..forecasting.bundle import checksum
 from ..forecasting.forecaster import Forecaster
-from ..loading.feeds import Feed, open_feed, statistics, suited
+from ..loading.base import Feed
+from ..loading.feeds import open_feed, suited
 from ..loading.source import Source
+from ..loading.statistics import statistics
 from ..models.registry import ready_network
 from ..task import Task
 from .checkpoints import Run
@@ -98,7 +100,7 @@ def fit(
         Train on the windows whose last input step is at one of these, in place of all there are.
     feed : Feed, optional
         Batches of your own making, in place of those of `ds`, whose labels they have: see
-        :class:`stforecast.loading.feeds.Feed`. The normalisation comes from it, too.
+        :class:`stforecast.loading.Feed`. The normalisation comes from it, too.
     run_dir : path-like, optional
         Where to keep checkpoints and ``history.jsonl`` (see
         :mod:`stforecast.training.checkpoints`), and what :mod:`stforecast.training.log` tells;

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..loading.feeds import Feed
+from ..loading.base import Feed
 
 logger = logging.getLogger(__name__)
 

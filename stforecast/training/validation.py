@@ -12,7 +12,7 @@ from torch import Tensor
 from ..conventions.grid import Grid, area_weights
 from ..errors import InputError
 from ..forecasting.forecaster import Forecaster
-from ..loading.feeds import Feed
+from ..loading.base import Feed
 from ..loading.source import Source
 from .distributed import all_sum
 from .provenance import period

@@ -82,7 +82,8 @@ def test_weather_windows(part):
     """
     from stforecast.datasets.periods import select_period
     from stforecast.datasets.weather import open_weatherbench
-    from stforecast.loading.feeds import open_feed, statistics
+    from stforecast.loading.feeds import open_feed
+    from stforecast.loading.statistics import statistics
     from stforecast.task import Task, window_starts
 
     case = json.loads((GOLDEN / "data_weather_t2m.json").read_text())

@@ -20,7 +20,8 @@ from stforecast.errors import DivergenceError, InputError
 from stforecast.evaluation.evaluate import evaluate
 from stforecast.forecasting.forecaster import load
 from stforecast.forecasting.predict import predict
-from stforecast.loading.feeds import ResidentFeed, open_feed, statistics
+from stforecast.loading.feeds import ResidentFeed, open_feed
+from stforecast.loading.statistics import statistics
 from stforecast.models.simvp import SimVPv2
 from stforecast.task import Task, initialisations, window_starts
 from stforecast.testing.weather import make_weather
