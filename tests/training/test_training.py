@@ -742,7 +742,7 @@ def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
         ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, muon"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
         ({"variable_weights": [0.0]}, "variable_weights must be finite, not negative, and not all"),
-        ({"compile": "yes"}, "compile must be one of auto, always, max, never"),
+        ({"compile": "yes"}, "compile must be one of auto, always, graphs, never"),
         ({"storage": "int8"}, "storage must be one of fp32, bf16, fp16"),
         ({"storage": "bf16", "feed": "stream"}, "a stream is float32"),
     ],
