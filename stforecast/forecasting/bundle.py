@@ -29,17 +29,8 @@ _VERSION_1 = {
     "change_scale": "tendency_std",
 }
 
-_REQUIRED = {
-    "format",
-    "version",
-    "library",
-    "task",
-    "model",
-    "grid",
-    "variables",
-    "training",
-    "sha256",
-}
+_REQUIRED = {"format", "version", "library", "sha256"}
+_REQUIRED |= {"task", "model", "grid", "variables", "training"}
 
 
 def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -120,6 +111,16 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+
+
+def over(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by their names with `prefix` in front."""
+    return {f"{prefix}{k}": v for k, v in tensors.items()}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, by what follows it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -31,8 +31,10 @@ from .bundle import (
     BUNDLE_VERSION,
     _empty_directory,
     _plain,
+    over,
     plain_tensors,
     read_bundle,
+    under,
 )
 from .core import ForecastModel
 
@@ -277,14 +279,9 @@ class Forecaster(ForecastModel):
         state = [(id(t), t.data_ptr(), version(t)) for t in tensors]
         key = (self.precision, self.compile, worth, id(self.network), state)
         if self._quick is None or self._quick[0] != key:
-            quick = inference.for_inference(
-                self.network,
-                precision=self.precision,
-                compile=self.compile,
-                samples=self._samples,
-            )
+            settings: Any = {"precision": self.precision, "compile": self.compile}
+            quick = inference.for_inference(self.network, samples=self._samples, **settings)
             self._quick = key, quick
-            return quick
         return self._quick[1]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -310,8 +307,8 @@ class Forecaster(ForecastModel):
         path = Path(path)
         if path.exists() and not (path / "bundle.json").is_file() and not _empty_directory(path):
             raise InputError(f"{path} exists and is no bundle; choose a new directory name")
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"normalizer.{k}": v for k, v in self.normalizer.state_dict().items()}
+        tensors = over("network.", self.network.state_dict())
+        tensors |= over("normalizer.", self.normalizer.state_dict())
         with replacing(path) as directory:
             directory.mkdir()
             weights = directory / "model.safetensors"
@@ -370,9 +367,8 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
             network = registry.make_network(model["name"], task, grid, model["settings"])
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-    part = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     try:
-        network.load_state_dict(part)
+        network.load_state_dict(under("network.", tensors))
         mean, std = tensors["normalizer.mean"], tensors["normalizer.std"]
     except (RuntimeError, KeyError) as error:
         raise InputError(

@@ -47,7 +47,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,7 +54,7 @@ from torch import Tensor
 
 from ..errors import DivergenceError, InputError
 from ..files import locked, replacing
-from ..forecasting.bundle import plain_tensors
+from ..forecasting.bundle import over, plain_tensors, under
 from ..forecasting.forecaster import Forecaster
 from ..package import __version__
 from .distributed import World
@@ -90,21 +89,16 @@ class Run:
     ----------
     run_dir : path-like or None
         The directory; nothing is written without one.
-    objective : Objective
-        Whose network is trained.
-    forecaster : Forecaster
-        Its task and normalisation.
-    optimizer : Optimizer
-    average : Average
-    config : TrainConfig
-    feed : Feed
+    objective, forecaster, optimizer, average, config, feed
+        What is trained, and how.
     steps : int
         Of the whole run.
     resume : {"auto", "never"}
-    world : World, optional
-        The processes that train together; each has a Run.
+        As in :func:`stforecast.fit`.
     about : mapping
         What the run is: ``period``, ``validation_period``, and what else its forecaster will tell.
+    world : World, optional
+        The processes that train together; each has a Run.
 
     Attributes
     ----------
@@ -213,12 +207,7 @@ class Run:
                 _remove(path)
         return None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with self._open:
             try:
                 self._wait()
@@ -248,10 +237,8 @@ class Run:
 
         Parameters
         ----------
-        step : int
-            Steps done.
-        loss_sum, losses : Tensor, int
-            Sum and number of the losses since the last report.
+        step, loss_sum, losses
+            As the attributes.
 
         Raises
         ------
@@ -274,7 +261,7 @@ class Run:
         gathered = {name: self.world.gather(tensor) for name, tensor in alike.items()}
         if not self.world.is_main:
             return
-        tensors = plain_tensors(self._tensors()) | _over("best.", self._best_weights)
+        tensors = plain_tensors(self._tensors()) | over("best.", self._best_weights)
         for name, parts in gathered.items():
             tensors |= {_of_rank(rank) + name: part.clone() for rank, part in enumerate(parts)}
         state = {"format": FORMAT, "version": VERSION, "library": __version__}
@@ -319,10 +306,10 @@ class Run:
             pending.result()
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = _over("network.", self.network.state_dict())
-        tensors |= _over("normalizer.", self._normalizer.state_dict())
-        tensors |= _over("optimizer.", self.optimizer.tensors())
-        return tensors | _over("average.", self.average.tensors)
+        tensors = over("network.", self.network.state_dict())
+        tensors |= over("normalizer.", self._normalizer.state_dict())
+        tensors |= over("optimizer.", self.optimizer.tensors())
+        return tensors | over("average.", self.average.tensors)
 
     def _of_this_rank(self) -> dict[str, Tensor]:
         tensors = {"rng.cpu": torch.get_rng_state(), "loss_sum": self.loss_sum}
@@ -375,13 +362,7 @@ class Run:
     # --- going on ---------------------------------------------------------------------------------
 
     def _latest(self, directory: Path) -> _Checkpoint | None:
-        """The last checkpoint that is whole; None where there is none at all.
-
-        Raises
-        ------
-        InputError
-            If there are some but none is whole, or they are of another run: nothing was written.
-        """
+        """The last checkpoint that is whole; None where there is none at all."""
         damaged: list[str] = []
         paths = _checkpoints(directory)
         for path in paths:
@@ -416,11 +397,12 @@ class Run:
     def _refuse_another(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         saved = state["identity"]
         other = [k for k in self._identity if saved.get(k) != self._identity[k]]
-        network, normalizer = _under("network.", tensors), _under("normalizer.", tensors)
-        mine = self.network.state_dict()
-        if not other and {k: v.shape for k, v in network.items()} != {
-            k: v.shape for k, v in mine.items()
-        }:
+        normalizer = under("normalizer.", tensors)
+        shapes, theirs = (
+            {name: tensor.shape for name, tensor in weights.items()}
+            for weights in (self.network.state_dict(), under("network.", tensors))
+        )
+        if not other and shapes != theirs:
             other = ["model"]
         # The data's mean, in deviations, and deviation: other data of the same period have others.
         std = self._normalizer.std.cpu()
@@ -440,11 +422,11 @@ class Run:
         if found is None:
             return
         state, tensors = found
-        self.network.load_state_dict(_under("network.", tensors))
-        self._normalizer.load_state_dict(_under("normalizer.", tensors))
-        self.average.load(_under("average.", tensors))
-        self._best_weights = _under("best.", tensors)
-        self.optimizer.load(_under("optimizer.", tensors))
+        self.network.load_state_dict(under("network.", tensors))
+        self._normalizer.load_state_dict(under("normalizer.", tensors))
+        self.average.load(under("average.", tensors))
+        self._best_weights = under("best.", tensors)
+        self.optimizer.load(under("optimizer.", tensors))
         self.step, self.best, self.history = state["step"], state["best"], state["history"]
         self.losses, self._seconds = state["losses"], state["seconds"]
         if state["ranks"] != self.world.size:
@@ -452,7 +434,7 @@ class Run:
                 "the checkpoint is of %d processes, this run of %d: it goes on, but not to the bit",
                 state["ranks"], self.world.size,
             )  # fmt: skip
-        mine = _under(_of_rank(self.world.rank), tensors)
+        mine = under(_of_rank(self.world.rank), tensors)
         if "rng.cpu" in mine:
             self.loss_sum = mine["loss_sum"].to(self.loss_sum)
             torch.set_rng_state(mine["rng.cpu"])
@@ -505,18 +487,13 @@ def read_checkpoint(path: Path) -> _Checkpoint:
 
 def _checkpoints(directory: Path) -> list[Path]:
     """The latest first, by their steps."""
-    found = {
-        int(match[1]): path
-        for path in directory.glob("checkpoint-*")
-        if (match := re.fullmatch(r"checkpoint-(\d{8,})", path.name))
-    }
-    return [found[step] for step in sorted(found, reverse=True)]
+    found = [p for p in directory.glob("*") if re.fullmatch(r"checkpoint-\d{8,}", p.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
 
 
 def sealed(state: Mapping[str, Any]) -> str:
     """JSON that ends with the checksum of what comes before."""
-    text = json.dumps(state, indent=1)
-    checksum = _sha256(text.encode())
+    checksum = _sha256(json.dumps(state, indent=1).encode())
     return json.dumps({**state, "sha256": checksum}, indent=1) + "\n"
 
 
@@ -537,11 +514,3 @@ def _remove(path: Path) -> None:
 def _of_rank(rank: int) -> str:
     """What the names of a rank's tensors begin with."""
     return f"rank{rank}." if rank else ""
-
-
-def _over(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}{k}": v for k, v in tensors.items()}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

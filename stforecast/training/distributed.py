@@ -71,11 +71,7 @@ class World:
 
     def largest(self, number: int) -> int:
         """The largest of the ranks' numbers, on all of them."""
-        if self.size == 1:
-            return number
-        tensor = torch.tensor(number)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self._hosts)
-        return int(tensor)
+        return max(int(each) for each in self.gather(torch.tensor(number)))
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensors of all ranks, which are of one shape, in host memory."""
@@ -293,14 +289,8 @@ class Shared:
     ) -> Iterator[tuple[Tensor, Tensor, float]]:
         """Cut this rank's part of a batch for as many passes, on every rank, as `parts`.
 
-        Gradients are averaged over the ranks in the last one.
-
-        Yields
-        ------
-        x, y : Tensor
-            Some of the windows.
-        weight : float
-            1; or 0 for the stand-in with which a rank that has no windows (left) keeps step.
+        Yields some of the windows with a weight of 1; or of 0 for the stand-in with which a rank
+        that has no windows (left) keeps step. Gradients are averaged over the ranks in the last.
         """
         pieces = zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)
         for number, (some, targets) in enumerate(pieces):
@@ -313,15 +303,11 @@ class Shared:
             yield some, targets, float(self._counts)
         if self._unsure:  # DDP would wait for ever for their gradients
             self._unsure, named = False, self._module.named_parameters()
-            unused = [
-                name.removeprefix("network.")
-                for name, p in named
-                if p.requires_grad and p.grad is None
-            ]
-            if unused:
+            if unused := [name for name, p in named if p.requires_grad and p.grad is None]:
+                names = ", ".join(name.removeprefix("network.") for name in unused)
                 raise InputError(
                     f"several processes cannot train weights that take no part in the forecast, "
-                    f"found {', '.join(unused)}: remove them, or say requires_grad_(False)"
+                    f"found {names}: remove them, or say requires_grad_(False)"
                 )
 
     def _batch_norm(self, norm: Any, group: Any, x: Tensor) -> Tensor:
@@ -344,9 +330,7 @@ class Shared:
         if norm.running_mean is not None:
             with torch.no_grad():
                 norm.num_batches_tracked += 1
-                part = norm.momentum
-                if part is None:
-                    part = 1 / norm.num_batches_tracked
+                part = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
                 unbiased = variance * n / (n - 1).clamp_min(1)
                 norm.running_mean += part * mean.to(norm.running_mean)  # it was subtracted
                 norm.running_var += part * (unbiased.to(norm.running_var) - norm.running_var)

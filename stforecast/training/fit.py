@@ -161,14 +161,9 @@ def fit(
             told["warm_start"] = carry_over(network, warm_start)
         if world.rank:
             torch.manual_seed(config.seed + 2**32 * world.rank)
-        forecaster = Forecaster(
-            network,
-            task,
-            mean=mean,
-            std=std,
-            grid=grid,
-            variables=units(source.ds, task),
-        ).to(device)
+        named = units(source.ds, task)
+        forecaster = Forecaster(network, task, mean=mean, std=std, grid=grid, variables=named)
+        forecaster.to(device)
         norm, dtype = forecaster.normalizer, forecaster.dtype
 
         # What is made small, how, and by what it is judged.
@@ -301,22 +296,11 @@ def _feed(source: Source, *, config: TrainConfig, world: World, **options: Any) 
     kind = config.feed
     if kind == "auto":
         here = world.local_size if world.device.type == "cpu" else 1
-        kind = world.from_main(
-            lambda: suited(source, world.device, storage=storage, processes=here)
-        )
+        by_size = partial(suited, source, world.device, storage=storage, processes=here)
+        kind = world.from_main(by_size)
         if kind == "stream" and storage != "fp32":
             logger.warning("a stream is float32: storage=%r has no effect", storage)
             storage = "fp32"
-    return open_feed(
-        source,
-        source.task,
-        config.batch_size,
-        feed=kind,
-        storage=storage,
-        buffer=config.buffer,
-        seed=config.seed,
-        rank=world.rank,
-        world_size=world.size,
-        device=world.device,
-        **options,
-    )
+    options |= {"rank": world.rank, "world_size": world.size, "device": world.device}
+    options |= {"feed": kind, "storage": storage, "buffer": config.buffer, "seed": config.seed}
+    return open_feed(source, source.task, config.batch_size, **options)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
-from ..forecasting.bundle import checksum, plain_tensors, read_bundle
+from ..forecasting.bundle import checksum, plain_tensors, read_bundle, under
 from ..forecasting.forecaster import Forecaster
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,7 @@ def carry_over(
     if isinstance(warm_start, Forecaster):
         name, given = "a forecaster", plain_tensors(warm_start.network.state_dict())
     else:
-        name, given = os.fspath(warm_start), read_bundle(warm_start)[1]
-        given = {
-            k.removeprefix("network."): v for k, v in given.items() if k.startswith("network.")
-        }
+        name, given = os.fspath(warm_start), under("network.", read_bundle(warm_start)[1])
     mine, fit, left = network.state_dict(), {}, {}
     for key, tensor in mine.items():
         if key.rpartition(".")[2] in _OF_THE_DATA:

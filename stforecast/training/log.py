@@ -32,7 +32,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata, util
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..errors import InputError
@@ -81,12 +80,7 @@ class TrainingLog:
             self._board = _tensorboard(self.directory, self._first)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self._board is not None:
             with self._harmless():
                 self._board.close()

@@ -19,22 +19,11 @@ logger = logging.getLogger(__name__)
 def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A bar with time left, samples a second, loss and validation error, for :func:`fit`."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[note]}")
     console = Console(stderr=True)  # the standard output is for results
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bar:
+    with Progress("{task.description}", *columns, console=console) as bar:
         line = bar.add_task(what, note="", total=None)
         notes: dict[str, str] = {}
         samples, since = 0, time.monotonic()

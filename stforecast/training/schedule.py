@@ -14,8 +14,6 @@ def schedule(
 ) -> tuple[float, float]:
     """Learning rate and Adam's first beta at a step.
 
-    A pure function of the step, so that a resumed run needs no state.
-
     Parameters
     ----------
     step, steps : int
