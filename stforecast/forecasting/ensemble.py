@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from ..errors import InputError
+from ..files import replacing
 
 if TYPE_CHECKING:
     from .forecaster import Forecaster
-from ..files import replacing
 
 __all__ = ["DIM", "load", "mean", "save", "spread"]
 

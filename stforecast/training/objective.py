@@ -90,7 +90,7 @@ class Objective(nn.Module):
         loss : Tensor
             The sum.
         points : Tensor or int
-            Of all ranks.
+            Of this batch.
 
         Raises
         ------

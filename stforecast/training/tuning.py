@@ -105,6 +105,7 @@ def find_learning_rate(
             "is to start from the same initial weights"
         )
     rows: dict[float, dict[str, Any]] = {}
+    config = replace(config, steps=steps, validate_every=steps, minutes=None)
     for rate in rates:
         row: dict[str, Any] = {"val_score": math.inf, "val_rmse": math.inf, "note": ""}
         try:
@@ -113,9 +114,7 @@ def find_learning_rate(
                 task,
                 model=model,
                 validation=validation,
-                config=replace(
-                    config, learning_rate=rate, steps=steps, validate_every=steps, minutes=None
-                ),
+                config=replace(config, learning_rate=rate),
                 run_dir=None if run_dir is None else Path(run_dir) / f"rate-{rate:g}",
                 **options,
             )
@@ -177,6 +176,4 @@ def trials(
                 f"trial {i} gives {list(column.index)}, the first one gave {list(first)}"
             )
     table = pd.DataFrame({i: column.reindex(first) for i, column in columns.items()})
-    each = table.copy()
-    table["mean"], table["deviation"] = each.mean(axis=1), each.std(axis=1, ddof=1)
-    return table
+    return table.assign(mean=table.mean(axis=1), deviation=table.std(axis=1, ddof=1))

@@ -95,9 +95,8 @@ class Validation:
 
     def _sums(self, error: Tensor) -> Tensor:
         """Sum of weight times square, and of the weights; NaN is masked, or there is none."""
-        known = torch.ones_like(error, dtype=torch.bool)
-        if self.forecaster.task.nan == "mask":
-            known = ~error.isnan()
+        masked = self.forecaster.task.nan == "mask"
+        known = ~error.isnan() if masked else torch.ones_like(error, dtype=torch.bool)
         square = torch.where(known, error, 0).double().square()
         return torch.stack(
             [(square * self.rows).sum(), (known * self.rows).sum(dtype=torch.float64)]
