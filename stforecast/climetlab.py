@@ -166,5 +166,5 @@ def load_dataset(name: str, *args: Any, **options: Any) -> Any:
             raise InputError(
                 f"no installed data set of climetlab is called {name!r}"
                 + (f" (did you mean {near[0]!r}?)" if near else "")
-                + f"; those of plugins are: {', '.join(known) or 'none'}"
+                + f"; the names of plugins are: {', '.join(known) or 'none'}"
             ) from error

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 
 class _Door(ModuleType):
-    """A package whose names are those of its stub, whatever submodules are called."""
+    """A package with the names of its stub, whatever submodules are called."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Importing a submodule binds it in its package. Where a function of the same name is

@@ -312,7 +312,7 @@ def _daily_means(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means over years (slots, 366, H, W) in float64, and how many values each has.
 
-    The numbers are (slots, 366, 1, 1), or if `masked`, with NaN left out, those of every point.
+    The numbers are (slots, 366, 1, 1), or if `masked`, with NaN left out, numbers for every point.
     """
     total = np.zeros((slots * 366, *array.shape[1:]))
     count = np.zeros((slots * 366, *(array.shape[1:] if masked else (1, 1))), dtype=np.int32)

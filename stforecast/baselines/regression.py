@@ -311,7 +311,7 @@ def _centre(ds: xr.Dataset, task: Task) -> np.ndarray:
     """What values are taken as differences from (C, H, W): the mean of the first times.
 
     It need only be near the mean, so that sums of products lose no digits. It must be the same for
-    all bands: the constant of a point rests on that of its neighbours.
+    all bands: the constant of a point depends on its neighbours' constants.
     """
     out = []
     for name in task.channels:

@@ -96,6 +96,6 @@ def _trials(main: Callable[[Any], None], options: Any) -> None:
         return
     with replacing(options.output / "trials.csv") as path:
         table.to_csv(path)
-    shown = [f"{m:.4f} +- {d:.4f}" for m, d in zip(table["mean"], table["deviation"], strict=True)]
+    shown = [f"{m:.4f} +- {d:.4f}" for m, d in zip(table["mean"], table["std"], strict=True)]
     text = pd.Series(shown, index=table.index).to_string()
     sys.stdout.write(f"\nMean and standard deviation of {options.trials} trials:\n{text}\n")

@@ -30,7 +30,7 @@ class Options:
     directory of them. A forecast has the dims time (the initialisation), prediction_timedelta,
     latitude and longitude."""
     names: tuple[str, ...] = ()
-    """Names of the forecasts, in their order. Default: those of their files."""
+    """Names of the forecasts, in their order. Default: the names of their files."""
     climatology: str | None = None
     """Climatology, (hour, dayofyear, latitude, longitude): for ACC, and as a baseline."""
     train: str | None = None

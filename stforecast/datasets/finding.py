@@ -68,7 +68,7 @@ def _in_directory(directory: Path, wanted: Sequence[str] | None) -> list[str | P
 
 
 def _directory_of(name: str, directories: Sequence[Path]) -> Path | None:
-    """Directory of a variable: by its name, by that of all its levels, or else the constants'."""
+    """Directory of a variable: by its name, its levels' common name, or else the constants'."""
     on_level = split_level(name)
     for wanted in (name, on_level[0] if on_level else name, _FIXED):
         if found := [d for d in directories if d.name == wanted]:

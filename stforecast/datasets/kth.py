@@ -138,7 +138,7 @@ def open_kth(
 
 @dataclass(frozen=True)
 class _Video:
-    """One of KTH's videos: a file of so many frames, or images by number, from 1."""
+    """One of KTH's videos: a file with a number of frames, or images numbered from 1."""
 
     name: str  # person01_boxing_d1
     file: Member | None

@@ -70,7 +70,7 @@ class Repeated(LazyArray):
 
 
 class FirstValid(LazyArray):
-    """Values of one variable, and where they are NaN those of another."""
+    """Values of one variable, filled from another where they are NaN."""
 
     def __init__(self, first: xr.Variable, second: xr.Variable):
         self.first, self.second = first, second

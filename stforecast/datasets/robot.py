@@ -98,7 +98,7 @@ def open_robonet(
         Whose video. Robots have different numbers of cameras; trajectories without this one are
         left out, and their number is logged.
     steps : int or None
-        The first so many frames of each trajectory; shorter ones are left out. None: all frames.
+        Frames of each trajectory, from its first; shorter ones are left out. None: all.
     size : (int, int)
         Height and width of the frames; the genuine ones (240 x 320 mostly) are averaged down.
     test_files : sequence of str, optional

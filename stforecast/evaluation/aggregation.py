@@ -398,7 +398,7 @@ class _Sums:
     ) -> np.ndarray:
         """Difference of float32 in float64: rounded to half a float32 step of its own size.
 
-        In C order, whatever that of `a` and `b`: the order of an array decides that of its sums.
+        In C order, whatever the order of `a` and `b`: it decides the order of summation.
         """
         narrow = self.narrow[: a.size].reshape(a.shape)
         out = self.wide[which, : a.size].reshape(a.shape)

@@ -57,7 +57,7 @@ def benchmark_table(
     Returns
     -------
     pandas.DataFrame
-        Published rows, then those of `results`. Index ``model``; columns are metrics by evaluate's
+        Published rows, then rows of `results`. Index ``model``; columns are metrics by evaluate's
         names, ``mse_x100`` and ``lpips_x100`` (the metric times 100), and ``protocol``. Scores
         weighted by area are in columns of their own, such as ``rmse_area``, which published rows do
         not have; and so are ``ssim`` and ``psnr`` where the published ones are ``ssim_paper`` and

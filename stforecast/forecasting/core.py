@@ -63,7 +63,7 @@ class ForecastModel:
         Raises
         ------
         InputError
-            If the grid is another, or so many steps cannot be made.
+            If the grid is another, or this number of steps cannot be made.
         """
         inputs = np.asarray(inputs)
         if self.fitted_on is not None:
@@ -73,7 +73,7 @@ class ForecastModel:
             for axes in (sizes | coords, sizes):
                 if difference := self.fitted_on.difference(Grid(**axes)):
                     raise InputError(
-                        f"{type(self).__name__} was fitted on another grid than that of the input: "
+                        f"{type(self).__name__} was fitted on another grid than the input's: "
                         f"{difference}; fit it on this grid"
                     )
         return self._forecast(inputs, init_time, steps)

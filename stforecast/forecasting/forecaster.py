@@ -40,7 +40,7 @@ from .core import ForecastModel
 
 
 class Normalizer(nn.Module):
-    """Subtract a mean and divide by a deviation, one pair a channel.
+    """Subtract a mean and divide by a standard deviation, one pair per channel.
 
     Parameters
     ----------
@@ -59,8 +59,9 @@ class Normalizer(nn.Module):
             (self.std > 0).all() and self.mean.isfinite().all() and self.std.isfinite().all()
         ):
             raise InputError(
-                f"normalisation needs finite means and positive deviations, found mean {mean}, "
-                f"deviation {std}; a variable that never changes cannot be an input"
+                f"normalisation needs finite means and positive standard deviations, found "
+                f"mean {mean}, standard deviation {std}; a variable that never changes cannot be "
+                "an input"
             )
 
     def forward(self, x: Tensor, channels: Any = slice(None)) -> Tensor:

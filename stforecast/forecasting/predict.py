@@ -63,7 +63,7 @@ def predict(
         Bring `ds` to the model's grid where it is on another: cell averages from a finer grid,
         linear interpolation from a coarser one. The forecast is on the model's grid.
     ensemble : int, optional
-        Take the first so many members of an ensemble; all unless given.
+        Number of members to use, from the first (default: all).
 
     Returns
     -------

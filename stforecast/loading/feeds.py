@@ -390,13 +390,13 @@ def open_feed(
         ``"auto"``: as :func:`suited` says.
     storage : {"fp32", "bf16", "fp16"}
         In what a resident feed keeps the data. 16 bits take half the memory; the data are read
-        twice then, as they are kept as deviations from each channel's mean over its deviation s:
-        rounded by up to s/256 (bf16) or s/2048 (fp16) within 2 s, and more further out. A stream
-        is float32.
+        twice then, as they are kept as deviations from each channel's mean over its standard
+        deviation s: rounded by up to s/256 (bf16) or s/2048 (fp16) within 2 s, and more further
+        out. A stream is float32.
     buffer : int
         Bytes of the shuffle buffer, where it streams.
     windows : int, optional
-        Show only so many windows, spread evenly over the period.
+        Number of windows to show, spread evenly over the period (default: all).
     init_time : array of times, optional
         Show only the windows whose last input step is at one of these.
     seed, shuffle, rank, world_size

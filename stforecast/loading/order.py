@@ -21,7 +21,7 @@ def share(windows: int, rank: int, world_size: int) -> int:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one rank sees in one epoch: blocks in the order of reading, windows in that of showing.
+    """What one rank sees in one epoch: blocks as they are read, windows as they are shown.
 
     The buffer is a ring of places: block p, counted in the order of reading, lies in place
     ``p % places`` until block ``p + places`` takes it. A window of block p is shown while `need`

@@ -139,7 +139,7 @@ class MetaBlock(nn.Module):
     dim, out : int
         Width of the block, and width behind it: a 1 x 1 convolution follows where they differ.
     norm1, norm2, attention, feed_forward : nn.Module
-        `attention` mixes positions; its ``reach`` and that of `feed_forward` say how far.
+        `attention` mixes positions; the ``reach`` of it and of `feed_forward` says how far.
     scale : float, optional
         Initial layer scale s1 and s2 of each channel; no layer scale unless given.
     drop_path : float

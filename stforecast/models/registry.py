@@ -49,7 +49,7 @@ def register(name: str, home: str) -> None:
 
 
 def name_of(network: nn.Module) -> str:
-    """Name of a network in the registry; that of its class where it is not registered."""
+    """Name of a network in the registry, or of its class if it is not registered."""
     kind = type(network)
     home = f"{kind.__module__}:{kind.__qualname__}"
     return next((name for name, place in _NETWORKS.items() if place == home), kind.__name__)

@@ -204,7 +204,7 @@ def loss_curve(lines: Sequence[Mapping[str, Any]]) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        The loss has no unit (fields are normalised); validation RMSE is in that of the variable.
+        The loss has no unit (fields are normalised); validation RMSE has the variable's unit.
     """
     require("matplotlib")
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter

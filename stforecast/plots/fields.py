@@ -239,7 +239,7 @@ def open_forecast(forecast: Any, variable: str | None) -> tuple[xr.Dataset, Labe
 
 
 def lead_positions(have: np.ndarray, wanted: Any, default: int | None = None) -> list[int]:
-    """Positions of lead times; by default so many, from the first to the last, or all."""
+    """Positions of lead times; unless given, `default` of them, spread evenly, or all."""
     if wanted is None:
         n = min(len(have), default or len(have))
         return np.unique(np.linspace(0, len(have) - 1, n).round().astype(int)).tolist()

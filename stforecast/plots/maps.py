@@ -191,7 +191,7 @@ def plot_map(
     Returns
     -------
     matplotlib.figure.Figure
-        That of `ax`, where it is given.
+        Default: the projection of `ax`, if given.
 
     Raises
     ------

@@ -198,7 +198,7 @@ def write_cds(
     levels : sequence of int
         hPa, for ``t`` and ``z`` on levels instead of ``t2m``; not in the zip.
     preliminary : int
-        So many of the last steps are ERA5T (``expver`` 5).
+        Number of last steps that are ERA5T (``expver`` 5).
 
     Returns
     -------

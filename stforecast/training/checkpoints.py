@@ -404,7 +404,7 @@ class Run:
         )
         if not other and shapes != theirs:
             other = ["model"]
-        # The data's mean, in deviations, and deviation: other data of the same period have others.
+        # Mean (in standard deviations) and standard deviation: other data of a period differ.
         std = self._normalizer.std.cpu()
         if not other and not all(
             torch.allclose(value.cpu() / std, normalizer[name] / std, rtol=1e-3, atol=1e-3)

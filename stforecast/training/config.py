@@ -36,7 +36,7 @@ class TrainConfig:
         Windows in a step, of all processes together.
     accumulate : int
         Passes in which the windows of a step are worked on, one after the other, where they do not
-        fit the device at once. The gradient is that of the mean over all of them. (Batch
+        fit the device at once. The gradient is of the mean over all of them. (Batch
         normalisation takes the statistics of each pass.)
     loss : {"mse", "mae", "huber", "crps"} or callable
         What the mean is taken of, in standard deviations of each variable. "crps" is for networks

@@ -52,7 +52,7 @@ class World:
     rank, size : int
         This process, of how many.
     local_rank, local_size : int
-        The same among those of this host.
+        The same among the processes of this host.
     device : torch.device
         Where this process computes.
     """
@@ -157,7 +157,7 @@ def world(device: str | torch.device | None = None) -> World:
 
 
 def is_main() -> bool:
-    """Whether this process writes and tells: the only one, or rank 0 of those of ``torchrun``."""
+    """Whether this process writes and reports: the only one, or rank 0 under ``torchrun``."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
@@ -234,7 +234,7 @@ class Shared:
     Parameters
     ----------
     module : torch.nn.Module
-        The :class:`~stforecast.training.objective.Objective`. Its weights are made those of rank 0,
+        The :class:`~stforecast.training.objective.Objective`. It gets the weights of rank 0,
         if there are several. Batch normalisation takes the statistics of all ranks together while
         this is open: use it in a ``with`` block.
     place : World

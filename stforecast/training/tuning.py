@@ -153,7 +153,7 @@ def trials(
     -------
     pandas.DataFrame
         A row for each figure, in the order of the first trial: columns ``0`` to ``n - 1``,
-        ``mean`` and ``deviation`` (standard deviation of a single trial, with n - 1 in the
+        ``mean`` and ``std`` (standard deviation of a single trial, with n - 1 in the
         denominator; NaN where n is 1).
 
     Raises
@@ -163,7 +163,7 @@ def trials(
 
     Examples
     --------
-    >>> trials(3, lambda i: {"rmse": 1.0 + i}).loc["rmse", ["mean", "deviation"]].tolist()
+    >>> trials(3, lambda i: {"rmse": 1.0 + i}).loc["rmse", ["mean", "std"]].tolist()
     [2.0, 1.0]
     """
     if n < 1:
@@ -176,4 +176,4 @@ def trials(
                 f"trial {i} gives {list(column.index)}, the first one gave {list(first)}"
             )
     table = pd.DataFrame({i: column.reindex(first) for i, column in columns.items()})
-    return table.assign(mean=table.mean(axis=1), deviation=table.std(axis=1, ddof=1))
+    return table.assign(mean=table.mean(axis=1), std=table.std(axis=1, ddof=1))

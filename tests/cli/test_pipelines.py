@@ -350,8 +350,8 @@ def test_trials_have_seeds_of_their_own(tmp_path, monkeypatch, capsys):
     ]
     row = table.loc[("SimVPv2", "rmse")]
     assert float(row["mean"]) == pytest.approx(np.mean(values))
-    assert float(row["deviation"]) == pytest.approx(np.std(values, ddof=1))
-    assert float(table.loc[("Persistence", "rmse"), "deviation"]) == 0
+    assert float(row["std"]) == pytest.approx(np.std(values, ddof=1))
+    assert float(table.loc[("Persistence", "rmse"), "std"]) == 0
 
 
 def test_the_learning_rate_can_be_looked_for(tmp_path, monkeypatch, capsys):

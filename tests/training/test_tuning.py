@@ -1,4 +1,4 @@
-"""Learning rates are compared fairly, and trials told as mean and deviation."""
+"""Learning rates are compared fairly, and trials reported as mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def test_a_network_cannot_start_twice(parts):
         find_learning_rate(train, TASK, validation=valid, model=Scale(), config=CONFIG, steps=1)
 
 
-def test_mean_and_deviation():
+def test_mean_and_standard_deviation():
     table = trials(3, lambda i: {"a": [1.0, 2.0, 6.0][i], "b": 0.5})
     assert table.loc["a", [0, 1, 2]].tolist() == [1, 2, 6]
     assert table.loc["a", "mean"] == 3
-    assert table.loc["a", "deviation"] == pytest.approx(math.sqrt(7))  # (4 + 1 + 9) / 2
-    assert table.loc["b", "deviation"] == 0
-    assert math.isnan(trials(1, lambda i: {"a": 1.0}).loc["a", "deviation"])
+    assert table.loc["a", "std"] == pytest.approx(math.sqrt(7))  # (4 + 1 + 9) / 2
+    assert table.loc["b", "std"] == 0
+    assert math.isnan(trials(1, lambda i: {"a": 1.0}).loc["a", "std"])
 
 
 def test_trials_that_do_not_compare():
