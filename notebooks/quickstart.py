@@ -56,7 +56,7 @@ forecast
 stforecast.plot_map(forecast["2m_temperature"].isel(time=0, prediction_timedelta=-1))
 
 # %%
-plots.forecast_panel(forecast, ds)
+plots.forecast_panel(forecast, ds, leads=["1h", "6h", "12h"])
 
 # %% [markdown]
 # It cools over North America, where night falls, and warms over Africa and Asia, where the day

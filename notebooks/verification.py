@@ -74,8 +74,8 @@ plots.scorecard(card)
 
 # %% [markdown]
 # Against persistence the skill is about three quarters at every lead. Against the regression, the
-# reference that matters, it is smallest in the first hour, when a linear guess is nearly as good, and
-# largest after five or six hours.
+# reference that matters, it is smallest in the first hour, when a linear guess is nearly as good,
+# and largest after five or six hours.
 #
 # ## Do the patterns agree?
 #

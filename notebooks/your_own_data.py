@@ -61,9 +61,9 @@ ds
 # for neighbouring hours are nearly copies of each other. A day goes in, the next day comes out.
 #
 # `network` makes a network when `fit` asks for it, so that its initial weights follow from the
-# seed. The paper's network has 12.8 million parameters and wants a GPU. This one is small; it
-# forecasts the change from the last input (`residual`), and its errors count by area, and at each
-# lead in proportion to what is usual there.
+# seed. The paper's network has 12.8 million parameters and needs a GPU. This one is small; it
+# forecasts the change from the last input (`predict_change`), and its errors count by area, and at
+# each lead in proportion to what is usual there.
 
 # %%
 task = stforecast.Task("air", input_steps=4, target_steps=4, timestep="6h")
@@ -120,17 +120,17 @@ difference.round(4)
 # Where `low` and `high`, the ends of the 95% interval, are both below 0, the network is better by
 # more than chance: at six and twelve hours, by a tenth of a kelvin. At 18 hours the interval holds
 # 0, and the two cannot be told apart; at 24 hours it barely misses 0, and where four leads are
-# looked at, a p-value of 0.02 is not much. The chance in training is not in this interval: other
+# looked at, a p-value of 0.03 is not much. The chance in training is not in this interval: other
 # initial weights (`TrainConfig(seed=1)`) make a somewhat different network. Sixty steps are few,
-# and more of them are the first thing to try; `fit(validation=...)` then keeps the best weights, chosen
-# on a period of its own.
+# and more of them are the first thing to try; `fit(validation=...)` then keeps the best weights,
+# chosen on a period of its own.
 #
 # ## Look at it
 #
 # The last forecast of the test, by lead:
 
 # %%
-plots.forecast_panel(forecasts["SimVPv2"], test)
+plots.forecast_panel(forecasts["SimVPv2"], test, leads=["6h", "12h", "24h"])
 
 # %% [markdown]
 # And a day ahead, over the whole test: where are the errors?
