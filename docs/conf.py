@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     (
         r"py:.*",
         r"(xarray|xr|numpy|np|pandas|pd|torch|nn|matplotlib|cartopy|dask|zarr|zipfile|pathlib|os|"
-        r"collections|tyro|rich|logging|cftime|av|datetime|safetensors|climetlab|fsspec)\b.*",
+        r"collections|tyro|rich|logging|cftime|av|datetime|safetensors|climetlab|obstore)\b.*",
     ),
 ]
 

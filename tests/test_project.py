@@ -76,7 +76,7 @@ def test_every_conda_entry_is_a_match_spec(entry):
 def test_conda_holds_what_pip_needs_and_the_users_packages():
     entries = dict(requirement(entry) for entry in conda_entries())
     extras = PROJECT["optional-dependencies"]
-    for text in [*PROJECT["dependencies"], *extras["maps"], *extras["climetlab"]]:
+    for text in [*PROJECT["dependencies"], *extras["maps"], *extras["climetlab"], *extras["cloud"]]:
         name, bound = requirement(text)
         assert entries.get(CONDA.get(name, name)) == bound, name
     users = "pytorch xarray dask zarr netcdf4 cartopy numpy pandas climetlab"
@@ -93,7 +93,7 @@ def test_constraints_pin_everything_and_torch_to_a_version():
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line) for line in lines)
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["maps"], *extras["dev"]]
+    wanted = [*PROJECT["dependencies"], *extras["maps"], *extras["cloud"], *extras["dev"]]
     names = {requirement(text)[0].replace("_", "-") for text in wanted}
     assert names - {"stforecast"} <= pinned
 
@@ -107,7 +107,17 @@ def test_no_prints_and_no_pickles_in_the_library():
 
 def test_heavy_modules_are_imported_where_they_are_used():
     """In functions; strict_store, which derives from zarr's classes, is itself imported late."""
-    heavy = {"dask", "cartopy", "matplotlib", "netCDF4", "zarr", "shapely", "h5py", "gcsfs", "tyro"}
+    heavy = {
+        "dask",
+        "cartopy",
+        "matplotlib",
+        "netCDF4",
+        "zarr",
+        "shapely",
+        "h5py",
+        "obstore",
+        "tyro",
+    }
     for path in (ROOT / "stforecast").rglob("*.py"):
         names = []
         for node in ast.parse(path.read_text()).body:

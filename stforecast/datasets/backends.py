@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
 #: What the netCDF, HDF5 and zarr libraries raise on data they cannot read.
 READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, zlib.error)
+#: Packages with kinds of errors of their own.
+_FOREIGN = ("gribapi", "eccodes", "cfgrib", "obstore")
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
@@ -56,8 +58,8 @@ def is_zarr(path: Path) -> bool:
 def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
     """Open a netCDF file (3 or 4), a zarr store or the URL of one, without dask and a cache.
 
-    Metadata and coordinates are read, data are not. `storage_options` are for fsspec, by default
-    anonymous for ``gs://``. A missing chunk of a zarr store is refused later, on reading.
+    Metadata and coordinates are read, data are not. `storage_options` are as in
+    :func:`object_store`. A missing chunk of a zarr store is refused later, on reading.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -69,7 +71,9 @@ def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = No
                 ds = xr.open_dataset(source, engine="netcdf4", cache=False)
         except InputError:
             raise
-        except (*READ_ERRORS, KeyError, TypeError) as error:
+        except Exception as error:
+            if not (is_read_error(error) or isinstance(error, (KeyError, TypeError))):
+                raise
             advice = (
                 ": it is truncated, damaged or neither netCDF nor zarr. Copy or download it again"
             )
@@ -91,32 +95,60 @@ def open_parts(
 
 
 def is_read_error(error: Exception) -> bool:
-    """Whether an error came from data that a library cannot read, GRIB's among them."""
-    foreign = type(error).__module__.partition(".")[0] in ("gribapi", "eccodes", "cfgrib")
+    """Whether an error came from data that a library cannot read."""
+    foreign = type(error).__module__.partition(".")[0] in _FOREIGN
     return isinstance(error, READ_ERRORS) or foreign
 
 
 def reason(error: BaseException) -> str:
     """Say in one line of what kind an error is, and what it says."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    said = str(error).partition("Debug source")[0]  # obstore's errors add pages
+    return f"{type(error).__name__}: {' '.join(said.split())[:200]}"
+
+
+def object_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Any:
+    """Return obstore's store of what lies below `url`.
+
+    `storage_options` are the keywords of obstore's ``from_url``: ``region``, ``endpoint``,
+    ``access_key_id``, ``client_options``, ``credential_provider`` and so on. Without them,
+    requests to ``gs://``, ``s3://`` and ``az://`` are anonymous (``skip_signature=True``).
+    """
+    try:
+        from obstore.store import HTTPStore, from_url
+    except ImportError as error:
+        raise InputError(
+            f"{url}: reading it needs a package that is not installed ({error}): "
+            "pip install 'stforecast[cloud]'"
+        ) from error
+    scheme = url.partition("://")[0]
+    options = dict(storage_options or {})
+    if scheme in ("http", "https"):
+        # from_url would sign requests to the addresses that it knows as Amazon's.
+        options["client_options"] = {"allow_http": scheme == "http"} | options.get(
+            "client_options", {}
+        )
+        opened: Any = HTTPStore.from_url
+    else:
+        opened = from_url
+        if not options and scheme not in ("file", "memory"):
+            options = {"skip_signature": True}
+    try:
+        return opened(url, **options)
+    except Exception as error:  # obstore's own, ValueError and TypeError
+        raise InputError(
+            f"{url}: cannot be opened ({reason(error)}): expected the address of a store that "
+            f"obstore knows, and storage_options that it takes, found {sorted(options)}"
+        ) from error
 
 
 def _open_zarr(source: str | Path, storage_options: Mapping[str, Any] | None) -> xr.Dataset:
-    from zarr.storage import FsspecStore, LocalStore
+    from zarr.storage import LocalStore, ObjectStore
 
     from .strict_store import StrictStore
 
-    store: FsspecStore | LocalStore
+    store: ObjectStore | LocalStore
     if is_remote(source):
-        url = str(source)
-        options = dict(storage_options or ({"token": "anon"} if url.startswith("gs://") else {}))
-        try:
-            store = FsspecStore.from_url(url, storage_options=options, read_only=True)
-        except ImportError as error:
-            raise InputError(
-                f"{url}: reading it needs a package that is not installed ({error}): "
-                "pip install 'stforecast[cloud]'"
-            ) from error
+        store = ObjectStore(object_store(str(source), storage_options), read_only=True)
     else:
         store = LocalStore(source, read_only=True)
     return xr.open_dataset(StrictStore(store), engine="zarr", cache=False)  # type: ignore[arg-type]

@@ -50,8 +50,8 @@ def fetch(
     Parameters
     ----------
     url : str
-        ``http://``, ``https://``, ``file://`` or a path; any other protocol goes through fsspec
-        (``gs://``, ``s3://``, with what fsspec needs for them).
+        ``http://``, ``https://``, ``file://`` or a path; ``gs://``, ``s3://`` and ``az://`` go
+        through obstore.
     target : path-like
         The file to write.
     sha256 : str, optional
@@ -59,14 +59,14 @@ def fetch(
         only that; it tells damage, not forgery. Without it nothing is verified but the length,
         which a warning says, with the sum that was found.
     timeout : float
-        Seconds to wait for an answer, and for at least a kilobyte of data. (fsspec has its own.)
+        Seconds to wait for an answer, and for at least a kilobyte of data. (obstore has its own.)
     tries : int
         Attempts in a row, without a byte between them, after a broken connection, a timeout or a
         server error.
     wait : float
         Seconds to wait for another process that downloads the same; 0: refuse.
     storage_options : mapping, optional
-        For fsspec.
+        For obstore, as in :func:`open_weatherbench`.
     progress : callable, optional
         Called with bytes that are there, and bytes in all or None.
 

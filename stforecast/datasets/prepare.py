@@ -169,7 +169,7 @@ def open_prepared(
         ``"auto"``: dask arrays, whole maps by about 16 MiB of time steps. None: xarray's own lazy
         arrays, quicker to feed from. A mapping: dask chunk sizes by dimension.
     storage_options : mapping, optional
-        For fsspec, with a URL.
+        As in :func:`open_weatherbench`.
 
     Returns
     -------

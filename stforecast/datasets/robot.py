@@ -173,18 +173,21 @@ def open_bridgedata(
     root = existing(path)
     found = [root] if root.is_file() else list(_walk(root))
     raw = [p for p in found if _TRAJECTORY.fullmatch(p.name)]
+    pickles = [p for p in found if p.name == "out.npy"]
     if not raw:
-        pickles = [p for p in found if p.name == "out.npy"]
         raise InputError(
             f"{pickles[0]} is a pickle, which can run code and is never opened here: give the raw "
             "trajectories (traj0/images0/im_0.jpg). If you trust the file, write its images with "
             "numpy and PIL: for i, t in enumerate(np.load(path, allow_pickle=True)): for n, o in "
-            "enumerate(t['observations']): Image.fromarray(o['images0']).save(f'traj{i}/images0/"
-            "im_{n}.jpg'), after making each directory"
+            "enumerate([*t['observations'], t['next_observations'][-1]]): "
+            "Image.fromarray(o['images0']).save(f'traj{i}/images0/im_{n}.jpg'), "
+            "after making each directory"
             if pickles
             else f"{root}: no trajectory (traj0/images0/im_0.jpg) in it or below. Unpack an "
             "archive first"
         )
+    for pickle in pickles:
+        logger.warning("%s is a pickle, which is never opened: it is left unread", pickle)
     trajectories = [
         _Trajectory(
             str(t), t, part_of("/".join(t.absolute().parts[-4:])), partial(_look_raw, t, camera)

@@ -10,8 +10,11 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -507,21 +510,49 @@ def test_damaged_zarr_metadata_is_named(tmp_path):
         open_weatherbench(tmp_path)
 
 
-def test_store_behind_a_url():
-    url = "memory://stforecast-test/era5.zarr"
-    theirs = store(url, 3)
+def test_store_behind_a_url(tmp_path):
+    theirs = store(tmp_path / "era5.zarr", 3)
+    url = (tmp_path / "era5.zarr").as_uri()
     ds = open_weatherbench(url)
     np.testing.assert_array_equal(ds[T2M], theirs[T2M].transpose(*ds[T2M].dims))
     with pytest.raises(InputError, match="nowhere"):
-        open_weatherbench("memory://stforecast-test/nowhere.zarr")
+        open_weatherbench((tmp_path / "nowhere.zarr").as_uri())
     with pytest.raises(InputError, match="only zarr stores are read from a URL"):
         open_weatherbench("https://example.org/2m_temperature_2013_5.625deg.nc")
 
 
 def test_cloud_without_its_extra_names_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(InputError, match=r"gcsfs.*pip install 'stforecast\[cloud\]'"):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(InputError, match=r"obstore.*pip install 'stforecast\[cloud\]'"):
         open_weatherbench("gs://weatherbench2/datasets/era5/64x32.zarr")
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://bucket/a.zarr", "s3://bucket/a.zarr", "https://a.org/a.zarr"]
+)
+def test_a_wrong_storage_option_is_named(url):
+    with pytest.raises(InputError, match=r"a\.zarr: cannot be opened .*found \[.*'token'"):
+        open_weatherbench(url, storage_options={"token": "anon"})
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        pass
+
+
+def test_a_store_is_read_over_http_and_a_lost_chunk_is_refused(tmp_path):
+    theirs = store(tmp_path / "era5.zarr", 2)
+    handler = partial(SilentHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/era5.zarr"
+        ds = open_weatherbench(url)
+        np.testing.assert_array_equal(ds[T2M], theirs[T2M].transpose(*ds[T2M].dims))
+        next((tmp_path / "era5.zarr" / T2M).glob("0*")).unlink()
+        with pytest.raises(InputError, match="is missing"):
+            open_weatherbench(url)[T2M].compute()
+        server.shutdown()
 
 
 # --- zip ------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from stforecast.datasets import download, extract, fetch
+from stforecast.datasets.transport import source_of
 from stforecast.errors import InputError
 from stforecast.files import locked
 
@@ -161,18 +162,34 @@ def test_redirections_are_followed_within_http(server, tmp_path):
         fetch(f"{base}/elsewhere", tmp_path / "b")
 
 
-@pytest.mark.parametrize("form", ["path", "file URL", "fsspec"])
-def test_other_sources(tmp_path, form):
+@pytest.mark.parametrize("form", ["path", "file URL", "obstore"])
+def test_other_sources(tmp_path, monkeypatch, form):
     source = tmp_path / "the source"
     source.write_bytes(BODY)
-    url = {"path": str(source), "file URL": source.as_uri(), "fsspec": "memory://the/source"}[form]
-    if form == "fsspec":
-        fsspec = pytest.importorskip("fsspec")
-        fsspec.filesystem("memory").pipe("/the/source", BODY)
+    url = {"path": str(source), "file URL": source.as_uri(), "obstore": "s3://b/the source"}[form]
+    if form == "obstore":
+        obstore = pytest.importorskip("obstore.store")
+        monkeypatch.setattr(obstore, "from_url", lambda *_, **__: obstore.LocalStore(tmp_path))
     assert fetch(url, tmp_path / "a", sha256=SHA).read_bytes() == BODY
     with pytest.raises(InputError, match=r"cannot be read|no such file"):
         fetch(url + "2", tmp_path / "b")
     assert names(tmp_path) == ["a", "the source"]
+
+
+def test_a_part_from_a_store_goes_on_if_the_object_is_the_same(tmp_path, monkeypatch):
+    obstore = pytest.importorskip("obstore.store")
+    monkeypatch.setattr(obstore, "from_url", lambda *_, **__: obstore.LocalStore(tmp_path))
+    (tmp_path / "a").write_bytes(BODY)
+    source = source_of("s3://b/a", {})
+    with source("s3://b/a", 0, None, 9.0) as answer:
+        assert (answer.start, answer.total) == (0, len(BODY))
+        mark = answer.validator
+    with source("s3://b/a", 1000, mark, 9.0) as answer:
+        assert answer.start == 1000
+        assert bytes(answer.file.read(500)) == BODY[1000:1500]
+    with source("s3://b/a", 1000, "another", 9.0) as answer:
+        assert answer.start == 0
+        assert bytes(answer.file.read(500)) == BODY[:500]
 
 
 # --- interruptions --------------------------------------------------------------------------------

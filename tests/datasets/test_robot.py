@@ -241,6 +241,14 @@ def half_video(path):
     replace_video(data[: len(data) // 2])(path)
 
 
+def test_a_pickle_beside_raw_frames_is_left_unread_and_named(tmp_path, caplog):
+    write_bridgedata(tmp_path)
+    pickled(tmp_path)
+    open_bridgedata(tmp_path, None, steps=None)
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert any("out.npy" in text and "left unread" in text for text in warned)
+
+
 ROBONET_DAMAGE = {
     "truncated file -> named": (cut, "truncated, damaged or no HDF5"),
     "text in place of HDF5 -> named": (

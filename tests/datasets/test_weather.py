@@ -146,8 +146,8 @@ def test_arco_era5_is_cut_to_the_times_that_are_filled(tmp_path, zarr_format):
         open_grid(path, "t2m")[T2M].load()  # which knows nothing of the attribute
 
 
-def test_a_store_behind_a_url_and_its_levels():
-    path = write_weatherbench2("memory://stforecast-weather")
+def test_a_store_behind_a_url_and_its_levels(tmp_path):
+    path = write_weatherbench2(tmp_path).as_uri()
     ds = open_weatherbench(path, ["z850", "t2m"], storage_options={})
     assert list(ds.data_vars) == ["geopotential_850", T2M]
     check(ds)
