@@ -110,8 +110,8 @@ def object_store(url: str, storage_options: Mapping[str, Any] | None = None) -> 
     """Return obstore's store of what lies below `url`.
 
     `storage_options` are the keywords of obstore's ``from_url``: ``region``, ``endpoint``,
-    ``access_key_id``, ``client_options``, ``credential_provider`` and so on. Without them,
-    requests to ``gs://``, ``s3://`` and ``az://`` are anonymous (``skip_signature=True``).
+    ``access_key_id``, ``client_options``, ``credential_provider`` and so on. Requests are
+    anonymous, and nothing looks for credentials, unless they say ``skip_signature=False``.
     """
     try:
         from obstore.store import HTTPStore, from_url
@@ -130,8 +130,9 @@ def object_store(url: str, storage_options: Mapping[str, Any] | None = None) -> 
         opened: Any = HTTPStore.from_url
     else:
         opened = from_url
-        if not options and scheme not in ("file", "memory"):
-            options = {"skip_signature": True}
+        if scheme not in ("file", "memory"):
+            # Without it obstore asks the machine's metadata service for credentials.
+            options.setdefault("skip_signature", True)
     try:
         return opened(url, **options)
     except Exception as error:  # obstore's own, ValueError and TypeError

@@ -90,8 +90,8 @@ def open_weatherbench(
     extract_to : path, optional
         Where a zip is extracted (to a subdirectory, once). Default: beside the zip.
     storage_options : mapping, optional
-        For a URL: keywords of obstore's ``from_url``, such as ``{"region": "us-west-2",
-        "skip_signature": True}``. Default for ``gs://``, ``s3://``, ``az://``: anonymous.
+        For a URL: keywords of obstore's ``from_url``, such as ``{"region": "us-west-2"}``.
+        Requests are anonymous unless they hold ``"skip_signature": False``.
 
     Returns
     -------

@@ -24,6 +24,7 @@ import xarray as xr
 
 from stforecast.conventions.gate import check
 from stforecast.datasets import archives, joining
+from stforecast.datasets.backends import object_store
 from stforecast.datasets.periods import select_period, split
 from stforecast.datasets.weather import SAMPLE, open_sample, open_weatherbench
 from stforecast.errors import InputError
@@ -532,8 +533,16 @@ def test_cloud_without_its_extra_names_it(monkeypatch):
     "url", ["gs://bucket/a.zarr", "s3://bucket/a.zarr", "https://a.org/a.zarr"]
 )
 def test_a_wrong_storage_option_is_named(url):
-    with pytest.raises(InputError, match=r"a\.zarr: cannot be opened .*found \[.*'token'"):
-        open_weatherbench(url, storage_options={"token": "anon"})
+    with pytest.raises(InputError, match=r"a\.zarr: cannot be opened .*found \[.*'anon'"):
+        open_weatherbench(url, storage_options={"anon": True})
+
+
+@pytest.mark.parametrize("options", [None, {}, {"region": "us-west-2"}])
+def test_requests_are_anonymous_unless_asked_otherwise(options):
+    pytest.importorskip("obstore")
+    assert object_store("s3://bucket/a.zarr", options).config["skip_signature"] == "true"
+    signed = object_store("s3://bucket/a.zarr", {**(options or {}), "skip_signature": False})
+    assert signed.config["skip_signature"] == "false"
 
 
 class SilentHandler(SimpleHTTPRequestHandler):
