@@ -25,6 +25,8 @@ PathLike = str | os.PathLike[str]
 READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, zlib.error)
 #: Packages with kinds of errors of their own.
 _FOREIGN = ("gribapi", "eccodes", "cfgrib", "obstore")
+#: What is in the names of storage options that give credentials.
+_CREDENTIALS = ("key", "token", "secret", "credential", "service_account")
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
@@ -111,7 +113,8 @@ def object_store(url: str, storage_options: Mapping[str, Any] | None = None) -> 
 
     `storage_options` are the keywords of obstore's ``from_url``: ``region``, ``endpoint``,
     ``access_key_id``, ``client_options``, ``credential_provider`` and so on. Requests are
-    anonymous, and nothing looks for credentials, unless they say ``skip_signature=False``.
+    anonymous, and nothing looks for credentials, unless they name some, or say
+    ``skip_signature=False``.
     """
     try:
         from obstore.store import HTTPStore, from_url
@@ -130,7 +133,8 @@ def object_store(url: str, storage_options: Mapping[str, Any] | None = None) -> 
         opened: Any = HTTPStore.from_url
     else:
         opened = from_url
-        if scheme not in ("file", "memory"):
+        named = any(word in key for key in options for word in _CREDENTIALS)
+        if scheme not in ("file", "memory") and not named:
             # Without it obstore asks the machine's metadata service for credentials.
             options.setdefault("skip_signature", True)
     try:

@@ -543,6 +543,8 @@ def test_requests_are_anonymous_unless_asked_otherwise(options):
     assert object_store("s3://bucket/a.zarr", options).config["skip_signature"] == "true"
     signed = object_store("s3://bucket/a.zarr", {**(options or {}), "skip_signature": False})
     assert signed.config["skip_signature"] == "false"
+    own = {"access_key_id": "a", "secret_access_key": "b"}
+    assert "skip_signature" not in object_store("s3://bucket/a.zarr", own).config
 
 
 class SilentHandler(SimpleHTTPRequestHandler):
