@@ -49,7 +49,8 @@ class Optimizer:
             matrices = [w for w in weights if _is_matrix(w)]
             if not matrices:
                 raise InputError("optimizer='muon' needs a network with matrices: give 'adamw'")
-            self._views = [(w, nn.Parameter(w.detach().flatten(1))) for w in matrices]
+            # `view`, not `flatten`: where memory cannot be shared it raises and does not copy.
+            self._views = [(w, nn.Parameter(w.detach().view(len(w), -1))) for w in matrices]
             self.parts.append(
                 torch.optim.Muon(
                     [view for _, view in self._views],
