@@ -52,6 +52,7 @@ class Source:
     def __init__(self, ds: xr.Dataset, task: Task, what: str = "training") -> None:
         self.ds, labels = gate.canonicalize(ds, task.channels)
         self.task, self.what = task, what
+        self.invented = "clip" in ds.coords  # times of clips are no dates
         self._names = {v: labels.fields[v].encoding.get("source") for v in task.channels}
         self._file = labels.encoding.get("source")
         time = self.ds.indexes[TIME]

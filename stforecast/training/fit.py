@@ -63,6 +63,7 @@ def fit(
     model: str | nn.Module | Callable[[], nn.Module] = "simvpv2",
     config: TrainConfig | None = None,
     validation: xr.Dataset | None = None,
+    allow_overlap: bool = False,
     warm_start: str | os.PathLike[str] | Forecaster | None = None,
     init_time: Any = None,
     feed: Feed | None = None,
@@ -92,6 +93,9 @@ def fit(
     validation : xarray.Dataset, optional
         The validation period: the weights with the smallest error on it are the ones returned.
         Without it the last ones are. The test period has no business here.
+    allow_overlap : bool
+        Take a validation period whose targets lie in the training period. It is refused otherwise:
+        the weights with the smallest error on it are those that are fitted to it most closely.
     warm_start : Forecaster or path-like, optional
         A trained forecaster, or its bundle, to start from: weights that fit by name and shape are
         carried over, whatever its grid, variables and steps. What was not is logged, and in
@@ -123,7 +127,8 @@ def fit(
     Raises
     ------
     InputError
-        If the data do not fit the task; or nothing of `warm_start` fits the network; or `run_dir`
+        If the data do not fit the task; or the validation period overlaps the training period; or
+        nothing of `warm_start` fits the network; or `run_dir`
         holds a different run, or one that goes on in another process, or no checkpoint that is
         whole, or cannot be written.
     DivergenceError
@@ -144,7 +149,8 @@ def fit(
 
         # Data: batches on the device, and their statistics.
         source, opened = Source(ds, task), partial(_feed, config=config, world=world)
-        feed = stack.enter_context(opened(source, init_time=init_time) if feed is None else feed)
+        own = feed
+        feed = stack.enter_context(opened(source, init_time=init_time) if own is None else own)
         steps = config.steps or config.epochs * feed.steps_per_epoch
         mean, std, change = world.from_main(lambda: statistics(feed))
 
@@ -192,6 +198,8 @@ def fit(
         if validation is not None:
             one = partial(opened, windows=config.val_windows, shuffle=False, storage="fp32")
             checker = Validation(validation, forecaster, one, device)
+            if not allow_overlap:  # what a feed of one's own shows has the labels of all of `ds`
+                checker.refuse_overlap(source, feed.starts if own is None else source.starts)
             told["validation_period"] = checker.period
 
         # From its last checkpoint, if it has one: the step says all about the feed and the rate.

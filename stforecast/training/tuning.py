@@ -60,7 +60,8 @@ def find_learning_rate(
     run_dir : path-like, optional
         Where to keep the runs, so that a stopped search goes on.
     **options
-        More for :func:`stforecast.fit`: ``warm_start``, ``init_time``, ``progress``.
+        More for :func:`stforecast.fit`: ``warm_start``, ``init_time``, ``allow_overlap``,
+        ``progress``.
 
     Returns
     -------

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..conventions.grid import Grid, area_weights
+from ..conventions.overlap import FINGERPRINT, refuse_overlap
 from ..errors import InputError
 from ..forecasting.forecaster import Forecaster
 from ..loading.base import Feed
@@ -55,7 +56,7 @@ class Validation:
                 f"the training and the validation data lie on different grids: {difference}; put "
                 "both on one grid first"
             )
-        self.feed, self.forecaster = feed(source), forecaster
+        self.source, self.feed, self.forecaster = source, feed(source), forecaster
         self.period = period(source.ds)
         # One number for all variables: errors in units of each variable's standard deviation.
         self.std = forecaster.normalizer.std[self.feed.targets, None, None]
@@ -93,6 +94,32 @@ class Validation:
             result["val_to_persistence"] = model / persistence
         return result
 
+    def refuse_overlap(self, trained: Source, starts: np.ndarray) -> None:
+        """Refuse targets that lie in the training period; the steps before them may.
+
+        Parameters
+        ----------
+        trained : Source
+            The training data.
+        starts : numpy.ndarray of int
+            First steps of the windows that are trained on.
+
+        Raises
+        ------
+        InputError
+            If there are any. Times of clips are no dates: of clips, only the same ones overlap.
+        """
+        window, inputs = trained.task.window, trained.task.input_steps
+        mark, other = (source.ds.attrs.get(FINGERPRINT) for source in (trained, self.source))
+        refuse_overlap(
+            _covered(trained, starts, window),
+            _covered(self.source, self.source.starts + inputs, window - inputs),
+            "the validation period",
+            fingerprints=(mark, other),
+            invented=trained.invented and self.source.invented,
+            remedy="fit(allow_overlap=True)",
+        )
+
     def _sums(self, error: Tensor) -> Tensor:
         """Sum of weight times square, and of the weights; NaN is masked, or there is none."""
         masked = self.forecaster.task.nan == "mask"
@@ -101,3 +128,11 @@ class Validation:
         return torch.stack(
             [(square * self.rows).sum(), (known * self.rows).sum(dtype=torch.float64)]
         )
+
+
+def _covered(source: Source, starts: np.ndarray, length: int) -> np.ndarray:
+    """The times of `length` steps from each start on."""
+    edges = np.zeros(source.shape[0] + 1, dtype=np.int64)
+    np.add.at(edges, starts, 1)
+    np.add.at(edges, starts + length, -1)
+    return source.ds["time"].values[edges.cumsum()[:-1] > 0]

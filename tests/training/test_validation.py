@@ -1,0 +1,118 @@
+"""The validation period: a period that was trained on cannot judge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny
+
+from stforecast.conventions.overlap import FINGERPRINT
+from stforecast.errors import InputError
+from stforecast.task import Task
+from stforecast.testing.weather import make_weather
+from stforecast.training import TrainConfig, find_learning_rate, fit
+
+TASK = Task("t2m", input_steps=4, target_steps=3)
+CONFIG = TrainConfig(
+    steps=1, batch_size=4, val_windows=4, precision="fp32", device="cpu", compile="never"
+)
+
+
+@pytest.fixture(scope="module")
+def weather():
+    return make_weather(96, shape=(6, 10))
+
+
+def go(weather, validation, **options):
+    options = {"model": tiny, "config": CONFIG} | options
+    return fit(weather, TASK, validation=validation, **options)
+
+
+def times(ds, start, stop=None, step=None):
+    return ds.isel(time=slice(start, stop, step))
+
+
+def celsius(ds):
+    return ds.assign({"2m_temperature": (ds["2m_temperature"] - 273.15).assign_attrs(units="degC")})
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (lambda ds: ds, 92),  # all but the first inputs
+        (lambda ds: times(ds, 50), 42),
+        (lambda ds: times(ds, 85, 92), 3),  # one window
+        (lambda ds: times(ds, None, None, -1), 92),
+        (lambda ds: celsius(ds).rename(latitude="lat", longitude="lon", time="valid_time"), 92),
+        (lambda ds: ds.convert_calendar("noleap", use_cftime=True), 92),
+        (
+            lambda ds: ds.roll(longitude=3, roll_coords=True).isel(latitude=slice(None, None, -1)),
+            92,
+        ),
+        (lambda ds: ds.chunk(time=7), 92),
+        (lambda ds: ds + 0.5, 92),  # another analysis of the same days
+    ],
+)
+def test_an_overlap_is_refused(weather, change, count):
+    other = change(weather)
+    for variable in other.data_vars:
+        other[variable].attrs.setdefault("units", "K")
+    words = rf"{count} of the \d+ times of the validation period lie in the training period.*allow_"
+    with pytest.raises(InputError, match=words):
+        go(weather, other)
+
+
+def test_by_name_it_can(weather):
+    forecaster = go(weather, weather, allow_overlap=True)
+    assert forecaster.training["validation"]["step"] == 1
+    rates = {"rates": (1e-3,), "steps": 1, "model": tiny, "config": CONFIG}
+    with pytest.raises(InputError, match="lie in the training period"):
+        find_learning_rate(weather, TASK, validation=weather, **rates)
+    find_learning_rate(weather, TASK, validation=weather, allow_overlap=True, **rates)
+
+
+def test_inputs_may_be_steps_that_were_trained_on(weather):
+    """What a forecast begins with was known: the first target is what must be new."""
+    train = times(weather, None, 60)
+    go(train, times(weather, 56))
+    with pytest.raises(InputError, match="1 of the 37 times"):
+        go(train, times(weather, 55))
+
+
+def test_a_gap_in_the_training_period_can_judge(weather):
+    train = weather.isel(time=np.r_[:30, 60:96])
+    go(train, times(weather, 26, 60))
+    with pytest.raises(InputError, match="2 of the"):
+        go(train, times(weather, 26, 62))
+
+
+def test_the_windows_that_are_chosen_are_the_training_period(weather):
+    """Of one data set given twice, too."""
+    chosen = weather["time"].values[3:40]
+    go(weather, times(weather, 39), init_time=chosen)
+    with pytest.raises(InputError, match="lie in the training period"):
+        go(weather, times(weather, 38), init_time=chosen)
+
+
+def test_times_of_clips_are_no_dates(weather):
+    """All clips begin in 1970: those of another split judge, the same ones do not."""
+
+    def clips(mark, seed):
+        ds = make_weather(48, time="1970-01-01", shape=(6, 10), seed=seed)
+        ds = ds.assign_coords(clip=("time", np.zeros(48, int)))
+        return ds.assign_attrs({FINGERPRINT: mark})
+
+    train, other = clips("KTH; split=train; 6 x 10; a", 0), clips("KTH; split=test; 6 x 10; b", 1)
+    go(train, other)
+    with pytest.raises(InputError, match="44 of the 44"):
+        go(train, train)
+
+
+def test_a_refusal_leaves_the_random_numbers_alone(weather):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with pytest.raises(InputError):
+        go(weather, weather)
+    assert torch.equal(torch.rand(3), expected)
