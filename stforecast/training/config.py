@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -19,6 +25,19 @@ _CHOICES = {
     "compile": ("auto", "always", "graphs", "never"),
     "feed": ("auto", "resident", "stream"),
     "storage": ("fp32", "bf16", "fp16"),
+}
+#: Whole numbers, and the smallest that each may be.
+_LEAST = {
+    "epochs": 1,
+    "steps": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "warmup_epochs": 0,
+    "validate_every": 1,
+    "checkpoint_every": 1,
+    "val_windows": 1,
+    "patience": 1,
+    "buffer": 1,
 }
 
 
@@ -107,7 +126,7 @@ class TrainConfig:
     Raises
     ------
     InputError
-        If a setting is out of its range.
+        If a setting is out of its range, or of another kind.
     """
 
     epochs: int = 50
@@ -139,41 +158,53 @@ class TrainConfig:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "accumulate", "val_windows", "buffer")
-        for name in (*counts, "steps", "validate_every", "checkpoint_every", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"TrainConfig.{name} must be at least 1, found {value}")
-        for name in ("warmup_epochs", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise InputError(
-                    f"TrainConfig.{name} must be at least 0, found {getattr(self, name)}"
-                )
+        for name, least in _LEAST.items():
+            self._number(name, int, f"must be at least {least}", partial(operator.le, least))
+        self._number("seed", int, "must be at least 0 and below 2**63", lambda n: 0 <= n < 2**63)
+        self._number("weight_decay", float, "must be at least 0", lambda x: x >= 0)
         for name in ("learning_rate", "clip_norm", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"TrainConfig.{name} must be positive, found {value}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise InputError(f"TrainConfig.ema must lie between 0 and 1, found {self.ema}")
+            self._number(name, float, "must be positive", lambda x: x > 0)
+        self._number("ema", float, "must lie between 0 and 1", lambda x: 0 < x < 1)
+        for name in ("area_weighted", "balance_leads"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_):
+                raise InputError(f"TrainConfig.{name} must be True or False, found {value!r}")
+            object.__setattr__(self, name, bool(value))
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
-            if value not in allowed and not (name == "loss" and callable(value)):
+            named = isinstance(value, str) and value in allowed
+            if not named and not (name == "loss" and callable(value)):
                 more = ", or a function" if name == "loss" else ""
                 raise InputError(
                     f"TrainConfig.{name} must be one of {', '.join(allowed)}{more}, found {value!r}"
                 )
         if (given := self.variable_weights) is not None:
-            each = list(given.values() if isinstance(given, Mapping) else given)
-            if not (all(0 <= w < float("inf") for w in each) and any(w > 0 for w in each)):
-                raise InputError(
-                    f"TrainConfig.variable_weights must be finite, not negative, and not all 0, "
-                    f"found {given}"
-                )
+            object.__setattr__(self, "variable_weights", _weights(given))
+        if self.device is not None:
+            object.__setattr__(self, "device", _device(self.device))
         if self.feed == "stream" and self.storage != "fp32":
             raise InputError(
                 f"TrainConfig.storage is {self.storage!r}, but a stream is float32: give "
                 f"storage='fp32', or feed='resident'"
             )
+
+    def _number(
+        self, name: str, kind: type[int | float], words: str, holds: Callable[[Any], bool]
+    ) -> None:
+        """Check a number and keep it as Python's own: numpy's, too, are written to JSON then."""
+        value = getattr(self, name)
+        if value is None and type(self).__dataclass_fields__[name].default is None:
+            return
+        known = numbers.Integral if kind is int else numbers.Real
+        if not isinstance(value, known) or isinstance(value, bool):
+            whole = "a whole number" if kind is int else "a number"
+            raise InputError(f"TrainConfig.{name} must be {whole}, found {value!r}")
+        try:
+            number = kind(value)
+        except OverflowError:
+            number = math.inf
+        if not (holds(number) and number < math.inf):
+            raise InputError(f"TrainConfig.{name} {words}, found {number}")
+        object.__setattr__(self, name, number)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values; a callable by its qualified name."""
@@ -181,6 +212,35 @@ class TrainConfig:
         if callable(self.loss):
             named = self.loss if hasattr(self.loss, "__qualname__") else type(self.loss)
             out["loss"] = f"{named.__module__}.{named.__qualname__}"
-        if (given := self.variable_weights) is not None:
-            out["variable_weights"] = dict(given) if isinstance(given, Mapping) else list(given)
         return out
+
+
+def _weights(given: Any) -> dict[str, float] | list[float]:
+    """The weights of variables as Python's own numbers."""
+    named = isinstance(given, Mapping)
+    try:
+        each = [float(weight) for weight in (given.values() if named else given)]
+    except (TypeError, ValueError, OverflowError):
+        each = []
+    if isinstance(given, str) or (named and not all(isinstance(name, str) for name in given)):
+        each = []
+    if not (all(0 <= weight < math.inf for weight in each) and any(each)):
+        raise InputError(
+            f"TrainConfig.variable_weights must be finite, not negative, and not all 0, found "
+            f"{given!r}"
+        )
+    return dict(zip(given, each, strict=True)) if named else each
+
+
+def _device(given: Any) -> str:
+    """The name of a device that torch knows; whether it is there is asked when it is used."""
+    why = ""
+    if isinstance(given, str | torch.device):
+        try:
+            return str(torch.device(given))
+        except RuntimeError as error:
+            why = f" ({str(error).splitlines()[0]})"
+    raise InputError(
+        f"TrainConfig.device must be a device of torch, such as 'cpu' or 'cuda', found "
+        f"{given!r}{why}"
+    )

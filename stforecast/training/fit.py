@@ -138,7 +138,8 @@ def fit(
     KeyboardInterrupt
         After Ctrl-C, once the step is done and a checkpoint is written; a second one stops at once.
     """
-    config, began = config or TrainConfig(), time.monotonic()
+    config, began = TrainConfig() if config is None else config, time.monotonic()
+    _refuse_kinds(task, config, run_dir, about)
     if config.patience and validation is None:
         raise InputError(
             f"patience={config.patience} needs a validation period: give fit(validation=)"
@@ -284,6 +285,20 @@ def fit(
     forecaster.training = run.training
     network.eval()
     return forecaster
+
+
+def _refuse_kinds(task: Any, config: Any, run_dir: Any, about: Any) -> None:
+    """Refuse arguments that are of another kind, before the data are looked at."""
+    if not isinstance(task, Task):
+        raise InputError(
+            f"fit needs a Task, found {task!r:.80}: say Task(variables, input_steps=...)"
+        )
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"config must be a TrainConfig, found {config!r:.80}")
+    if not isinstance(run_dir, str | os.PathLike | None):
+        raise InputError(f"run_dir must be a path, found {run_dir!r:.80}")
+    if not isinstance(about, Mapping | None):
+        raise InputError(f"about must be a mapping, found {about!r:.80}")
 
 
 def has_bf16(device: torch.device) -> bool:
