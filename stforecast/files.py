@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -101,6 +102,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def is_plain_file(path: Path) -> bool:
+    """Whether a path is a regular file itself: no link, which leads elsewhere, and no pipe."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 @contextmanager
 def locked(path: Path, doing: str, *, wait: float = 0.0) -> Iterator[Callable[[], bool]]:
     """Hold the lock file `path` while the block runs.
@@ -127,7 +136,7 @@ def locked(path: Path, doing: str, *, wait: float = 0.0) -> Iterator[Callable[[]
     ------
     InputError
         If another process, or another thread of this one, holds the lock and goes on holding it;
-        or if the directory cannot be written to.
+        or if the directory cannot be written to, or something else has the lock's name.
     """
     deadline = time.monotonic() + wait
     while (lock := _attempt(path)) is None:
@@ -158,6 +167,11 @@ def locked(path: Path, doing: str, *, wait: float = 0.0) -> Iterator[Callable[[]
 
 def _attempt(path: Path) -> BaseFileLock | None:
     """Take the lock, or return None where it is held."""
+    if os.path.lexists(path) and not is_plain_file(path):
+        raise InputError(
+            f"{path} is no lock: it is a link, a directory or a device, not a file. See who put it "
+            "there, and remove it"
+        )
     with ExitStack() as stack:
         left = None
         with suppress(OSError):  # open while we try, so that no other file gets its number

@@ -15,8 +15,8 @@ its step, ``checkpoint-00000120``, with two files:
     ``step``; ``losses``, how many ``loss_sum`` holds; ``best``, step and scores of the best
     weights; ``history``, all of it; ``seconds`` of training; ``ranks``, how many processes trained;
     ``identity``, the task, network, settings (seed included), period, windows and initial weights
-    that make two runs the same run; ``format``, ``version``, ``library``; ``files``, the SHA-256 of
-    every other file; ``sha256``, its own.
+    that make two runs the same run; ``format``, ``version``, ``library``; ``tensors``, how many
+    there are; ``files``, the SHA-256 of every other file; ``sha256``, its own.
 
 Nothing else is needed: the feed's position, the sample order, the learning rate and the place in
 the epoch are functions of the step and the settings (see :mod:`stforecast.loading.feeds`), and how
@@ -27,13 +27,13 @@ Of several processes rank 0 writes and reads all of it, and sends the others wha
 
 A checkpoint is written under another name, forced to disk with its directory and renamed; only then
 history follows and the oldest checkpoint goes. So whenever a run is killed, the last checkpoint is
-whole. One that was altered since is known by its checksums, set aside, and the one before is taken.
+whole. One that was altered since is known by its checksums, or by what it lacks
+(:mod:`stforecast.training.checkpoint_files`), set aside, and the one before is taken.
 The step alone says which is the latest: no clock does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -57,6 +57,18 @@ from ..files import locked, replacing
 from ..forecasting.bundle import over, plain_tensors, under
 from ..forecasting.forecaster import Forecaster
 from ..package import __version__
+from .checkpoint_files import (
+    Checkpoint,
+    best_of,
+    differences,
+    find_checkpoints,
+    forms,
+    misfit,
+    read_checkpoint,
+    sealed,
+    sha256,
+    write_checkpoint,
+)
 from .distributed import World
 from .ema import Average
 from .objective import Objective
@@ -66,15 +78,18 @@ if TYPE_CHECKING:
     from ..loading.base import Feed
     from .config import TrainConfig
 
+__all__ = ["KEPT", "Run", "read_checkpoint", "sealed"]
+
 logger = logging.getLogger(__name__)
 
-FORMAT, VERSION = "stforecast-checkpoint", 3
 KEPT = 2  # checkpoints: the last, and the one before it
 #: What a killed run had begun to write.
 _BEGUN = re.compile(r"\.(checkpoint-\d+|history|run|log|about|loss)\.\w+\.part(\.\w+)?")
 #: Settings that may change from call to call: they say where and how long, not what.
 _FREE = {"device": None, "checkpoint_every": None, "minutes": None, "patience": None}
-_Checkpoint = tuple[dict[str, Any], dict[str, Tensor]]
+#: What of a run's identity can be read; the others are checksums.
+_TOLD = ("task", "model", "config", "period", "validation period")
+_ANEW = "resume='never' (--resume never)"
 _PATIENCE = 2.0  # s for the lock of a killed run, which goes when its memory is cleared
 
 
@@ -157,7 +172,7 @@ class Run:
                     "config": same,
                     "period": about["period"],
                     "validation period": about.get("validation_period"),
-                    "windows": _sha256(feed.starts.astype("<i8").tobytes()),
+                    "windows": sha256(feed.starts.astype("<i8").tobytes()),
                     "warm_start": about.get("warm_start", {}).get("sha256"),
                 }
             )
@@ -191,7 +206,7 @@ class Run:
             self._open = opening.pop_all()
         return self
 
-    def _opened(self, directory: Path, opening: ExitStack) -> _Checkpoint | None:
+    def _opened(self, directory: Path, opening: ExitStack) -> Checkpoint | None:
         """Lock and clear the directory; return its last checkpoint, if it has any."""
         lock = locked(directory / "run.lock", f"training in {directory}", wait=_PATIENCE)
         self._is_ours = opening.enter_context(lock)
@@ -203,7 +218,7 @@ class Run:
                 return self._latest(directory)
             # Or the old one's later steps would outlive the new ones.
             (directory / "history.jsonl").unlink(missing_ok=True)
-            for path in [*_checkpoints(directory), *directory.glob("damaged-*")]:
+            for path in [*find_checkpoints(directory), *directory.glob("damaged-*")]:
                 _remove(path)
         return None
 
@@ -227,9 +242,8 @@ class Run:
             event["steps"],
             ", ".join(f"{k} {v:.4g}" for k, v in event.items() if isinstance(v, float)),
         )
-        score = event.get("val_score")
-        if score is not None and score < self.best.get("val_score", math.inf):
-            self.best = {k: v for k, v in entry.items() if k == "step" or k.startswith("val_")}
+        before, self.best = self.best, best_of(self.history)
+        if self.best.get("step") != before.get("step"):
             self._best_weights = plain_tensors(self.network.state_dict())
 
     def checkpoint(self, step: int, loss_sum: Tensor, losses: int) -> None:
@@ -264,8 +278,8 @@ class Run:
         tensors = plain_tensors(self._tensors()) | over("best.", self._best_weights)
         for name, parts in gathered.items():
             tensors |= {_of_rank(rank) + name: part.clone() for rank, part in enumerate(parts)}
-        state = {"format": FORMAT, "version": VERSION, "library": __version__}
-        state |= {"step": step, "losses": losses, "best": self.best, "history": [*self.history]}
+        state = {"library": __version__, "step": step}
+        state |= {"losses": losses, "best": self.best, "history": [*self.history]}
         state |= {"seconds": self.seconds, "ranks": self.world.size, "identity": self._identity}
         self._pending = self._writer.submit(self._write, self.directory, state, tensors)
 
@@ -320,8 +334,6 @@ class Run:
     # --- writing ----------------------------------------------------------------------------------
 
     def _write(self, directory: Path, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        from safetensors.torch import save_file
-
         with self._explained(f"the checkpoint of step {state['step']}"):
             if not self._is_ours():
                 raise InputError(
@@ -330,17 +342,14 @@ class Run:
                     f"give the same command again, and let nothing else write there"
                 )
             with replacing(directory / f"checkpoint-{state['step']:08d}") as new:
-                new.mkdir()
-                save_file(tensors, new / "state.safetensors")
-                files = {p.name: _sha256(p) for p in new.iterdir()}
-                (new / "state.json").write_text(sealed(state | {"files": files}))
+                write_checkpoint(new, state, tensors)
             self._write_history(directory, state["history"])
 
     def _write_history(self, directory: Path, history: list[dict[str, Any]]) -> None:
         """Write what a checkpoint that is there tells; then older ones may go."""
         with replacing(directory / "history.jsonl") as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in history))
-        for old in _checkpoints(directory)[KEPT:]:
+        for old in find_checkpoints(directory)[KEPT:]:
             _remove(old)
 
     @contextmanager
@@ -352,7 +361,7 @@ class Run:
             yield
         except (OSError, SafetensorError) as error:
             assert self.directory is not None
-            there = _checkpoints(self.directory)
+            there = find_checkpoints(self.directory)
             onward = f"goes on from {there[0].name}, which is whole" if there else "starts anew"
             raise InputError(
                 f"cannot write {what} in {self.directory} ({error}): see to it that the disk has "
@@ -361,18 +370,27 @@ class Run:
 
     # --- going on ---------------------------------------------------------------------------------
 
-    def _latest(self, directory: Path) -> _Checkpoint | None:
+    def _latest(self, directory: Path) -> Checkpoint | None:
         """The last checkpoint that is whole; None where there is none at all."""
         damaged: list[str] = []
-        paths = _checkpoints(directory)
+        network = ""
+        paths = find_checkpoints(directory)
         for path in paths:
             try:
                 state, tensors = read_checkpoint(path)
             except InputError as error:
-                logger.warning("%s; taking the one before it", error)
-                damaged.append(str(error))
+                why = str(error)
+            else:
+                if self._identity.keys() == state["identity"].keys():
+                    self._refuse_another(state["identity"])
+                network = misfit(under("network.", tensors), forms(self.network.state_dict()))
+                why = network or self._misfit(state, tensors)
+                why = why and f"{path} does not fit this run ({why})"
+            if why:
+                logger.warning("%s; taking the one before it", why)
+                damaged.append(why)
                 continue
-            self._refuse_another(state, tensors)
+            self._refuse_other_values(under("normalizer.", tensors))
             for old in paths[: len(damaged)]:  # or it would outrank, and outlive, new ones
                 aside = old.with_name(f"damaged-{old.name}")
                 _remove(aside)
@@ -380,7 +398,9 @@ class Run:
                 logger.warning("%s was set aside as %s", old, aside.name)
             logger.info("going on from %s", path)
             return state, tensors
-        start_anew = "or give resume='never' (or another directory) to start from the beginning"
+        if network:
+            raise self._another("model", [network])
+        start_anew = f"or give {_ANEW} (or another directory) to start from the beginning"
         if damaged:
             raise InputError(
                 f"no checkpoint in {directory} is whole: {'; '.join(damaged)}. Restore one from a "
@@ -394,30 +414,76 @@ class Run:
             )
         return None
 
-    def _refuse_another(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        saved = state["identity"]
-        other = [k for k in self._identity if saved.get(k) != self._identity[k]]
-        normalizer = under("normalizer.", tensors)
-        shapes, theirs = (
-            {name: tensor.shape for name, tensor in weights.items()}
-            for weights in (self.network.state_dict(), under("network.", tensors))
+    def _refuse_another(self, saved: Mapping[str, Any]) -> None:
+        """Refuse to go on with other settings than those of the checkpoint."""
+        other = [k for k, value in self._identity.items() if saved[k] != value]
+        told = [t for k in other if k in _TOLD for t in differences(saved[k], self._identity[k], k)]
+        if other:
+            raise self._another(", ".join(other), told)
+
+    def _another(self, what: str, told: list[str]) -> InputError:
+        """The error for a directory of another run; `told` says how it differs in `what`."""
+        how = f": {'; '.join(told)}" if told else ""
+        longer = ""
+        if any(text.startswith("steps: ") for text in told):
+            longer = (
+                ". The learning rate falls over all steps of a run, so it cannot be made longer: "
+                "train anew, or start another run from its weights (warm_start=, --warm-start)"
+            )
+        return InputError(
+            f"{self.directory} holds a run with other settings ({what} differ{how}); give another "
+            f"directory, or {_ANEW} to start anew there{longer}"
         )
-        if not other and shapes != theirs:
-            other = ["model"]
-        # Mean (in standard deviations) and standard deviation: other data of a period differ.
+
+    def _refuse_other_values(self, saved: Mapping[str, Tensor]) -> None:
+        """Mean (in standard deviations) and standard deviation: other data of a period differ."""
         std = self._normalizer.std.cpu()
-        if not other and not all(
-            torch.allclose(value.cpu() / std, normalizer[name] / std, rtol=1e-3, atol=1e-3)
+        if not all(
+            torch.allclose(value.cpu() / std, saved[name] / std, rtol=1e-3, atol=1e-3)
             for name, value in self._normalizer.state_dict().items()
         ):
-            other = ["values of the data"]
-        if other:
-            raise InputError(
-                f"{self.directory} holds a run with other settings ({', '.join(other)} "
-                f"differ); give another directory, or resume='never' to start anew there"
-            )
+            raise self._another("values of the data", [])
 
-    def _restore(self, found: _Checkpoint | None) -> None:
+    def _misfit(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+        """Say what this run cannot go on from; "" if nothing is wrong."""
+        if state["step"] > self._steps:
+            return f"it is of step {state['step']} of {self._steps}"
+        if lacking := self._identity.keys() ^ state["identity"].keys():
+            return f"its identity is without, or alone with, {min(lacking)!r}"
+        if state["ranks"] > len(tensors):
+            return f"it has no random numbers of {state['ranks']} processes"
+        parts = {
+            "network.": self.network.state_dict(),
+            "normalizer.": self._normalizer.state_dict(),
+            "average.": self.average.tensors,
+            "best.": self.network.state_dict() if state["best"] else {},
+        }
+        needed = forms({k: t for name, part in parts.items() for k, t in over(name, part).items()})
+        own = forms({"rng.cpu": torch.get_rng_state(), "loss_sum": self.loss_sum})
+        for rank in range(state["ranks"]):
+            needed |= {_of_rank(rank) + name: form for name, form in own.items()}
+            if (cuda := f"{_of_rank(rank)}rng.cuda") in tensors:
+                needed[cuda] = (torch.uint8, None)
+        moments = {
+            f"optimizer.{name}": form
+            for name, form in self.optimizer.forms(under("optimizer.", tensors)).items()
+        }
+        if wrong := misfit(tensors, needed | moments):
+            return wrong
+        for name, _ in self.network.named_parameters():
+            if not tensors[f"network.{name}"].isfinite().all():
+                return f"network.{name} is not finite"
+        try:
+            for rank in range(state["ranks"]):
+                torch.Generator().set_state(tensors[f"{_of_rank(rank)}rng.cpu"])
+        except RuntimeError as error:
+            return str(error)
+        counts = [float(tensors[name]) for name in moments if name.endswith(".step")]
+        if not moments or not all(n in range(1, state["step"] + 1) for n in counts):
+            return f"its optimiser has not taken {state['step']} steps"
+        return ""
+
+    def _restore(self, found: Checkpoint | None) -> None:
         """Put a checkpoint into the network, the normaliser, the optimiser and the generators."""
         if found is None:
             return
@@ -440,68 +506,6 @@ class Run:
             torch.set_rng_state(mine["rng.cpu"])
         if self.loss_sum.is_cuda and "rng.cuda" in mine:
             torch.cuda.set_rng_state(mine["rng.cuda"], self.loss_sum.device)
-
-
-def read_checkpoint(path: Path) -> _Checkpoint:
-    """Read a checkpoint that is whole.
-
-    Parameters
-    ----------
-    path : Path
-        Its directory.
-
-    Returns
-    -------
-    state : dict
-        What ``state.json`` says.
-    tensors : dict of Tensor
-        What ``state.safetensors`` holds, on the CPU.
-
-    Raises
-    ------
-    InputError
-        If a file is missing, or differs by as much as a bit from what was written.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = path / "state.json"
-    try:
-        text = file.read_text(encoding="ascii")
-        state = json.loads(text)
-        if not isinstance(state, dict) or state.pop("sha256", None) is None:
-            raise ValueError("it has no checksum")
-        if sealed(state) != text:
-            raise ValueError("its checksum is another")
-        if (state["format"], state["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"it is of version {state['version']}, this library reads {VERSION}")
-        for name, checksum in state["files"].items():
-            file = path / name
-            if _sha256(file) != checksum:
-                raise ValueError("its checksum is another")
-        file = path / "state.safetensors"
-        return state, load_file(file)
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
-        raise InputError(f"{file} is damaged ({error})") from error
-
-
-def _checkpoints(directory: Path) -> list[Path]:
-    """The latest first, by their steps."""
-    found = [p for p in directory.glob("*") if re.fullmatch(r"checkpoint-\d{8,}", p.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
-
-
-def sealed(state: Mapping[str, Any]) -> str:
-    """JSON that ends with the checksum of what comes before."""
-    checksum = _sha256(json.dumps(state, indent=1).encode())
-    return json.dumps({**state, "sha256": checksum}, indent=1) + "\n"
-
-
-def _sha256(what: bytes | Path) -> str:
-    if isinstance(what, bytes):
-        return hashlib.sha256(what).hexdigest()
-    with what.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:

@@ -188,7 +188,7 @@ class TrainConfig:
             )
 
     def _number(
-        self, name: str, kind: type[int | float], words: str, holds: Callable[[Any], bool]
+        self, name: str, kind: Callable[[Any], float], words: str, holds: Callable[[Any], bool]
     ) -> None:
         """Check a number and keep it as Python's own: numpy's, too, are written to JSON then."""
         value = getattr(self, name)
@@ -199,7 +199,7 @@ class TrainConfig:
             whole = "a whole number" if kind is int else "a number"
             raise InputError(f"TrainConfig.{name} must be {whole}, found {value!r}")
         try:
-            number = kind(value)
+            number: float = kind(value)
         except OverflowError:
             number = math.inf
         if not (holds(number) and number < math.inf):

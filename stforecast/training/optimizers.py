@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .config import TrainConfig
 
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+#: What an optimiser keeps of a parameter.
+_STATE = {"Adam": _ADAM, "AdamW": _ADAM, "Muon": ("momentum_buffer",)}
+_COUNT = torch.float32  # as torch counts steps
+
 
 class Optimizer:
     """One or two of torch's optimisers that take their steps together.
@@ -95,6 +100,20 @@ class Optimizer:
             for part, first in self._numbered()
             for i, state in part.state_dict()["state"].items()
             for key, value in state.items()
+        }
+
+    def forms(self, found: Iterable[str]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Data type and shape of the state of each parameter that one of the names in `found` has.
+
+        A parameter has a state once it had a gradient; then it has all of it.
+        """
+        have = {name.partition(".")[0] for name in found}
+        return {
+            f"{first + i}.{key}": (_COUNT, ()) if key == "step" else (w.dtype, tuple(w.shape))
+            for part, first in self._numbered()
+            for i, w in enumerate(w for group in part.param_groups for w in group["params"])
+            for key in _STATE.get(type(part).__name__, _ADAM)
+            if str(first + i) in have
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
