@@ -1,4 +1,4 @@
-"""How a grid lies on a map: its cells, a projection that fits, outlines, frame and labels.
+"""How a grid lies on a map: its cells, and a projection that fits.
 
 The public functions are in :mod:`stforecast.plots`. Nothing here uses the network or pyplot, and
 nothing changes the settings of matplotlib or cartopy.
@@ -13,17 +13,18 @@ import numpy as np
 import xarray as xr
 
 from ..conventions import grid as conventions
-from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, find_axes
+from ..conventions.axes import LAT, LON, Axis, X, Y, find_axes, role_of
 from ..errors import InputError
-from .coastlines import BORDERS, COASTLINE, Box, outlines
-from .labels import degrees
+from .coastlines import Box
+from .labels import with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FINE = 1.5  # degrees: larger cells are cut up, so that their sides bend as meridians do
-_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90)  # between labelled meridians
-_SMALL = 8  # points: size of the labels around a map
+#: Rows that run from south to north although they have no latitude.
+_NORTHWARD = {"rlat", "south_north", "grid_latitude", "projection_y_coordinate"}
+_ON_THE_GROUND = ("deg", "rad", "microrad", "metre", "meter", "kilomet")  # their units begin so
 
 
 # --- cells ----------------------------------------------------------------------------------------
@@ -44,6 +45,11 @@ class Grid:
         Positions in the field of the rows and columns between these sides.
     geographic, periodic : bool
         Whether this is latitude and longitude, and goes round the globe.
+    upward : bool
+        Whether the rows of a grid that is not geographic run from the bottom to the top, as on a
+        map, and not from the top down, as in a picture.
+    names : (str, str)
+        What to write along its axes.
     """
 
     dims: tuple[Any, Any]
@@ -53,6 +59,8 @@ class Grid:
     column_order: np.ndarray
     geographic: bool = False
     periodic: bool = False
+    upward: bool = False
+    names: tuple[str, str] = ("", "")
 
     @classmethod
     def of(cls, field: xr.DataArray) -> Grid:
@@ -60,8 +68,7 @@ class Grid:
         ds = field.to_dataset(name="field")
         found = {role: (dim, coord) for dim, (role, coord) in find_axes(ds).items()}
         if not {LAT, LON} <= set(found):
-            (rows, down), (columns, across) = (_plain(field, dim) for dim in field.dims)
-            return cls((field.dims[0], field.dims[1]), rows, columns, down, across)
+            return cls._plain(field, found)
         dims = found[LAT][0], found[LON][0]
         if min(field.sizes[d] for d in dims) < 2:
             raise InputError(f"a map needs at least 2 rows and 2 columns, found ({_sizes(field)})")
@@ -75,6 +82,21 @@ class Grid:
             for axis, n in ((lat, lat.values.size), (lon, lon.values.size))
         )
         return cls(dims, rows, columns, down, across, True, points.periodic)
+
+    @classmethod
+    def _plain(cls, field: xr.DataArray, found: dict[str, tuple[Any, Any]]) -> Grid:
+        """Find the cells of a field that has no latitude and longitude, on its own axes."""
+        down, across = field.dims
+        if found.get(Y, (None,))[0] == across or found.get(X, (None,))[0] == down:
+            down, across = across, down
+        coords = dict(found.values())
+        (rows, y, row_order), (columns, x, column_order) = (
+            _cells_along(field, dim, coords.get(dim)) for dim in (down, across)
+        )
+        upward = _northward(field.transpose(down, across), y, row_order)
+        names = with_unit(y.name, y.attrs.get("units")), with_unit(x.name, x.attrs.get("units"))
+        where = {"upward": upward, "names": names}
+        return cls((down, across), rows, columns, row_order, column_order, **where)
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -120,10 +142,14 @@ def _sizes(field: xr.DataArray) -> str:
 
 
 def space_dims(field: xr.DataArray) -> list[Any]:
-    """Dimensions of space: those that are latitude, longitude, y or x, or else the last two."""
-    roles = find_axes(field.to_dataset(name="field"))
-    space = [d for d, (role, _) in roles.items() if role not in (TIME, LEAD)]
-    return space if len(space) >= 2 else [d for d in field.dims if d not in roles][-2:]
+    """Dimensions of space: latitude and longitude, or y and x, or else the last two."""
+    roles = {d: role for d, (role, _) in find_axes(field.to_dataset(name="field")).items()}
+    for pair in ((LAT, LON), (Y, X)):
+        # A level called `height` looks like y; of two that do, the longer and the later is it.
+        alike = [[d for d in field.dims if roles.get(d) == role] for role in pair]
+        if all(alike):
+            return [max(reversed(dims), key=lambda d: field.sizes[d] > 1) for dims in alike]
+    return [d for d in field.dims if d not in roles][-2:]
 
 
 def single_field(field: xr.DataArray) -> xr.DataArray:
@@ -137,18 +163,53 @@ def single_field(field: xr.DataArray) -> xr.DataArray:
             f"a map shows one field of two dimensions of space, found ({_sizes(field)})"
             f"{f': choose one, for instance with da.isel({example})' if beside else ''}"
         )
-    return field
+    return without_wrap_point(field)
 
 
-def _plain(field: xr.DataArray, dim: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Sides and order of cells along a dimension that is no latitude or longitude."""
+def without_wrap_point(data: Any) -> Any:
+    """Drop the last column where it repeats the first one, a whole turn further east."""
+    ds = data.to_dataset(name="field") if isinstance(data, xr.DataArray) else data
+    for dim, (role, coord) in find_axes(ds).items():
+        if role != LON or coord is None or ds.sizes[dim] < 3:
+            continue
+        west, east = np.asarray(ds[coord].values[[0, -1]], dtype=float)
+        ends = (
+            v.isel({dim: [0, -1]}).transpose(dim, ...).values
+            for v in ds.data_vars.values()
+            if dim in v.dims
+        )
+        if abs(abs(east - west) - 360) < 1e-3 and all(
+            np.array_equal(a, b, equal_nan=True) for a, b in ends
+        ):
+            return data.isel({dim: slice(None, -1)})
+    return data
+
+
+def _cells_along(
+    field: xr.DataArray, dim: Any, coord: Any
+) -> tuple[np.ndarray, xr.DataArray, np.ndarray]:
+    """Sides of cells along a dimension that is no latitude or longitude, its labels, the order."""
     n = field.sizes[dim]
-    if dim in field.coords and field[dim].dtype.kind in "fiu" and n > 1:
-        order = np.argsort(field[dim].values, kind="stable")
-        values = field[dim].values[order].astype(float)
+    along = xr.DataArray(np.arange(n), dims=dim, name=dim) if coord is None else field[coord]
+    if along.dtype.kind in "fiu" and n > 1:
+        order = np.argsort(along.values, kind="stable")
+        values = along.values[order].astype(float)
         if np.all(np.diff(values) > 0):
-            return conventions.cell_edges(values), order
-    return np.arange(n + 1) - 0.5, np.arange(n)
+            return conventions.cell_edges(values), along, order
+    return np.arange(n + 1) - 0.5, along, np.arange(n)
+
+
+def _northward(field: xr.DataArray, y: xr.DataArray, order: np.ndarray) -> bool:
+    """Whether rows (y, x), in this order, run from south to north; those of pictures do not."""
+    attrs = y.attrs
+    for coord in field.coords.values():  # a latitude of every point knows it best
+        if coord.dims == field.dims and role_of(coord.name, coord.variable) == LAT:
+            return bool(np.nanmean(np.diff(coord.values[order], axis=0)) > 0)
+    if attrs.get("positive") in ("up", "down"):
+        return bool(attrs["positive"] == "up")
+    units = str(attrs.get("units", "")).lower()
+    ground = units in ("m", "km") or units.startswith(_ON_THE_GROUND)
+    return ground or bool({str(y.name).lower(), attrs.get("standard_name")} & _NORTHWARD)
 
 
 def _cut(sides: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,14 +256,15 @@ def polar(projection: Any) -> bool:
     return "stere" in str(projection.proj4_params.get("proj"))
 
 
-def _sides(grid: Grid, projection: Any) -> tuple[float, float]:
+def sides_of(grid: Grid, projection: Any) -> tuple[float, float]:
     """Western and eastern side of the map, a hair apart where they are one meridian."""
     if not grid.periodic:
         return float(grid.columns[0]), float(grid.columns[-1])
     return _centre(projection) - 180 + 1e-6, _centre(projection) + 180 - 1e-6
 
 
-def _project(projection: Any, lon: Any, lat: Any) -> np.ndarray:
+def project(projection: Any, lon: Any, lat: Any) -> np.ndarray:
+    """Points (..., 2) on a map."""
     import cartopy.crs as ccrs
 
     lon, lat = np.broadcast_arrays(np.asarray(lon, float), np.asarray(lat, float))
@@ -213,7 +275,7 @@ def outline(grid: Grid, projection: Any) -> np.ndarray | None:
     """Border of a regional grid in the projection's units; None to show all of the projection."""
     if grid.whole:
         return None
-    west, east = _sides(grid, projection)
+    west, east = sides_of(grid, projection)
     south, north = grid.rows[0], grid.rows[-1]
     along = np.linspace(0, 1, 181)
     parts = [
@@ -224,7 +286,7 @@ def outline(grid: Grid, projection: Any) -> np.ndarray | None:
     ]
     if grid.periodic and polar(projection):  # the circle is all of it
         parts = [parts[0] if grid.middle[0] > 0 else parts[2]]
-    path = np.concatenate([_project(projection, *part) for part in parts])
+    path = np.concatenate([project(projection, *part) for part in parts])
     steps = np.abs(np.diff(path, axis=0))
     # Not finite, or torn apart: a projection of the caller's that does not show the grid in one.
     broken = not np.isfinite(path).all() or steps.max() > np.ptp(projection.x_limits) / 4
@@ -234,7 +296,9 @@ def outline(grid: Grid, projection: Any) -> np.ndarray | None:
 def aspect(grid: Grid, projection: Any | None) -> float:
     """Width of the map divided by its height."""
     if projection is None:
-        width, height = len(grid.column_order), len(grid.row_order)
+        width, height = float(len(grid.column_order)), float(len(grid.row_order))
+        if grid.upward and np.ptp(grid.rows) > 0 and np.ptp(grid.columns) > 0:
+            width, height = float(np.ptp(grid.columns)), float(np.ptp(grid.rows))
         return float(np.clip(width / height, 0.2, 5))
     path = outline(grid, projection)
     x, y = (projection.x_limits, projection.y_limits) if path is None else path.T
@@ -251,7 +315,7 @@ def draw(ax: Axes, grid: Grid, field: xr.DataArray, **style: Any) -> Any:
     if grid.geographic:
         import cartopy.crs as ccrs
 
-        x[0], x[-1] = _sides(grid, ax.projection)  # type: ignore[attr-defined]
+        x[0], x[-1] = sides_of(grid, ax.projection)  # type: ignore[attr-defined]
         style["transform"] = ccrs.PlateCarree()
     return ax.pcolormesh(x, y, cell_values(ax, grid, field), rasterized=True, **style)
 
@@ -265,83 +329,3 @@ def cell_values(ax: Axes, grid: Grid, field: xr.DataArray) -> np.ma.MaskedArray:
 
 def _map_centre(ax: Any) -> float:
     return _centre(ax.projection) if hasattr(ax, "projection") else 0.0
-
-
-def frame(ax: Any, grid: Grid, *, left: bool = True, bottom: bool = True) -> None:
-    """Cut the map to its grid; add outlines, meridians and, at two sides, their labels."""
-    if not grid.geographic:
-        _pixel_frame(ax, grid, left=left, bottom=bottom)
-        return
-    import matplotlib.path as mpath
-
-    path = outline(grid, ax.projection)
-    if path is None:
-        ax.set_global()
-    else:
-        ax.set_boundary(mpath.Path(path))
-        ax.set_xlim(path[:, 0].min(), path[:, 0].max())
-        ax.set_ylim(path[:, 1].min(), path[:, 1].max())
-    ax.spines["geo"].set(linewidth=0.6, edgecolor="0.3")
-    style: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.1", "linewidth": 0.7}
-    ax.add_feature(outlines(*COASTLINE, grid.box), **style)
-    if not grid.whole:
-        style |= {"edgecolor": "0.3", "linewidth": 0.4}
-        ax.add_feature(outlines(*BORDERS, grid.box), **style)
-    lon = _ticks(*_sides(grid, ax.projection))
-    lat = _ticks(float(grid.rows[0]), float(grid.rows[-1]))
-    style = {"linewidth": 0.4, "color": "0.3", "alpha": 0.4, "linestyle": "-"}
-    ax.gridlines(xlocs=(lon + 180) % 360 - 180, ylocs=lat, **style)
-    if path is not None:
-        _label(ax, grid, lon if bottom else lon[:0], lat if left else lat[:0])
-
-
-def _pixel_frame(ax: Axes, grid: Grid, *, left: bool, bottom: bool) -> None:
-    """Rows of pixels go down, as in a picture."""
-    from matplotlib.ticker import MaxNLocator
-
-    ax.set_box_aspect(1 / aspect(grid, None))
-    ax.invert_yaxis()
-    for axis, dim, shown in ((ax.yaxis, grid.dims[0], left), (ax.xaxis, grid.dims[1], bottom)):
-        axis.set_major_locator(MaxNLocator(5, integer=True))
-        axis.set_tick_params(labelsize=_SMALL, labelleft=shown, labelbottom=shown)
-        if shown:
-            axis.set_label_text(str(dim), fontsize=_SMALL)
-
-
-def _ticks(low: float, high: float) -> np.ndarray:
-    """Round degrees between two sides, about five."""
-    step = next((s for s in _STEPS if (high - low) / s <= 6), 90)
-    return np.round(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step, 6)
-
-
-def _label(ax: Any, grid: Grid, lon: np.ndarray, lat: np.ndarray) -> None:
-    """Label meridians along the southern edge and parallels along the western one.
-
-    Near a pole meridians are labelled at the edge that lies away from it, and all around it there
-    are no parallels' labels. Cartopy's gridliner would leave out most labels of a fan-shaped map.
-    """
-    around = polar(ax.projection)
-    (west, east), (south, north) = _sides(grid, ax.projection), (grid.rows[0], grid.rows[-1])
-    edge, far = (north, south) if around and grid.middle[0] < 0 else (south, north)
-    if around and grid.periodic:
-        lon, lat = np.arange(-180.0, 180.0, 30.0) if len(lon) else lon, lat[:0]
-    near = 0.02 * (east - west), 0.02 * (north - south)  # no labels in the corners
-    if not (around and grid.periodic):
-        lon = lon[(lon > west + near[0]) & (lon < east - near[0])]
-    lat = lat[(lat > south + near[1]) & (lat < north - near[1])]
-    places = [(x, edge, x, edge + 0.02 * (far - edge), degrees(x, "EW")) for x in lon]
-    places += [(west, y, west + near[0], y, degrees(y, "NS")) for y in lat]
-    for x, y, x_in, y_in, text in places:
-        at = _project(ax.projection, [x, x_in], [y, y_in])
-        out = (at[0] - at[1]) / max(float(np.hypot(*(at[0] - at[1]))), 1e-12)
-        ax.annotate(
-            text,
-            at[0],
-            xytext=4 * out,
-            textcoords="offset points",
-            fontsize=_SMALL,
-            color="0.2",
-            ha="right" if out[0] < -0.4 else "left" if out[0] > 0.4 else "center",
-            va="top" if out[1] < -0.4 else "bottom" if out[1] > 0.4 else "center",
-            annotation_clip=False,
-        )

@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..errors import InputError
 from . import cartography as carto
+from .frames import frame
 from .labels import sentence, variable_label, with_unit
 from .layout import SMALL, TEXT
 
@@ -86,7 +87,7 @@ class Scale:
     def draw(self, ax: Any, grid: carto.Grid, field: xr.DataArray, **labels: bool) -> Any:
         """Draw a field in these colours, with its frame; labels at the `left` and the `bottom`."""
         mesh = carto.draw(ax, grid, field, **self.style)
-        carto.frame(ax, grid, **labels)
+        frame(ax, grid, **labels)
         return mesh
 
     def bar(

@@ -13,7 +13,16 @@ from ..conventions.axes import LEAD
 from ..errors import InputError
 from ..evaluation.scorecards import to_table
 from .colours import upper_limit
-from .labels import METRICS, MINUS, sample_label, sentence, variable_label, weights_label, with_unit
+from .labels import (
+    METRICS,
+    MINUS,
+    plain,
+    sample_label,
+    sentence,
+    variable_label,
+    weights_label,
+    with_unit,
+)
 from .layout import SMALL, TEXT, new_figure, plain_axes, require
 
 if TYPE_CHECKING:
@@ -76,9 +85,9 @@ def performance(
         for model, row in rows.iterrows():
             style = (_ORANGE, 8) if str(model) in chosen else ("0.35", 5)
             ax.plot(row[cost], row[quality], "o", color=style[0], markersize=style[1])
-        ax.set_xlabel(cost.replace("_", " "), fontsize=TEXT)
+        ax.set_xlabel(plain(cost).replace("_", " "), fontsize=TEXT, parse_math=False)
         plain_axes(ax)
-    axes[0].set_ylabel(quality.replace("_", " "), fontsize=TEXT)
+    axes[0].set_ylabel(plain(quality).replace("_", " "), fontsize=TEXT, parse_math=False)
     figure.draw_without_rendering()  # names are placed by where points come to lie
     for ax, cost in zip(axes, costs, strict=True):
         rows = table[[quality, cost]].dropna()
@@ -95,7 +104,8 @@ def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[st
     taken = [Bbox.from_bounds(px - 4, py - 4, 8, 8) for px, py in at]
     room = ax.bbox.transformed(Affine2D().scale(points))
     for name, (px, py), one, two in zip(map(str, x.index), at, x, y, strict=True):
-        width = 0.62 * SMALL * len(name)
+        shown = plain(name, 40)
+        width = 0.62 * SMALL * len(shown)
         places = [(7, -3, "left"), (-7, -3, "right"), (7, 5, "left"), (-7, 5, "right")]
         places += [(7, -11, "left"), (-7, -11, "right"), (0, 8, "center"), (0, -15, "center")]
         shift = {"left": 0, "right": width, "center": width / 2}
@@ -109,7 +119,7 @@ def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[st
         dx, dy, side = places[best]
         taken.append(boxes[best])
         ax.annotate(
-            name,
+            shown,
             (one, two),
             xytext=(dx, dy),
             textcoords="offset points",
@@ -187,7 +197,7 @@ def lead_curve(
     ax.set_xlim(min(0.0, float(lead[0])), float(lead[-1]) or 1.0)
     ax.xaxis.set_major_locator(MaxNLocator(9, integer=unit != "days", steps=[1, 2, 3, 6, 10]))
     ax.set_xlabel(f"Lead time [{unit}]", fontsize=TEXT)
-    ax.set_ylabel(_score_label(card, name, metric), fontsize=TEXT)
+    ax.set_ylabel(_score_label(card, name, metric), fontsize=TEXT, parse_math=False)
     plain_axes(ax, "y")
     _name_lines(ax, ends)
     return figure
@@ -276,7 +286,8 @@ def scorecard(
     card, table, name = _table(card, variable, metric)
     n, models = table.shape[1] - 1, card.sizes["model"]
     shown = np.linspace(0, n - 1, min(n, 12)).round().astype(int)
-    table = table.iloc[:, [*shown, n]].rename(lambda row: row.replace(": skill vs ", " vs "))
+    table = table.iloc[:, [*shown, n]]
+    table.index = [plain(row.replace(": skill vs ", " vs "), 60) for row in table.index]
     scores, skill = table.iloc[:models], table.iloc[models:]
     limit = upper_limit(np.abs(scores.to_numpy(float)))
     colours, low, high = "YlOrRd", 0.0, 1.4 * limit
@@ -295,7 +306,7 @@ def scorecard(
     axes = figure.subplots(len(blocks), squeeze=False, height_ratios=rows)[:, 0]
     for ax, (block, caption, colours, low, high) in zip(axes, blocks, strict=True):
         _draw_table(ax, block, colours, low, high)
-        ax.set_title(caption, fontsize=TEXT, loc="left", pad=8)
+        ax.set_title(caption, fontsize=TEXT, loc="left", pad=8, parse_math=False)
     return figure
 
 
@@ -314,7 +325,7 @@ def _draw_table(ax: Any, table: pd.DataFrame, cmap: str, low: float, high: float
         text = text.replace("-", MINUS) if np.isfinite(value) else "\N{EN DASH}"
         style = {"ha": "center", "va": "center_baseline", "fontsize": SMALL}
         ax.text(j + 0.5, i + 0.5, text, color="white" if dark else "black", **style)
-    ax.set_yticks(np.arange(len(table)) + 0.5, table.index, fontsize=SMALL + 0.5)
+    ax.set_yticks(np.arange(len(table)) + 0.5, table.index, fontsize=SMALL + 0.5, parse_math=False)
     ax.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns, fontsize=SMALL)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     ax.spines[:].set_visible(False)
@@ -333,7 +344,7 @@ def _name_lines(ax: Any, ends: Sequence[tuple[float, str, Any, bool]]) -> None:
         places[:-1] -= push
     for place, (_, name, colour, bold) in zip(places, ends, strict=True):
         ax.annotate(
-            name,
+            plain(name, 40),
             (1, place),
             xycoords=("axes fraction", "data"),
             xytext=(9, 0),
@@ -343,6 +354,7 @@ def _name_lines(ax: Any, ends: Sequence[tuple[float, str, Any, bool]]) -> None:
             fontsize=TEXT,
             fontweight="bold" if bold else "normal",
             annotation_clip=False,
+            parse_math=False,
         )
 
 

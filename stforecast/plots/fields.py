@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LEAD
+from ..conventions.axes import LEAD, TIME, X, Y, find_axes
 from ..conventions.gate import Labels, canonicalize
 from ..conventions.grid import grid_weights
 from ..conventions.times import valid_times
 from ..conventions.variables import canonical_name
 from ..errors import InputError
 from ..evaluation.alignment import check_grid, check_units, valid_positions
+from ..forecasting.ensemble import DIM, mean
 from . import cartography as carto
 from .colours import Scale
 from .labels import (
@@ -25,6 +26,7 @@ from .labels import (
     number,
     sentence,
     time_label,
+    unit_label,
     variable_label,
     with_unit,
 )
@@ -56,7 +58,8 @@ def forecast_panel(
     Parameters
     ----------
     forecast : xarray.Dataset
-        As :func:`stforecast.predict` gives it. Only what is drawn is read or computed.
+        As :func:`stforecast.predict` gives it. Only what is drawn is read or computed. Of an
+        ensemble the mean of its members is drawn.
     truth : xarray.Dataset, optional
         Dims (time, latitude, longitude), with the valid times. Without it the forecast alone is
         drawn, in two columns.
@@ -122,7 +125,7 @@ def forecast_panel(
             mesh = colours.draw(ax, grid, field, **ends)
             text = (lead_label(case.leads[i]), case.valid[i], _error_label(field, grid))[j]
             style = {"fontsize": SMALL, "fontweight": "bold" if j == 0 else "normal"}
-            ax.set_title(textwrap.fill(text, letters), pad=4, **style)
+            ax.set_title(textwrap.fill(text, letters), pad=4, parse_math=False, **style)
         style = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
         above = (0, 20 + 72 * extra)
         axes[0, j].annotate(name, (0.5, 1), above, fontsize=TEXT, annotation_clip=False, **style)
@@ -165,7 +168,7 @@ class ForecastCase:
     ) -> ForecastCase:
         """Read and check what is drawn of a forecast, all of its lead times by default."""
         require("matplotlib")
-        ours, labels, name = open_forecast(forecast, variable)
+        ours, labels, name = open_forecast(forecast, variable, truth)
         ours = ours.isel({LEAD: lead_positions(ours[LEAD].values, leads, default_leads)})
         theirs = None if truth is None else canonicalize(truth, [name])[0]
         at, positions = choose_initialisation(ours, theirs, init_time)
@@ -199,11 +202,21 @@ class ForecastCase:
 
 
 def restored(field: xr.DataArray, labels: Labels, name: str) -> xr.DataArray:
-    """A canonical field in the caller's units and with the caller's attributes."""
+    """A canonical field in the caller's units, with the caller's attributes, on its own axes."""
     form = labels.fields[name].unpacked
     label = variable_label(field)
     field = field.copy(data=form.encode(field.values)).assign_attrs(form.attrs)
     field.attrs.setdefault("long_name", label)
+    return on_own_axes(field, labels)
+
+
+def on_own_axes(field: xr.DataArray, labels: Labels) -> xr.DataArray:
+    """A canonical field whose y and x, if it has them, are called and labelled as they came."""
+    for axis in (labels.axes[role] for role in (Y, X) if role in field.dims):
+        field = field.rename({axis.role: axis.dim})
+        if axis.variable is not None:
+            field = field.drop_vars([axis.dim], errors="ignore")
+            field = field.assign_coords({axis.coord: (axis.dim, axis.values, axis.variable.attrs)})
     return field
 
 
@@ -226,9 +239,12 @@ def one_variable(data: Any, variable: str | None) -> xr.DataArray:
     return data[names[0]]
 
 
-def open_forecast(forecast: Any, variable: str | None) -> tuple[xr.Dataset, Labels, str]:
-    """Canonical forecast of one variable, its labels and the variable's name."""
-    ours, labels = canonicalize(forecast, None if variable is None else [variable])
+def open_forecast(
+    forecast: Any, variable: str | None, truth: Any = None
+) -> tuple[xr.Dataset, Labels, str]:
+    """Canonical forecast of one variable (of an ensemble the mean), its labels, that variable."""
+    check_order(forecast, truth)
+    ours, labels = canonicalize(mean_member(forecast), None if variable is None else [variable])
     if LEAD not in ours.dims:
         raise InputError(
             f"a forecast has the dimensions time (the initialisation) and {LEAD}, found "
@@ -236,6 +252,32 @@ def open_forecast(forecast: Any, variable: str | None) -> tuple[xr.Dataset, Labe
         )
     name = str(next(iter(ours.data_vars)))
     return ours[[name]], labels, name
+
+
+def check_order(forecast: Any, truth: Any) -> None:
+    """Refuse a history in the place of a forecast that stands in the place of the truth."""
+    histories = (
+        isinstance(data, (xr.Dataset, xr.DataArray))
+        and LEAD not in {role for role, _ in find_axes(_dataset(data)).values()}
+        for data in (forecast, truth)
+    )
+    if tuple(histories) == (True, False) and truth is not None:
+        raise InputError(
+            "forecast and truth look exchanged: the first has no lead times and the second has; "
+            "the forecast comes first, then the truth"
+        )
+
+
+def mean_member(data: Any) -> Any:
+    """Mean of an ensemble, computed when it is read; of anything else itself."""
+    if not isinstance(data, (xr.Dataset, xr.DataArray)) or DIM not in data.dims:
+        return data
+    ds = _dataset(data)
+    return mean(ds.chunk({d: 1 for d in ds.dims if d == TIME}))
+
+
+def _dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    return data.to_dataset(name=data.name or "data") if isinstance(data, xr.DataArray) else data
 
 
 def lead_positions(have: np.ndarray, wanted: Any, default: int | None = None) -> list[int]:
@@ -301,5 +343,5 @@ def _error_label(error: xr.DataArray, grid: carto.Grid) -> str:
     weights = grid_weights(values.shape, latitude)[0][there]
     rmse = np.sqrt(np.average(values[there] ** 2, weights=weights))
     bias = np.average(values[there], weights=weights)
-    unit = error.attrs.get("units", "")
+    unit = unit_label(error.attrs.get("units"))
     return f"RMSE {number(rmse)} {unit}".rstrip() + f", bias {number(bias, 2, '+')} {unit}".rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,17 @@ import pandas as pd
 import xarray as xr
 
 from ..conventions.axes import LEAD, TIME, VALID, scalar
-from ..conventions.variables import canonical_name
+from ..conventions.variables import VARIABLES, meant, split_level
 
 MINUS = "\N{MINUS SIGN}"
 METRICS = {"rmse": "RMSE", "mae": "MAE", "mse": "MSE", "bias": "bias", "acc": "ACC"}
+
+
+def plain(text: Any, most: int = 100) -> str:
+    """Make a text that can be shown: on one line, cut, without what no font or file can hold."""
+    line = " ".join(str(text)[: most + 1].split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return line if len(line) <= most else f"{line[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def sentence(text: str) -> str:
@@ -21,14 +29,27 @@ def sentence(text: str) -> str:
 
 
 def variable_label(field: xr.DataArray) -> str:
-    """Long name of a variable, or its name without underscores."""
-    name = "" if field.name is None else canonical_name(str(field.name))
-    return str(field.attrs.get("long_name") or name.replace("_", " "))
+    """Long name of a variable, or its name without underscores, and the pressure level."""
+    name = "" if field.name is None else str(field.name)
+    if name and name not in field.coords:
+        name = meant(field.to_dataset(name=name))[0].canonical
+    base, level = split_level(name) or (name, None)
+    level = field.attrs.get("level", level if base in VARIABLES else None)
+    name = (name if level is None else base).replace("_", " ")
+    text = plain(field.attrs.get("long_name") or name)
+    if not isinstance(level, Real) or f"{level:g}" in text:
+        return text
+    return f"{text} at {level:g} {plain(field.attrs.get('level_units', 'hPa'), 20)}"
 
 
 def with_unit(text: str, unit: Any) -> str:
     """Write ``text [unit]``; dimensionless and unknown units are left out."""
-    return f"{text} [{unit}]" if unit not in (None, "", "1", "unknown") else text
+    return plain(text) + (f" [{unit}]" if (unit := unit_label(unit)) else "")
+
+
+def unit_label(unit: Any) -> str:
+    """A unit, or nothing where there is none or it is not known."""
+    return "" if unit is None or str(unit) in ("", "1", "unknown") else plain(unit, 40)
 
 
 def number(value: float, digits: int = 3, sign: str = "") -> str:
@@ -48,7 +69,8 @@ def lead_label(lead: Any) -> str:
     minutes = np.timedelta64(lead) / np.timedelta64(1, "m")
     if minutes % 1:
         seconds = np.timedelta64(lead) / np.timedelta64(1, "s")
-        return f"{1000 * seconds:+g} ms" if abs(seconds) < 1 else f"{seconds:+g} s"
+        text = f"{1000 * seconds:+g} ms" if abs(seconds) < 1 else f"{seconds:+g} s"
+        return text.replace("-", MINUS)
     if minutes % 60:
         return f"{minutes:+g} min"
     hours = minutes / 60

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import replacing
+from .labels import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +57,7 @@ def new_figure(width: float, height: float, title: str, **spacing: float) -> Fig
 
     The title comes on top of `height`; `spacing` is for the layout engine.
     """
-    lines = title.splitlines()
+    lines = [plain(line, 200) for line in title.splitlines()]
     above = (0.12, 0.48, 0.72)[min(len(lines), 2)]
     total = height + above
     figure = _figure_class()(figsize=(width, total), dpi=100, facecolor="white")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -13,14 +13,16 @@ from ..errors import InputError
 from ..evaluation.evaluate import evaluate
 from . import cartography as carto
 from .colours import Scale, upper_limit
-from .fields import lead_positions, one_variable, open_forecast
+from .fields import lead_positions, on_own_axes, one_variable, open_forecast
 from .labels import (
     METRICS,
     field_title,
     lead_range,
     number,
+    plain,
     sample_label,
     sentence,
+    unit_label,
     variable_label,
     weights_label,
 )
@@ -40,6 +42,7 @@ def difference_map(
     variable: str | None = None,
     metric: str = "rmse",
     lead: Any = None,
+    nan: Literal["refuse", "mask"] = "refuse",
     title: str | None = None,
     vmax: float | None = None,
     projection: Projection | None = None,
@@ -62,6 +65,8 @@ def difference_map(
         Which score.
     lead : time difference, optional
         One lead time, such as ``"6h"``. Default: all of them together.
+    nan : {"refuse", "mask"}
+        As for :func:`error_map`.
     title, projection : optional
         As for :func:`plot_map`.
     vmax : float, optional
@@ -80,8 +85,8 @@ def difference_map(
     require("matplotlib")
     if metric not in ("rmse", "mse", "mae"):
         raise InputError(f"metric must be rmse, mse or mae, found {metric!r}")
-    ours, _, name = open_forecast(first, variable)
-    theirs, _, _ = open_forecast(second, name)
+    ours, labels, name = open_forecast(first, variable, truth)
+    theirs, _, _ = open_forecast(second, name, truth)
     for dim in ("time", LEAD):
         if not ours.indexes[dim].equals(theirs.indexes[dim]):
             raise InputError(
@@ -89,10 +94,11 @@ def difference_map(
                 f"{ours[dim].values[0]} and {theirs.sizes[dim]} from {theirs[dim].values[0]}; "
                 f"select what they have in common"
             )
-    found = [_at_points(f, truth, name, metric, lead) for f in (ours, theirs)]
+    found = [_at_points(f, truth, name, metric, lead, nan=nan) for f in (ours, theirs)]
     scores, leads = [s for s, _ in found], found[0][1]
     a, b = (s[name].sel(metric=metric, drop=True) for s in scores)
-    unit = scores[0][name].attrs[f"units_{metric}"]
+    unit = unit_label(scores[0][name].attrs[f"units_{metric}"])
+    names = plain(names[0], 40), plain(names[1], 40)
     label = f"{METRICS[metric]}, {names[0]} less {names[1]}"
     difference = (a - b).assign_attrs(long_name=label, units=unit)
     if title is None:
@@ -101,25 +107,26 @@ def difference_map(
         weights = grid_weights(shape, latitude)[0]
         better = float((weights * (difference.values < 0)).sum() / weights.sum())
         whole = [number(float(s[f"{name}_overall"].sel(metric=metric))) for s in scores]
-        text = f"{names[0]} {whole[0]}, {names[1]} {whole[1]} {unit}".removesuffix(" unknown")
+        text = f"{names[0]} {whole[0]}, {names[1]} {whole[1]} {unit}"
         title = (
             f"{METRICS[metric]} of {variable_label(ours[name])}, {names[0]} less {names[1]}\n"
             f"{leads} · {text} · {names[0]} better on {100 * better:.0f}%"
         )
     limit = upper_limit(np.abs(difference.values)) if vmax is None else vmax
+    shown = on_own_axes(difference, labels)
     return plot_map(
-        difference, title=title, cmap="RdBu_r", vmin=-limit, vmax=limit, projection=projection
+        shown, title=title, cmap="RdBu_r", vmin=-limit, vmax=limit, projection=projection
     )
 
 
 def _at_points(
-    forecast: xr.Dataset, truth: Any, name: str, metric: str, lead: Any, weights: Any = "area"
+    forecast: xr.Dataset, truth: Any, name: str, metric: str, lead: Any, **options: Any
 ) -> tuple[xr.Dataset, str]:
     """Score at every point, over one lead time or all of them, and which these are."""
     if lead is not None:
         forecast = forecast.isel({LEAD: lead_positions(forecast[LEAD].values, [lead])})
     space = [str(d) for d in forecast[name].dims[2:]]
-    scores = evaluate(forecast, truth, metrics=(metric,), weights=weights, by=space)
+    scores = evaluate(forecast, truth, metrics=(metric,), by=space, **options)
     return scores, lead_range(forecast[LEAD].values)
 
 
@@ -212,7 +219,8 @@ def plot_map(
                 "figure.add_subplot(projection=stforecast.plots.projection_for(data))"
             )
         mesh = scale.draw(ax, grid, field)
-        ax.set_title(title, fontsize=TEXT)
+        title = "\n".join(plain(line, 200) for line in title.splitlines())
+        ax.set_title(title, fontsize=TEXT, parse_math=False)
         if colorbar:
             scale.bar(ax.figure, mesh, ax, shrink=0.8, pad=0.05, aspect=20)
         return ax.figure
@@ -245,6 +253,7 @@ def error_map(
     metric: str = "rmse",
     lead: Any = None,
     weights: str | xr.DataArray = "area",
+    nan: Literal["refuse", "mask"] = "refuse",
     title: str | None = None,
     cmap: Any = None,
     vmax: float | None = None,
@@ -264,6 +273,9 @@ def error_map(
         One lead time, such as ``"6h"``. Default: all of them together, the root last.
     weights : {"area", "uniform"} or xarray.DataArray
         Of the score of the whole map, in the title. Points where an array is 0 are grey.
+    nan : {"refuse", "mask"}
+        What to do with missing truth: ``"mask"`` leaves these points out, as
+        :func:`stforecast.evaluate` does. A point that is never there is grey.
     title, cmap, projection : optional
         As for :func:`plot_map`.
     vmax : float, optional
@@ -274,17 +286,19 @@ def error_map(
     matplotlib.figure.Figure
     """
     require("matplotlib")
-    ours, _, name = open_forecast(forecast, variable)
-    scores, leads = _at_points(ours, truth, name, metric, lead, weights)
+    ours, labels, name = open_forecast(forecast, variable, truth)
+    scores, leads = _at_points(ours, truth, name, metric, lead, weights=weights, nan=nan)
     score, word, unit = scores[name][0], METRICS[metric], scores[name].attrs[f"units_{metric}"]
+    unit = unit_label(unit)
     label = f"{sentence(word)} of {variable_label(ours[name])}"
     score = score.drop_vars("metric").assign_attrs(long_name=label, units=unit)
     if title is None:
         whole = number(float(scores[f"{name}_overall"][0]), 2 if metric == "bias" else 3)
-        whole = f"{weights_label(scores)} {word} {whole} {unit}".removesuffix(" unknown").strip()
+        whole = f"{weights_label(scores)} {word} {whole} {unit}".strip()
         title = f"{label}\n{leads} · {whole} · {sample_label(scores)}"
     limit = upper_limit(np.abs(score.values)) if vmax is None else vmax
     low, colours = (-limit, "RdBu_r") if metric == "bias" else (0.0, "YlOrRd")
+    shown = on_own_axes(score, labels)
     return plot_map(
-        score, title=title, cmap=cmap or colours, vmin=low, vmax=limit, projection=projection
+        shown, title=title, cmap=cmap or colours, vmin=low, vmax=limit, projection=projection
     )

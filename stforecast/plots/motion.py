@@ -19,8 +19,8 @@ from ..errors import InputError
 from ..files import replacing
 from . import cartography as carto
 from .colours import Scale
-from .fields import ForecastCase, choose_initialisation, restored
-from .labels import degrees, lead_label, sentence, time_label
+from .fields import ForecastCase, choose_initialisation, mean_member, restored
+from .labels import degrees, lead_label, sentence, time_label, with_unit
 from .layout import SMALL, TEXT, new_figure, require
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ def hovmoller(
         If there is no row in the band, or there are less than two times.
     """
     require("matplotlib")
+    data = mean_member(data)
+    if isinstance(data, (xr.Dataset, xr.DataArray)):
+        data = carto.without_wrap_point(data)
     ds, labels = canonicalize(data, None if variable is None else [variable])
     name = str(next(iter(ds.data_vars)))
     ds = ds[[name]]
@@ -82,9 +85,13 @@ def hovmoller(
     mean, band = _band_mean(ds[name], latitude)
     mean = restored(mean.compute(), labels, name)
 
-    columns = str(mean.dims[-1])
+    columns = mean.dims[-1]
     geographic = columns == "longitude"
-    across = mean[columns].values if columns in mean.coords else np.arange(mean.sizes[columns])
+    along = next((c for c in mean.coords.values() if c.dims == (columns,)), None)
+    across = np.arange(mean.sizes[columns]) if along is None else along.values
+    label = (
+        f"{columns} [cell]" if along is None else with_unit(along.name, along.attrs.get("units"))
+    )
     days = hours[-1] > 96
     plain = xr.DataArray(mean.values, dims=("t", "x"), name=name, attrs=mean.attrs)
     scale = Scale.of([plain], carto.Grid.of(plain), cmap=cmap, vmin=vmin, vmax=vmax)
@@ -99,7 +106,8 @@ def hovmoller(
     mesh = ax.pcolormesh(sides, rows, mean.values, rasterized=True, **scale.style)
     ax.set_facecolor("0.82")
     ax.invert_yaxis()  # time runs down, as Hovmöller has it
-    ax.set_xlabel("Longitude [degrees east]" if geographic else f"{columns} [cell]", fontsize=TEXT)
+    label = "Longitude [degrees east]" if geographic else label
+    ax.set_xlabel(label, fontsize=TEXT, parse_math=False)
     if geographic and np.ptp(across) > 180:
         ax.set_xticks(np.arange(0, 361, 60))
         ax.set_xlim(float(sides[0]), float(sides[-1]))

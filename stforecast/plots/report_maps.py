@@ -14,8 +14,9 @@ from ..conventions.gate import canonicalize
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..evaluation.alignment import check_grid, check_units, valid_positions
-from .cartography import Grid
+from .cartography import Grid, aspect
 from .coastlines import shipped_coastline
+from .fields import mean_member, on_own_axes
 from .labels import lead_label, time_label
 
 _COAST = 50  # of the coastline's numbers in a degree: 16 bits hold 655 degrees
@@ -42,8 +43,9 @@ def map_data(
     InputError
         If the forecasts do not fit each other or `truth`.
     """
-    opened = {name: canonicalize(f)[0] for name, f in forecasts.items()}
-    first = next(iter(opened.values()))
+    through = {name: canonicalize(mean_member(f)) for name, f in forecasts.items()}
+    opened = {name: f for name, (f, _) in through.items()}
+    first, labels = next(iter(through.values()))
     variables = [str(v) for v in first.data_vars]
     canonical_truth, _ = canonicalize(truth, variables)
     if LEAD not in first.dims:
@@ -60,7 +62,7 @@ def map_data(
     check_grid(first, canonical_truth, space, "truth")
     check_units(first, canonical_truth, variables)
 
-    grid = Grid.of(first[variables[0]].isel({"time": 0, LEAD: 0}))
+    grid = Grid.of(on_own_axes(first[variables[0]].isel({"time": 0, LEAD: 0}), labels))
     inits, leads, variables, step = _fitting(
         first, variables, len(opened) + 1, initialisations, max_bytes
     )
@@ -177,7 +179,9 @@ def _grid(grid: Grid, step: int) -> dict[str, Any]:
     return {
         "kind": kind,
         "periodic": grid.periodic,
-        "dims": [str(d) for d in grid.dims],
+        "upward": grid.upward,
+        "aspect": round(aspect(grid, None), 4),
+        "names": list(grid.names),
         "rows": sides(grid.rows),
         "columns": sides(grid.columns),
     }

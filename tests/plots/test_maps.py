@@ -184,6 +184,156 @@ def test_the_extent_of_a_region_is_its_cells():
     assert "45°N" in labels or "44°N" in labels
 
 
+def test_a_wrap_point_is_drawn_once(weather):
+    ours = weather["2m_temperature"][0]
+    whole = ours.assign_coords(longitude=ours["longitude"] - 180.0)
+    for field in (ours, whole, ours.isel(longitude=slice(None, None, -1))):
+        first = field.isel(longitude=[0])
+        turn = 360.0 if field["longitude"][1] > field["longitude"][0] else -360.0
+        wrapped = xr.concat(
+            [field, first.assign_coords(longitude=first["longitude"] + turn)], "longitude"
+        )
+        a, b = (meshes(plots.plot_map(f))[0] for f in (field, wrapped))
+        np.testing.assert_array_equal(a.get_array(), b.get_array())
+        np.testing.assert_allclose(a.get_coordinates(), b.get_coordinates())
+        assert type(plots.projection_for(wrapped)) is type(plots.projection_for(field))
+        wrapped[:, -1] += 1.0
+        with pytest.raises(InputError, match=r"same meridian twice.*isel\(longitude="):
+            plots.plot_map(wrapped)
+
+
+@pytest.mark.parametrize(
+    ("south", "north", "west", "east"),
+    [
+        (-90, 90, 150, 210),
+        (-90, 90, 0, 20),
+        (-60, 60, 170, 190),
+        (60, 90, 0, 357.5),
+        (70, 90, 0, 30),
+        (-90, -60, 100, 190),
+        (28, 34, 0, 120),
+    ],
+)
+@pytest.mark.parametrize("width", [None, 1.2])
+def test_labels_around_a_map_do_not_overlap(south, north, west, east, width):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    data = field(np.arange(max(south, -88.75), north, 2.5), np.arange(west, east + 1, 2.5))
+    if width is None:
+        figure = plots.plot_map(data)
+    else:  # an axes of the caller's
+        figure = Figure((width, width), layout="constrained")
+        ax = figure.add_subplot(projection=plots.projection_for(data))
+        plots.plot_map(data, ax=ax, title="", colorbar=False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    labels = [t for t in figure.axes[0].texts if t.get_visible()]
+    boxes = [t.get_window_extent(canvas.get_renderer()) for t in labels]
+    assert len(boxes) >= (2 if width is None else 1)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+# --- grids without latitude and longitude ---------------------------------------------------------
+
+ROWS = np.arange(6.0)
+AXES = {  # names of the axes, their coordinates and attributes, and what is written along them
+    "rotated": (("rlat", "rlon"), ROWS - 3, {"units": "degrees"}, "rlat [degrees]"),
+    "met office": (("grid_latitude", "grid_longitude"), ROWS, {}, "grid_latitude"),
+    "projected": (("projection_y_coordinate", "projection_x_coordinate"), ROWS, {}, "projection_y"),
+    "metres": (("y", "x"), 1e6 + 1e4 * ROWS, {"units": "m"}, "y [m]"),
+    "north first": (("y", "x"), (1e6 - 1e4 * ROWS), {"units": "km"}, "y [km]"),
+    "geostationary": (("y", "x"), 0.1 - 0.01 * ROWS, {"units": "rad"}, "y [rad]"),
+    "standard name": (("y", "x"), ROWS, {"standard_name": "projection_y_coordinate"}, "y"),
+    "weather model": (("south_north", "west_east"), None, {}, "south_north"),
+}
+
+
+def on_axes(dims, values, attrs, steps=4):
+    """Rows whose value grows to the north: a history, and a forecast that is 1 too warm."""
+    north_first = values is not None and values[0] > values[-1]
+    rows = 280 + (ROWS[::-1] if north_first else ROWS)
+    array = rows[:, None] + np.zeros((steps, 6, 8)) + np.arange(steps)[:, None, None] / 10
+    time = np.datetime64("2001-01-01", "ns") + np.arange(steps) * np.timedelta64(3600, "s")
+    coords = {} if values is None else {dims[0]: (dims[0], values, attrs)}
+    if values is not None:
+        coords[dims[1]] = (dims[1], np.arange(8) * float(abs(values[1] - values[0])))
+    about = {"units": "K", "long_name": "temperature"}
+    history = xr.Dataset({"tas": (("time", *dims), array, about)}, {"time": time, **coords})
+    lead = np.array([1, 2], "timedelta64[h]").astype("timedelta64[ns]")
+    ahead = np.stack([array[1:3], array[2:4]], axis=1) + 1.0
+    forecast = xr.Dataset(
+        {"tas": (("time", "prediction_timedelta", *dims), ahead, about)},
+        {"time": time[:2], "prediction_timedelta": lead, **coords},
+    )
+    return history, forecast
+
+
+def shown_upwards(ax):
+    """Values of the first column of a map from its bottom to its top, as they are seen."""
+    mesh = ax.collections[0]
+    values, y = np.asarray(mesh.get_array())[:, 0], mesh.get_coordinates()[:, 0, 1]
+    assert np.all(np.diff(y) > 0)
+    return values if ax.get_ylim()[0] < ax.get_ylim()[1] else values[::-1]
+
+
+@pytest.mark.parametrize("case", AXES)
+def test_projected_grids_are_drawn_north_up_on_their_own_axes(case):
+    dims, values, attrs, label = AXES[case]
+    history, forecast = on_axes(dims, values, attrs)
+    one = history["tas"][0]
+    figures = [
+        plots.plot_map(one),
+        plots.plot_map(one.transpose()),
+        plots.forecast_panel(forecast, history),
+        plots.forecast_panel(forecast),
+    ]
+    for figure in figures:
+        ax = figure.axes[0]
+        assert np.all(np.diff(shown_upwards(ax)) > 0)
+        assert ax.get_ylabel().startswith(label)
+    worse = forecast + xr.DataArray(ROWS / 10, dims=dims[0])  # by how much grows with the row
+    worse["tas"].attrs = forecast["tas"].attrs
+    up = np.all(np.diff(shown_upwards(figures[0].axes[0])) > 0)
+    expected = 1 if values is None or values[0] < values[-1] else -1
+    for figure in (plots.error_map(worse, history), plots.difference_map(worse, forecast, history)):
+        ax = figure.axes[0]
+        assert np.all(np.diff(shown_upwards(ax)) * expected > 0) == up
+        assert ax.get_ylabel().startswith(label)
+    assert plots.hovmoller(history).axes[0].get_xlabel().startswith(dims[1])
+
+
+def test_a_latitude_of_every_point_says_which_way_rows_run():
+    history, _ = on_axes(("south_north", "west_east"), None, {})
+    latitude = np.broadcast_to(40 + ROWS[:, None], (6, 8))
+    down = history["tas"][0].rename(south_north="y", west_east="x")
+    for sign in (1, -1):
+        data = down.assign_coords(XLAT=(("y", "x"), sign * latitude, {"units": "degree_north"}))
+        ax = plots.plot_map(data).axes[0]
+        assert (ax.get_ylim()[0] < ax.get_ylim()[1]) == (sign > 0)
+
+
+def test_pixels_and_cells_have_their_first_row_at_the_top():
+    pixels, _ = on_axes(("y", "x"), ROWS, {"units": "1"})
+    for data in (pixels, pixels.drop_vars(["y", "x"]), pixels.rename(y="row", x="col")):
+        ax = plots.plot_map(data["tas"][0]).axes[0]
+        assert ax.yaxis_inverted()
+        assert np.all(np.diff(shown_upwards(ax)) < 0)
+
+
+@pytest.mark.parametrize("dims", [("latitude", "longitude"), ("rlat", "rlon")])
+def test_a_level_of_size_one_is_dropped_and_one_of_several_is_to_be_chosen(dims):
+    data = field(np.arange(40.0, 52, 2), np.arange(0.0, 30, 5))
+    data = data.rename(dict(zip(("latitude", "longitude"), dims, strict=True)))
+    height = xr.DataArray([2.0], dims="height_2m", attrs={"standard_name": "height", "units": "m"})
+    one = data.expand_dims(height_2m=height).expand_dims(time=1)
+    a, b = (meshes(plots.plot_map(d))[0].get_array() for d in (data, one))
+    np.testing.assert_array_equal(a, b)
+    several = xr.concat([one[0]] * 2, "height_2m")
+    with pytest.raises(InputError, match=r"choose one, for instance with da.isel\(height_2m=0\)"):
+        plots.plot_map(several)
+
+
 # --- words and colours ----------------------------------------------------------------------------
 
 

@@ -207,9 +207,13 @@ def _clip(colours=("frames",)):
 @pytest.mark.parametrize("colours", [("frames",), ("red", "green", "blue")])
 def test_a_strip_shows_truth_forecasts_and_errors(colours):
     truth, forecast = _clip(colours)
-    figure = plots.clip_strip(truth, {"ours": forecast, "theirs": forecast + 0.25})
+    figure = plots.clip_strip({"ours": forecast, "theirs": forecast + 0.25}, truth)
     shown = [ax.images[0] for ax in figure.axes]
-    assert len(shown) == 5 * 4  # truth, and two rows for each
+    assert len(shown) == 6 * 4  # input, truth, and two rows for each
+    past = np.stack([truth[c].values[4:8] for c in colours], axis=-1)
+    for j, image in enumerate(shown[:4]):
+        np.testing.assert_allclose(np.asarray(image.get_array()), past[j].squeeze(), atol=1e-6)
+    shown = shown[4:]
     seen = np.stack([truth[c].values[8:] for c in colours], axis=-1)
     for j in range(4):
         columns = [np.asarray(image.get_array()) for image in shown[j::4]]
@@ -224,9 +228,11 @@ def test_a_strip_shows_truth_forecasts_and_errors(colours):
 
 def test_a_strip_shows_the_leads_asked_for():
     truth, forecast = _clip()
-    figure = plots.clip_strip(truth, {"ours": forecast}, leads=["1s", "4s"], data_range=2.0)
+    figure = plots.clip_strip({"ours": forecast}, truth, leads=["1s", "4s"], data_range=2.0)
     shown = [np.asarray(ax.images[0].get_array()) for ax in figure.axes]
-    assert len(shown) == 3 * 2
+    assert len(shown) == 4 * 2
+    np.testing.assert_allclose(shown[0], truth["frames"].values[4] / 2, atol=1e-6)  # 3 s before
+    shown = shown[2:]
     np.testing.assert_allclose(shown[1], truth["frames"].values[11] / 2, atol=1e-6)
 
 
@@ -269,14 +275,14 @@ REFUSALS = {
     "ending": (lambda w, f: plots.animate(f, "film.avi"), r"\.gif or \.mp4, found.*film\.avi"),
     "speed": (lambda w, f: plots.animate(f, "film.gif", frames_per_second=0), "positive, found 0"),
     "not a forecast": (lambda w, f: plots.animate(w, "film.gif"), "prediction_timedelta"),
-    "nothing": (lambda w, f: plots.clip_strip(w, {}), "at least one forecast"),
+    "nothing": (lambda w, f: plots.clip_strip({}, w), "at least one forecast"),
     "several variables": (
-        lambda w, f: plots.clip_strip(_clip()[0], {"a": _clip(("red", "blue"))[1]}),
+        lambda w, f: plots.clip_strip({"a": _clip(("red", "blue"))[1]}, _clip()[0]),
         "one variable, or of red, green and blue",
     ),
     "different leads": (
         lambda w, f: plots.clip_strip(
-            _clip()[0], {"a": _clip()[1], "b": _clip()[1].isel(prediction_timedelta=[0])}
+            {"a": _clip()[1], "b": _clip()[1].isel(prediction_timedelta=[0])}, _clip()[0]
         ),
         "'b' has other lead times",
     ),
