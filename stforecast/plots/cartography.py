@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..conventions import grid as conventions
-from ..conventions.axes import LAT, LON, Axis, X, Y, find_axes, role_of
+from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, X, Y, find_axes, role_of
 from ..errors import InputError
 from .coastlines import Box
 from .labels import with_unit
@@ -149,7 +149,8 @@ def space_dims(field: xr.DataArray) -> list[Any]:
         alike = [[d for d in field.dims if roles.get(d) == role] for role in pair]
         if all(alike):
             return [max(reversed(dims), key=lambda d: field.sizes[d] > 1) for dims in alike]
-    return [d for d in field.dims if d not in roles][-2:]
+    space = [d for d, role in roles.items() if role not in (TIME, LEAD)]
+    return space if len(space) >= 2 else [d for d in field.dims if d not in roles][-2:]
 
 
 def single_field(field: xr.DataArray) -> xr.DataArray:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from stforecast import plots
 from stforecast.errors import InputError
-from stforecast.evaluation import evaluate, scorecard
+from stforecast.evaluation import evaluate, published, scorecard
 from stforecast.plots import cartography as carto
 from stforecast.plots import coastlines
 from stforecast.plots.fields import lead_positions
@@ -458,6 +458,39 @@ def test_panel_without_truth_and_with_truth_that_ends_early(weather, forecast):
     assert "initialised 2001-01-01 01:00 UTC" in words(figure)
 
 
+@pytest.mark.parametrize("chunks", [None, {"realization": 1}])
+def test_of_an_ensemble_the_mean_is_drawn(weather, forecast, chunks):
+    members = [forecast - 1, forecast, forecast + 4]
+    for member in members:
+        member["2m_temperature"].attrs = forecast["2m_temperature"].attrs
+    ensemble = xr.concat(members, "realization")
+    ensemble = ensemble if chunks is None else ensemble.chunk(chunks)
+    figure = plots.forecast_panel(ensemble, weather, leads="1h")
+    shown, mean = (meshes(f)[0].get_array() for f in (figure, plots.forecast_panel(forecast)))
+    np.testing.assert_allclose(shown, mean + 1, atol=1e-3)
+    assert "2m temperature, ensemble mean" in words(figure)
+    assert "2.22" not in words(plots.error_map(ensemble, weather))[1]  # of the member without bias
+
+
+@pytest.mark.parametrize("draw", [plots.error_map, plots.difference_map])
+def test_maps_of_errors_take_truth_with_holes(weather, forecast, draw):
+    holes = weather.copy(deep=True)
+    holes["2m_temperature"][:, 3] = np.nan  # a row that is land, say
+    holes["2m_temperature"][5, 7, 9] = np.nan
+    pair = (forecast,) if draw is plots.error_map else (forecast, forecast + 1)
+    with pytest.raises(InputError, match='nan="mask"'):
+        draw(*pair, holes)
+    figure = draw(*pair, holes, nan="mask")
+    whole = draw(*pair, weather)
+    a, b = (meshes(f)[0].get_array() for f in (figure, whole))
+    grid = carto.Grid.of(weather["2m_temperature"][0])
+    *_, rows, columns = grid.cells(0.0)
+    gone = np.broadcast_to((rows == 3)[:, None], a.shape)
+    np.testing.assert_array_equal(np.ma.getmaskarray(a), gone)
+    same = ~gone & ~((rows == 7)[:, None] & (columns == 9))
+    np.testing.assert_allclose(a[same], b[same], rtol=1e-6)
+
+
 def test_default_leads_run_from_first_to_last():
     lead = np.arange(1, 13) * np.timedelta64(1, "h").astype("timedelta64[ns]")
     assert lead_positions(lead, None, default=4) == [0, 4, 7, 11]
@@ -516,6 +549,74 @@ def test_scores_of_one_model_need_no_card(weather, forecast):
     assert len(plots.scorecard(scores).axes) == 1
 
 
+# --- texts from anywhere --------------------------------------------------------------------------
+
+ODD = {
+    "no text": "a\ud800b\x00\x1b[31mb\nc",
+    "long": "x" * 1_000_000,
+    "nested mathtext": "5 $ " + "$\\sqrt{" * 2000,
+    "mathtext": "$\\frac{$",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_any_name_and_unit_can_be_drawn(weather, forecast, text, tmp_path):
+    def named(ds):
+        tracer = ds["2m_temperature"].drop_attrs(deep=False)
+        return tracer.assign_attrs(long_name=text, units=text).to_dataset(name="tracer")
+
+    ours, truth = named(forecast), named(weather)
+    scores = evaluate(forecast, weather)
+    scores["2m_temperature"].attrs |= {"long_name": text, "units_rmse": text}
+    card = scorecard({text: scores, "Persistence": scores})
+    table = published.cost_table()
+    table.loc[text] = table.iloc[0]
+    flat = truth["tracer"][0].rename(latitude="y", longitude="x")
+    flat["y"].attrs = {"units": text}
+    figures = [
+        plots.plot_map(truth["tracer"][0]),
+        plots.plot_map(truth["tracer"][0], title=text),
+        plots.plot_map(flat),
+        plots.forecast_panel(ours, truth, leads="1h"),
+        plots.error_map(ours, truth),
+        plots.difference_map(ours, ours + 1, truth, names=(text, text)),
+        plots.hovmoller(truth),
+        plots.lead_curve(card),
+        plots.scorecard(card),
+        plots.performance(table),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+    assert len(plots.save(figures[0], tmp_path / "x.png", dpi=30).read_bytes()) < 2e5
+    if len(text) < 10:
+        assert text in words(figures[0])[0]
+
+
+def test_a_map_in_axes_of_the_caller_has_any_title(weather):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    ax = figure.add_subplot(projection=plots.projection_for(weather))
+    for text in ODD.values():
+        plots.plot_map(weather["2m_temperature"][0], ax=ax, title=text)
+        figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", ["z", "geopotential", "gh"])
+def test_a_level_is_part_of_the_title(name):
+    z = field(np.arange(30.0, 60, 3), np.arange(0.0, 50, 3), long_name="Geopotential").rename(name)
+    pressure = xr.DataArray(500.0, attrs={"units": "hPa", "standard_name": "air_pressure"})
+    on_level = z.assign_coords(isobaricInhPa=pressure)
+    assert words(plots.plot_map(on_level))[0] == "Geopotential at 500 hPa"
+    assert bars(plots.plot_map(on_level)) == ["Geopotential at 500 hPa [K]"]
+    attrs = {"level": 850.0, "level_units": "hPa"}
+    assert words(plots.plot_map(z.assign_attrs(attrs)))[0] == "Geopotential at 850 hPa"
+    said = z.assign_attrs(attrs, long_name="Height of the 850 hPa level")
+    assert words(plots.plot_map(said))[0] == "Height of the 850 hPa level"
+    near = field(np.arange(30.0, 60, 3), np.arange(0.0, 50, 3)).assign_coords(level=500.0)
+    assert words(plots.plot_map(near))[0] == "2m temperature"  # comes from a file with levels
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -542,13 +643,15 @@ def _refusals(weather, forecast, card):
             "forecast and truth lie on different grids: latitude",
         ),
         (lambda: plots.error_map(forecast, weather, metric="acc"), "climatology"),
+        (lambda: plots.error_map(weather, forecast), "look exchanged"),
+        (lambda: plots.forecast_panel(weather, forecast), "look exchanged"),
         (lambda: plots.lead_curve(weather), "expected scores"),
         (lambda: plots.lead_curve(by_place), "by lead time"),
         (lambda: plots.lead_curve(card, metric="crps"), "crps"),
     ]
 
 
-@pytest.mark.parametrize("case", range(17))
+@pytest.mark.parametrize("case", range(19))
 def test_bad_input_is_named(weather, forecast, card, case):
     call, message = _refusals(weather, forecast, card)[case]
     with pytest.raises(InputError, match=message):

@@ -236,6 +236,45 @@ def test_a_strip_shows_the_leads_asked_for():
     np.testing.assert_allclose(shown[1], truth["frames"].values[11] / 2, atol=1e-6)
 
 
+def test_a_strip_has_even_leads_and_the_frames_of_its_own_clip():
+    truth, _ = _clip()
+    long = xr.concat([truth] * 4, "time").isel(time=slice(0, 40))
+    times = pd.date_range("1970-01-01", periods=40, freq="1s")
+    long = long.assign_coords(
+        time=times, clip=("time", [0] * 12 + [1] * 28), step=("time", [*range(12), *range(28)])
+    )
+    long.attrs["clip_names"] = ["jogging", "walking"]
+    leads = (np.arange(1, 26) * np.timedelta64(1, "s")).astype("timedelta64[ns]")
+    values = np.zeros((1, 25, 8, 6), np.float32)
+    forecast = xr.Dataset(
+        {"frames": (("time", "prediction_timedelta", "y", "x"), values)},
+        {"time": times[[14]], "prediction_timedelta": leads},
+    )
+    figure = plots.clip_strip(forecast, long)  # one forecast needs no name
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    seconds = [int(t[1:-2]) for t in titles[1:]]
+    assert titles[0] == "0"  # 3 s before it the clip has no frame
+    assert len(seconds) == 9
+    assert np.unique(np.diff(seconds)).tolist() == [3]
+    assert seconds[-1] == 25
+    assert words(figure).startswith("Clip 1: walking Frames 4 to 28")
+    bare = plots.clip_strip(forecast, long.drop_vars(["clip", "step"]))
+    assert "1970" not in words(bare)
+
+
+def test_long_names_do_not_run_under_the_frames():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    truth, forecast = _clip()
+    figure = plots.clip_strip({"SimVPv2 with a very long name, trained twice": forecast}, truth)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    frames = min(ax.get_window_extent().x0 for ax in figure.axes)
+    for ax in figure.axes:
+        box = ax.yaxis.label.get_window_extent(canvas.get_renderer())
+        assert not ax.get_ylabel() or 0 <= box.x0 < box.x1 < frames
+
+
 # --- cost -----------------------------------------------------------------------------------------
 
 
@@ -276,6 +315,12 @@ REFUSALS = {
     "speed": (lambda w, f: plots.animate(f, "film.gif", frames_per_second=0), "positive, found 0"),
     "not a forecast": (lambda w, f: plots.animate(w, "film.gif"), "prediction_timedelta"),
     "nothing": (lambda w, f: plots.clip_strip({}, w), "at least one forecast"),
+    "exchanged": (
+        lambda w, f: plots.clip_strip(_clip()[0], {"a": _clip()[1]}),
+        "look exchanged.*forecast comes first",
+    ),
+    "exchanged in a film": (lambda w, f: plots.animate(w, "film.gif", f), "look exchanged"),
+    "exchanged in a difference": (lambda w, f: plots.difference_map(w, f, f), "look exchanged"),
     "several variables": (
         lambda w, f: plots.clip_strip({"a": _clip(("red", "blue"))[1]}, _clip()[0]),
         "one variable, or of red, green and blue",
