@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..baselines.climatology import Climatology, conform
-from ..conventions.axes import LEAD
+from ..conventions.axes import LEAD, VALID, role_of
 from ..conventions.gate import canonicalize
 from ..conventions.times import iso_time
 from ..errors import InputError
@@ -133,7 +133,10 @@ def evaluate(
     if LEAD in truth.dims:
         raise InputError(f"truth has {LEAD}; give observations or analyses by time, not forecasts")
     space = first[variables[0]].dims[2:]
-    by = _choose(by, ("time", LEAD, *map(str, space)), "by", empty=True)
+    known = ("time", LEAD, *map(str, space))
+    by = (by,) if isinstance(by, str) else by
+    by = [n if n in known or n == VALID else role_of(n) or n for n in by]  # `lat` is latitude
+    by = _choose(by, known, "by", empty=True)
     if "acc" in chosen and set(by) & set(space):
         raise InputError(f'"acc" is a correlation over the map: it has no value by {space}')
     check_units(first, truth, variables)

@@ -281,6 +281,14 @@ def _selected(
     return card, v, f"{policy} weights{place}"
 
 
+class _Table(pd.DataFrame):
+    """A table that is printed with all of its columns, in lines of 80 letters."""
+
+    def __repr__(self) -> str:
+        with pd.option_context("display.max_columns", None, "display.width", 80):
+            return super().__repr__()
+
+
 def to_table(
     card: xr.Dataset,
     *,
@@ -330,7 +338,7 @@ def to_table(
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*columns, "overall"])
     unit = card[v].attrs.get(f"units_{metric}", "unknown")
     table.columns.name = f"{v} {metric} [{unit}], {place}"
-    return table.round(digits)
+    return _Table(table.round(digits))
 
 
 def verdicts(

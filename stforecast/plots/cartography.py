@@ -95,8 +95,8 @@ class Grid:
         )
         upward = _northward(field.transpose(down, across), y, row_order)
         names = with_unit(y.name, y.attrs.get("units")), with_unit(x.name, x.attrs.get("units"))
-        where = {"upward": upward, "names": names}
-        return cls((down, across), rows, columns, row_order, column_order, **where)
+        dims, orders = (down, across), (row_order, column_order)
+        return cls(dims, rows, columns, *orders, upward=upward, names=names)
 
     @property
     def middle(self) -> tuple[float, float]:

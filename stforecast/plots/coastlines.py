@@ -62,9 +62,10 @@ def read_lines(path: Path) -> list[np.ndarray]:
     return lines
 
 
-def shipped_coastline(box: Box | None) -> list[np.ndarray]:
-    """Lines of the shipped coastline that may meet a box, in its longitudes."""
-    lines = read_lines(SHIPPED.joinpath("shapefiles/natural_earth/physical/ne_110m_coastline.shp"))
+def shipped_lines(what: tuple[str, str], box: Box | None) -> list[np.ndarray]:
+    """Lines of the shipped coastline or borders that may meet a box, in its longitudes."""
+    category, name = what
+    lines = read_lines(SHIPPED / f"shapefiles/natural_earth/{category}/ne_110m_{name}.shp")
     if box is None:
         return lines
     turned = [line + np.array([turn, 0.0]) for turn in (-360.0, 0.0, 360.0) for line in lines]

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: ColorBrewer's colours and viridis from low to high, for where matplotlib does not draw.
+STOPS = {
+    "RdYlBu_r": "313695 4575b4 74add1 abd9e9 e0f3f8 ffffbf fee090 fdae61 f46d43 d73027 a50026",
+    "RdBu_r": "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f",
+    "YlGnBu": "ffffd9 edf8b1 c7e9b4 7fcdbb 41b6c4 1d91c0 225ea8 253494 081d58",
+    "viridis": "440154 482475 414487 355f8d 2a788e 21918c 22a884 44bf70 7ad151 bddf26 fde725",
+}
+
+
 def upper_limit(values: np.ndarray) -> float:
     """Upper limit of a scale that starts at 0; the outermost half per cent does not stretch it."""
     finite = values[np.isfinite(values)]
@@ -63,7 +72,7 @@ class Scale:
         if not values.size:
             raise InputError("the field holds no finite value: there is nothing to draw")
         low, high = _quantiles(values, weights, 0.005, 0.995)
-        colours, diverging = _colours(fields[0], low, high)
+        colours, diverging = colours_of(fields[0], low, high)
         if (symmetric or diverging) and vmin is None and vmax is None:
             high = _quantiles(np.abs(values), weights, 0.995)[0] or 1.0
             low = -high
@@ -109,7 +118,7 @@ def _quantiles(values: np.ndarray, weights: np.ndarray, *levels: float) -> list[
     return [float(v) for v in found]
 
 
-def _colours(field: xr.DataArray, low: float, high: float) -> tuple[str, bool]:
+def colours_of(field: xr.DataArray, low: float, high: float) -> tuple[str, bool]:
     """Colour map for a variable, and whether 0 is its middle."""
     names = variable_label(field), str(field.name), str(field.attrs.get("standard_name"))
     name = " ".join(names).lower()

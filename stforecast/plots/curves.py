@@ -238,11 +238,13 @@ def loss_curve(lines: Sequence[Mapping[str, Any]]) -> Figure:
             ax.set_ylim(0, 1.08 * max(values) or 1.0)
         if key == "val_rmse" and values:
             best = int(np.argmin(values))
-            ax.plot(steps[best], values[best], "o", color=_ORANGE, markersize=6)
+            low = values[best] < 0.2 * max(values)
+            ax.plot(steps[best], values[best], "o", color=_ORANGE, markersize=6, clip_on=False)
             ax.annotate(
                 f"best: {values[best]:.4g}",
                 (steps[best], values[best]),
-                xytext=(0, 8),
+                # It is the lowest point: below it is room, unless it lies at the bottom.
+                xytext=(-8 if best > len(values) / 2 else 8, 7 if low else -13),
                 textcoords="offset points",
                 ha="right" if best > len(values) / 2 else "left",
                 fontsize=SMALL,

@@ -42,7 +42,7 @@ def variable_label(field: xr.DataArray) -> str:
     return f"{text} at {level:g} {plain(field.attrs.get('level_units', 'hPa'), 20)}"
 
 
-def with_unit(text: str, unit: Any) -> str:
+def with_unit(text: Any, unit: Any) -> str:
     """Write ``text [unit]``; dimensionless and unknown units are left out."""
     return plain(text) + (f" [{unit}]" if (unit := unit_label(unit)) else "")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import html
 import json
-import logging
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,24 +25,14 @@ from ..errors import InputError
 from ..evaluation.scorecards import BASELINES, variables_of, verdicts
 from ..files import replacing
 from ..package import __version__
-from .labels import lead_label, number, variable_label
+from .colours import STOPS
+from .labels import lead_label, number, plain, unit_label, variable_label
 from .report_maps import map_data, rounded
 
 __all__ = ["write_report"]
 
-log = logging.getLogger(__name__)
-
 _TEMPLATE = Path(__file__).with_name("report.html")
 _PACKAGES = ("stforecast", "xarray", "numpy", "torch", "dask", "zarr")
-# Colours from low to high: viridis, and for differences ColorBrewer's RdBu.
-_SEQUENTIAL = (
-    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 "
-    "84d44b addc30 d8e219 fde725"
-)
-_DIVERGING = (
-    "053061 124984 2065ab 327cb7 4393c3 6bacd1 90c4dd b1d5e7 d1e5f0 e4eef4 f7f6f6 fae9df fddbc7 "
-    "f8bfa4 f3a481 e48066 d6604d c43b3c b1182b 8a0b25 67001f"
-)
 
 
 def write_report(
@@ -96,6 +87,7 @@ def write_report(
     """
     if "model" not in card.dims or "metric" not in card.coords:
         raise InputError('expected a scorecard; make one with scorecard({"name": scores})')
+    card, forecasts, training = named_plainly(card, forecasts, training or {})
     models = [str(m) for m in card["model"].values]
     unknown = [name for name in forecasts if name not in models]
     if unknown:
@@ -104,23 +96,38 @@ def write_report(
         **_scores(card),
         "baselines": [m for m in models if m in BASELINES],
         "maps": map_data(forecasts, truth, initialisations, max_bytes) if forecasts else None,
-        "sequential": _SEQUENTIAL.split(),
-        "diverging": _DIVERGING.split(),
+        "diverging": STOPS["RdBu_r"].split(),
     }
     names = ", ".join(v["label"] for v in data["variables"])
-    heading = title or f"Forecasts of {names}"
-    text = _TEMPLATE.read_text(encoding="utf-8")
-    for mark, value in (
-        ("TITLE", html.escape(heading)),
-        ("SUMMARY", _summary(card)),
-        ("PROVENANCE", _provenance(card, forecasts, truth, training or {}, about or {})),
+    parts = {
+        "TITLE": html.escape(plain(title or f"Forecasts of {names}", 200)),
+        "SUMMARY": _summary(card),
+        "PROVENANCE": _provenance(card, forecasts, truth, training, about or {}),
+        "WRITTEN": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         # No tag may open in a script; JSON has another way to write the letter.
-        ("DATA", json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
-    ):
-        text = text.replace(f"%%{mark}%%", value)
+        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    # In one pass: what is put in may look like a mark.
+    text = re.sub("%%([A-Z]+)%%", lambda mark: parts[mark[1]], _TEMPLATE.read_text("utf-8"))
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def named_plainly(card: xr.Dataset, *named: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Give models names that every file and page can hold, in a scorecard and in mappings."""
+    given = [str(m) for m in card["model"].values]
+    short = [plain(m, 100) for m in given]
+    names = dict(zip(given, short, strict=True))
+    if len(set(short)) < len(short):
+        names = {m: f"{names[m]} ({i})" for i, m in enumerate(given, 1)}
+    dims = [d for d in ("model", "other_model", "reference") if d in card.dims]
+    card = card.assign_coords({d: [names[str(m)] for m in card[d].values] for d in dims})
+    for array in (card, *card.variables.values()):
+        array.attrs = {
+            k: plain(v, 10_000) if isinstance(v, str) else v for k, v in array.attrs.items()
+        }
+    return card, *({names.get(m, m): what for m, what in one.items()} for one in named)
 
 
 # --- scores ---------------------------------------------------------------------------------------
@@ -148,7 +155,7 @@ def _scores(card: xr.Dataset) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "name": v,
             "label": variable_label(card[v]),
-            "units": {m: card[v].attrs.get(f"units_{m}", "") for m in out["metrics"]},
+            "units": {m: unit_label(card[v].attrs.get(f"units_{m}")) for m in out["metrics"]},
         }
         for key, name, front in (
             ("scores", v, ("model", "metric")),
@@ -178,32 +185,61 @@ def _summary(card: xr.Dataset) -> str:
     n = int(attrs.get("initialisations", 0))
     a, b = (str(attrs.get(f"{end}_initialisation", "?")) for end in ("first", "last"))
     text = f"{n} initialisation{'s' * (n != 1)} from {a} to {b}, grid {attrs.get('grid', '?')}."
-    level = f"{float(attrs.get('interval_level', 0.95)):.0%}"
-    metric = str(attrs.get("interval_metric", "rmse"))
-    variables = variables_of(card)
     policy = card["weights"].values[0] if "weights" in card.dims else attrs.get("weights", "?")
     place = f", {card['region'].values[0]}" if "region" in card.dims else ""
     items = []
-    for v in variables:
-        of = f" in {variable_label(card[v])}" if len(variables) > 1 else ""
-        unit = str(card[v].attrs.get(f"units_{metric}", ""))
-        unit = "" if unit in ("", "1", "unknown") else f" {unit}"
+    for v in variables_of(card):
         for row in verdicts(card, variable=v).reset_index().to_dict("records"):
-            if row["model"] in BASELINES:
-                continue
-            does = {"better": "beats", "worse": "is beaten by"}
-            verb = does.get(str(row["verdict"]), "cannot be told from")
-            p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
-            leads = f"; the same at {row['leads']} lead times taken singly" if row["leads"] else ""
-            low, high = _signed(row["low"]), _signed(row["high"])
-            numbers = (
-                f"{of}: {metric.upper()} {_signed(row['difference'])}{unit}, {level} interval "
-                f"{low} to {high}, {p} ({policy} weights{place}; all lead times together"
-                f"{leads if verb in does.values() else ''})."
-            )
-            heading = html.escape(f"{row['model']} {verb} {row['other_model']}")
-            items.append(f"<li><strong>{heading}</strong>{html.escape(numbers)}</li>")
+            if row["model"] not in BASELINES:
+                items.append(_verdict(card, v, row, f"{policy} weights{place}"))
     return f"<p>{html.escape(text)}</p>" + (f"<ul>{''.join(items)}</ul>" if items else "")
+
+
+def _verdict(card: xr.Dataset, v: str, row: Mapping[Any, Any], weights: str) -> str:
+    """How one model stands to another: how large the errors are, then how sure that is."""
+    ours, theirs, metric = row["model"], row["other_model"], str(card.attrs["interval_metric"])
+    does = {"better": "beats", "worse": "is beaten by"}
+    verb = does.get(str(row["verdict"]), "cannot be told from")
+    unit = unit_label(card[v].attrs.get(f"units_{metric}"))
+    unit = f" {unit}" if unit else ""
+    first = {d: 0 for d in ("weights", "region") if d in card.dims}
+    heading, size = f"{ours} {verb} {theirs}", ""
+    if metric in card["metric"].values:
+        scores = card[f"{v}_overall"].isel(first).sel(metric=metric)
+        a, b = (float(scores.sel(model=m)) for m in (ours, theirs))
+        if verb in does.values() and b > 0:
+            share = abs(1 - a / b)
+            heading += f": {share:.{int(share < 0.1)}%} {'smaller' if a < b else 'larger'} error"
+        size = f" {metric.upper()} {number(a)}{unit} against {number(b)}{unit}."
+    of = f" in {variable_label(card[v])}" if len(variables_of(card)) > 1 else ""
+    p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
+    leads = f"; the same at {row['leads']} lead times taken singly" if row["leads"] else ""
+    against = _leads_against(card, v, row, first)
+    low, high = _signed(row["low"]), _signed(row["high"])
+    sure = (
+        f"Difference {_signed(row['difference'])}{unit}, "
+        f"{float(card.attrs.get('interval_level', 0.95)):.0%} interval {low} to {high}, {p} "
+        f"({weights}; all lead times together{leads if verb in does.values() else ''}{against})."
+    )
+    return (
+        f"<li><strong>{html.escape(heading)}</strong>{html.escape(of)}.{html.escape(size)} "
+        f'<span class="note">{html.escape(sure)}</span></li>'
+    )
+
+
+def _leads_against(
+    card: xr.Dataset, v: str, row: Mapping[Any, Any], first: Mapping[str, int]
+) -> str:
+    """Lead times at which it is the other way round, by more than chance."""
+    by_lead = card[f"{v}_difference"].isel(first)
+    if LEAD not in by_lead.dims or row["verdict"] not in ("better", "worse"):
+        return ""
+    at = by_lead.sel(model=row["model"], other_model=row["other_model"])
+    low, high = (at.sel(quantity=q).values for q in ("low", "high"))
+    better = row["verdict"] == "better"
+    found = [lead_label(x) for x in card[LEAD].values[low > 0 if better else high < 0]]
+    word = "worse" if better else "better"
+    return f"; {word} at {', '.join(found)}" if found else ""
 
 
 def _signed(value: float) -> str:
@@ -232,11 +268,11 @@ def _provenance(
     out = []
     for heading, terms in parts:
         rows = "".join(
-            f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(str(value))}</dd>"
+            f"<dt>{html.escape(key)}</dt><dd>{html.escape(plain(value, 2000))}</dd>"
             for key, value in _flat(terms)
         )
         if rows:
-            out.append(f"<section><h3>{html.escape(heading)}</h3><dl>{rows}</dl></section>")
+            out.append(f"<section><h3>{html.escape(plain(heading))}</h3><dl>{rows}</dl></section>")
     return "".join(out)
 
 
@@ -244,7 +280,7 @@ def _flat(terms: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     """Nested mappings as one list of terms."""
     out: list[tuple[str, Any]] = []
     for key, value in terms.items():
-        name = f"{before}{key}"
+        name = plain(f"{before}{key}").replace("_", " ")
         if isinstance(value, Mapping):
             out += _flat(value, f"{name}: ")
         elif value is not None and str(value) != "":

@@ -15,9 +15,10 @@ from ..conventions.times import valid_times
 from ..errors import InputError
 from ..evaluation.alignment import check_grid, check_units, valid_positions
 from .cartography import Grid, aspect
-from .coastlines import shipped_coastline
+from .coastlines import BORDERS, COASTLINE, shipped_lines
+from .colours import STOPS, colours_of
 from .fields import mean_member, on_own_axes
-from .labels import lead_label, time_label
+from .labels import lead_label, time_label, unit_label
 
 _COAST = 50  # of the coastline's numbers in a degree: 16 bits hold 655 degrees
 _GAP = 65535  # where there is no value; the values take 0 to 65534
@@ -75,7 +76,7 @@ def map_data(
             name: _coarse(f[v].isel({"time": inits, LEAD: leads}).values, grid, step)
             for name, f in opened.items()
         }
-        fields[v] = _quantised(true, ours, first[v].attrs.get("units", ""))
+        fields[v] = _quantised(true, ours, first[v])
     valid = valid_times(first["time"].values[inits], first[LEAD].values[leads])
     # Clips are counted, not dated.
     label = time_label if first["time"].dtype.kind in "MO" else str
@@ -85,7 +86,9 @@ def map_data(
         notes.append(f"{len(leads)} of {first.sizes[LEAD]} lead times")
     if step > 1:
         notes.append(f"means of {step} x {step} cells of the {sizes[0]} x {sizes[1]} grid")
-    coast = shipped_coastline(grid.box) if grid.geographic else []
+    coast, borders = (
+        shipped_lines(what, grid.box) if grid.geographic else [] for what in (COASTLINE, BORDERS)
+    )
     return {
         "initialisations": [label(t) for t in first["time"].values[inits]],
         "valid": [[label(t) for t in row] for row in valid],
@@ -95,7 +98,8 @@ def map_data(
         "grid": _grid(grid, step),
         "fields": fields,
         "perDegree": _COAST,
-        "coast": [_packed(np.round(line.clip(-600, 600) * _COAST).astype("<i2")) for line in coast],
+        "coast": [_packed_line(line) for line in coast],
+        "borders": [] if grid.whole else [_packed_line(line) for line in borders],
         "note": "; ".join(notes),
     }
 
@@ -134,7 +138,9 @@ def _coarse(values: np.ndarray, grid: Grid, step: int) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _quantised(true: np.ndarray, ours: Mapping[str, np.ndarray], units: str) -> dict[str, Any]:
+def _quantised(
+    true: np.ndarray, ours: Mapping[str, np.ndarray], field: xr.DataArray
+) -> dict[str, Any]:
     """Fields as 16-bit numbers on one scale, and the limits of their colours."""
     every = [true, *ours.values()]
     finite = [a[np.isfinite(a)] for a in every]
@@ -149,13 +155,17 @@ def _quantised(true: np.ndarray, ours: Mapping[str, np.ndarray], units: str) -> 
 
     both = np.concatenate([finite[0], *finite[1:2]])
     ends = np.quantile(both, [0.005, 0.995]) if both.size else np.array([0.0, 1.0])
+    colours, diverging = colours_of(field, *map(float, ends))
+    if diverging:
+        ends = np.quantile(np.abs(both), 0.995) * np.array([-1.0, 1.0])
     limits = {}
     for name, a in ours.items():
         error = np.abs(a - true)
         error = error[np.isfinite(error)]
         limits[name] = rounded(float(np.quantile(error, 0.995)) if error.size else 0.0) or 1.0
     return {
-        "units": units,
+        "units": unit_label(field.attrs.get("units")),
+        "colours": STOPS[colours].split(),
         "low": low,
         "size": size,
         "from": rounded(float(ends[0])),
@@ -164,6 +174,10 @@ def _quantised(true: np.ndarray, ours: Mapping[str, np.ndarray], units: str) -> 
         "truth": packed(true),
         "models": {name: packed(a) for name, a in ours.items()},
     }
+
+
+def _packed_line(line: np.ndarray) -> str:
+    return _packed(np.round(line.clip(-600, 600) * _COAST).astype("<i2"))
 
 
 def _packed(array: np.ndarray) -> str:

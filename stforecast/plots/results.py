@@ -12,7 +12,7 @@ import xarray as xr
 from ..evaluation.scorecards import save_scores
 from .curves import lead_curve, scorecard
 from .layout import save
-from .report import write_report
+from .report import named_plainly, write_report
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ def write_results(
     list of Path
         What was written.
     """
+    known = report.pop("training", None) or {}
+    card, forecasts, report["training"] = named_plainly(card, forecasts, known)
     written = [*save_scores(card, directory)]
     metric = "rmse" if "rmse" in card["metric"].values else str(card["metric"].values[0])
     try:

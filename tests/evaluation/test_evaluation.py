@@ -680,6 +680,26 @@ def test_the_table_for_people(results):
         to_table(results["Net"])
 
 
+def test_a_printed_table_shows_all_leads(pair):
+    leads = (np.arange(1, 25) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
+    scores = evaluate(*pair)
+    scores = scores.isel({LEAD: np.arange(24) % scores.sizes[LEAD]}).assign_coords({LEAD: leads})
+    text = str(to_table(scorecard({"Net": scores})))
+    assert {f"{hour}" for hour in range(1, 25)} <= set(text.split())
+    assert "..." not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["lat", "nav_lat", "latitude"])
+def test_by_takes_the_names_of_the_files(pair, name):
+    forecast, truth = (ds.rename(latitude=name) if name != "latitude" else ds for ds in pair)
+    expected = evaluate(*pair, by=("latitude", LEAD))
+    result = evaluate(forecast, truth, by=(name, "lead_time"))
+    xr.testing.assert_equal(result[T2M], expected[T2M])
+    with pytest.raises(InputError, match="by must be among"):
+        evaluate(forecast, truth, by=("valid_time",))
+
+
 def test_files_open_without_this_package(results, tmp_path):
     card = scorecard(results)
     nc, csv = save_scores(card, tmp_path / "run" / "1")

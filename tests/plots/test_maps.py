@@ -552,9 +552,7 @@ def test_scores_of_one_model_need_no_card(weather, forecast):
 # --- texts from anywhere --------------------------------------------------------------------------
 
 ODD = {
-    "no text": "a\ud800b\x00\x1b[31mb\nc",
-    "long": "x" * 1_000_000,
-    "nested mathtext": "5 $ " + "$\\sqrt{" * 2000,
+    "no text": "a\ud800b\x00\x1b[31mb\nc" + "$\\sqrt{" * 200_000,
     "mathtext": "$\\frac{$",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -307,6 +308,136 @@ def test_what_data_say_of_themselves_is_shown_and_cannot_run(card, forecasts, tr
     assert np.__version__ in text
 
 
+def test_the_script_reads_what_the_page_holds(card, forecasts, truth, tmp_path):
+    page = Page(write_report(card, forecasts, truth, tmp_path / "r.html"))
+    used = {name: set(re.findall(rf"\b{name}\.(\w+)", page.text)) for name in "DMg"}
+    assert used["D"] == page.data.keys()
+    assert used["M"] == page.data["maps"].keys()
+    assert used["g"] >= page.data["maps"]["grid"].keys()
+
+
+def test_the_headline_says_how_large_errors_are_and_where_it_is_otherwise(
+    card, forecasts, truth, tmp_path
+):
+    text = Page(write_report(card, forecasts, truth, tmp_path / "r.html")).text
+    scores = card[f"{T2M}_overall"].sel(metric="rmse", weights="area")
+    ours, theirs = (float(scores.sel(model=m)) for m in ("Net", "Persistence"))
+    assert f"Net beats Persistence: {1 - ours / theirs:.0%} smaller error" in text
+    assert f"RMSE {ours:.3g} K against {theirs:.3g} K" in text
+    assert re.search(r"on 20\d\d-\d\d-\d\d \d\d:\d\d UTC\.", text)
+    assert "; worse at" not in text
+    late = forecasts | {"Net": noisy(truth, 0.3, 1).copy(deep=True)}
+    late["Net"][T2M][:, 0] += 1.5
+    late = {m: late[m] for m in ("Net", "Persistence")}
+    text = Page(write_report(compare_forecasts(late, truth), late, truth, tmp_path / "r.html")).text
+    assert "Net beats Persistence" in text
+    assert "the same at 2 of 3 lead times taken singly; worse at +1 h" in text
+
+
+@pytest.mark.parametrize(("steps", "word"), [(2, "larger"), (0, "smaller")])
+def test_a_model_that_loses_is_called_so(truth, tmp_path, steps, word):
+    pair = {"Net": noisy(truth, 0.5, 1), "Persistence": noisy(truth, 0.5 + steps * -0.2 + 0.2, 2)}
+    text = Page(write_report(compare_forecasts(pair, truth), pair, truth, tmp_path / "r.html")).text
+    verb = {"larger": "is beaten by", "smaller": "beats"}[word]
+    assert re.search(rf"Net {verb} Persistence: \d+% {word} error", text)
+
+
+def test_marks_of_the_template_in_a_name_fill_nothing(card, forecasts, truth, tmp_path):
+    marks = "%%DATA%%%%SUMMARY%%%%TITLE%%"
+    sly = {n: f.assign_attrs(comment=marks * 1000) for n, f in forecasts.items()}
+    card = card.assign({T2M: card[T2M].assign_attrs(long_name=marks)})
+    path = write_report(card, sly, truth, tmp_path / "r.html", about={"title": marks * 1000})
+    plain = write_report(card, forecasts, truth, tmp_path / "plain.html")
+    page = Page(path)
+    assert f"Forecasts of {marks}" in page.text
+    assert path.stat().st_size < plain.stat().st_size + 20_000
+    assert page.data["variables"][0]["label"] == marks
+
+
+@pytest.mark.parametrize("name", ["a\ud800b", "x" * 1_000_000, "$\\frac{$", "a\nb\x00c"])
+def test_any_name_ends_in_results(forecasts, truth, name, tmp_path):
+    pytest.importorskip("matplotlib")
+    pair = {name: forecasts["Net"], "Persistence": forecasts["Persistence"]}
+    card = compare_forecasts(pair, truth)
+    card[T2M].attrs |= {"long_name": name, "units_rmse": name}
+    written = write_results(card, pair, truth, tmp_path, training={name: {"steps": 3, name: name}})
+    assert {p.name for p in written} >= {"scores.nc", "scores.csv", "scorecard.png", "report.html"}
+    page = Page(tmp_path / "report.html")
+    first = page.data["models"][0]
+    assert len(first) <= 100
+    assert page.data["maps"]["models"] == [first, "Persistence"]
+    assert f"Training: {first[:60]}" in page.text.replace("&#x27;", "'")
+    with xr.open_dataset(tmp_path / "scores.nc") as scores:
+        assert scores["model"].values.tolist() == page.data["models"]
+
+
+def test_names_that_differ_only_where_they_are_cut_stay_apart(forecasts, truth, tmp_path):
+    pair = {"x" * 200 + end: forecasts[m] for end, m in (("a", "Net"), ("b", "Other"))}
+    page = Page(write_report(compare_forecasts(pair, truth), pair, truth, tmp_path / "r.html"))
+    assert len(set(page.data["models"])) == 2
+    np.testing.assert_allclose(
+        values(page.data["maps"], page.data["models"][1])[0],
+        forecasts["Other"][T2M].isel(time=[6, 18, 31, 43]),
+        atol=1e-2,
+    )
+
+
+def test_terms_are_in_words(card, forecasts, truth, tmp_path):
+    training = {"Net": {"config": {"learning_rate": 0.1}}}
+    text = Page(write_report(card, {}, truth, tmp_path / "r.html", training=training)).text
+    for words in ("<dt>config: learning rate</dt>", "<dt>first initialisation</dt>"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("attrs", "shift", "colours"),
+    [
+        ({"units": "K"}, 0, "RdYlBu_r"),
+        ({"units": "m s-1", "long_name": "wind"}, -270, "RdBu_r"),
+        ({"units": "mm", "long_name": "precipitation"}, 0, "YlGnBu"),
+        ({"units": "1"}, 0, "viridis"),
+    ],
+)
+def test_a_field_has_the_colours_of_the_pictures(truth, attrs, shift, colours, tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    pytest.importorskip("cartopy")
+
+    def other(ds):
+        return (ds[T2M].drop_attrs(deep=False).assign_attrs(attrs) + shift).to_dataset(name="f")
+
+    with xr.set_options(keep_attrs=True):
+        pair = {"Persistence": other(noisy(truth, 0.3, 1))}
+        seen = other(truth)
+    card = compare_forecasts(pair, seen)
+    page = Page(write_report(card, pair, seen, tmp_path / "r.html"))
+    field = page.data["maps"]["fields"]["f"]
+    stops = [tuple(int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)) for c in field["colours"]]
+    expected = matplotlib.colormaps[colours](np.linspace(0, 1, len(stops)))[:, :3]
+    np.testing.assert_allclose(stops, expected, atol=0.03)
+    mesh = plots.plot_map(seen["f"][0]).axes[0].collections[0]
+    assert mesh.get_cmap().name == colours
+    if colours == "RdBu_r":
+        assert field["from"] == -field["to"]
+
+
+@pytest.mark.parametrize("upward", [True, False])
+def test_projected_grids_are_north_up(forecasts, truth, upward, tmp_path):
+    about = {"units": "degrees", "standard_name": "grid_latitude"} if upward else {"units": "1"}
+
+    def turned(ds):
+        ds = ds.rename(latitude="rlat" if upward else "y", longitude="rlon" if upward else "x")
+        names = ("rlat", "rlon") if upward else ("y", "x")
+        rows = (names[0], np.arange(6.0), about)
+        return ds.assign_coords({names[0]: rows, names[1]: (names[1], np.arange(14.0))})
+
+    pair = {"Net": turned(forecasts["Net"])}
+    card = compare_forecasts(pair, turned(truth))
+    grid = Page(write_report(card, pair, turned(truth), tmp_path / "r.html")).data["maps"]["grid"]
+    assert grid["kind"] == "cells"
+    assert grid["upward"] is upward
+    assert grid["names"] == (["rlat [degrees]", "rlon"] if upward else ["y", "x"])
+
+
 def test_large_samples_are_shown_in_part(truth, tmp_path):
     forecast = noisy(truth, 0.3, 1)
     card = compare_forecasts({"Net": forecast}, truth)
@@ -351,6 +482,9 @@ def test_regions_have_their_own_coastline(forecasts, truth, tmp_path):
     assert shown["grid"]["kind"] == "region"
     lines = [np.frombuffer(base64.b64decode(c), "<i2").reshape(-1, 2) / 50 for c in shown["coast"]]
     assert 20 < len(lines) < 134
+    assert 20 < len(shown["borders"]) < 186
+    whole = Page(write_report(card, forecasts, truth, tmp_path / "w.html")).data["maps"]
+    assert not whole["borders"]
     west, east = shown["grid"]["columns"][0], shown["grid"]["columns"][-1]
     assert all(line[:, 0].max() >= west and line[:, 0].min() <= east for line in lines)
     assert max(line[:, 0].max() for line in lines) > 180
@@ -363,7 +497,7 @@ def test_the_coastline_is_cartopys():
         np.array(g.coords) for m in with_cartopy.geometries() for g in getattr(m, "geoms", [m])
     ]
     with_cartopy.close()
-    ours = coastlines.shipped_coastline(None)
+    ours = coastlines.shipped_lines(coastlines.COASTLINE, None)
     assert len(ours) == len(theirs) == 134
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -107,6 +107,19 @@ def test_curves(tmp_path):
     assert valid.texts[0].get_text() == "best: 0.4"
 
 
+@pytest.mark.parametrize("best", [0, 2, 4])
+def test_the_best_error_and_its_point_are_whole(best):
+    figure = loss_curve([line(50 * i, val_rmse=1 + (i - 1 - best) ** 2 / 10) for i in range(1, 6)])
+    figure.draw_without_rendering()
+    ax = figure.axes[1]
+    point = next(x for x in ax.lines if x.get_markersize() == 6)
+    assert not point.get_clip_on()
+    assert point.get_xdata().tolist() == [50 * (best + 1)]
+    box, frame = ax.texts[0].get_window_extent(), ax.get_window_extent()
+    assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+    assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+
+
 def test_origin_names_no_path_of_this_machine():
     told = json.dumps(origin() | {"command": ""})
     assert os.path.expanduser("~") not in told
