@@ -123,7 +123,8 @@ def named_plainly(card: xr.Dataset, *named: Mapping[str, Any]) -> tuple[Any, ...
         names = {m: f"{names[m]} ({i})" for i, m in enumerate(given, 1)}
     dims = [d for d in ("model", "other_model", "reference") if d in card.dims]
     card = card.assign_coords({d: [names[str(m)] for m in card[d].values] for d in dims})
-    for array in (card, *card.variables.values()):
+    arrays: list[Any] = [card, *card.variables.values()]
+    for array in arrays:
         array.attrs = {
             k: plain(v, 10_000) if isinstance(v, str) else v for k, v in array.attrs.items()
         }
