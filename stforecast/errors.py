@@ -5,6 +5,10 @@ class InputError(ValueError):
     """Input that cannot be used: what was found, what was expected, how to mend it."""
 
 
+class DiskFullError(InputError, OSError):
+    """A disk, or a quota on it, that is full: what was to be written is not there, not in parts."""
+
+
 class DivergenceError(RuntimeError):
     """A training whose loss became NaN or infinite."""
 

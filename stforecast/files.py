@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import socket
 import stat
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,11 +18,13 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from .errors import InputError
+from .errors import DiskFullError, InputError
 
 logger = logging.getLogger(__name__)
 
 _POLL = 0.05  # s
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PROBE = 2**16  # bytes
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -46,6 +50,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     InputError
         If the directory cannot be made or written to.
+    DiskFullError
+        If the disk is full. It is an InputError.
     """
     target = Path(path)
     mark = uuid.uuid4().hex[:8]
@@ -61,12 +67,38 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         move(temporary, target)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, Exception) and _full(error, target.parent)  # before there is room
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+        if full:
+            raise DiskFullError(
+                f"cannot write {target}, the disk is full ({full}): make room there or choose "
+                "another place, and run the same again; nothing half-written is left"
+            ) from error
         raise
+
+
+def _full(error: Exception, directory: Path) -> str:
+    """Say how a full disk stopped a writer, if it did: some libraries say so, some only fail."""
+    if isinstance(error, DiskFullError):  # of a part of this
+        error = error.__cause__  # type: ignore[assignment]
+    elif isinstance(error, InputError):
+        return ""
+    number = getattr(error, "errno", None)
+    if found := re.search(r"code: (\d+)|os error (\d+)", str(error)):  # as Rust writes it
+        number = int(found[1] or found[2])
+    if number in _FULL:
+        return os.strerror(number)
+    try:
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as probe:
+            if probe.write(bytes(_PROBE)) < _PROBE:
+                return os.strerror(errno.ENOSPC)
+    except OSError as failed:
+        return os.strerror(failed.errno) if failed.errno in _FULL else ""
+    return ""
 
 
 def move(temporary: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .errors import InputError
+from .errors import DiskFullError, InputError
 from .files import locked, move, replacing
 
 
@@ -57,12 +58,13 @@ class Unfinished:
             try:
                 yield
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
                 self.read()
-                raise InputError(
-                    f"{self.target}: the disk is full after {len(self.done)} of {self.total} "
-                    f"{self.regions}: make room, and run the same again"
+                raise DiskFullError(
+                    f"{self.target}: the disk is full"
+                    + f" after {len(self.done)} of {self.total} {self.regions}" * bool(self.total)
+                    + ": make room, and run the same again"
                 ) from error
             finally:
                 self.read()
@@ -167,7 +169,11 @@ class Unfinished:
 
     def discard(self) -> None:
         """Remove everything."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        for pause in (0, 0.01, 0.1, 0.5):
+            time.sleep(pause)  # after an error zarr's threads may still write what was under way
+            shutil.rmtree(self.work, ignore_errors=True)
+            if not self.work.exists():
+                break
         self.done = {}
 
 

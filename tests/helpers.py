@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 import torch
 
 from stforecast.cli import run
@@ -81,3 +84,29 @@ class Linear(torch.nn.Module):
 
     def forward(self, x):
         return x[:, -3:] + self.mix(x)
+
+
+def mount(*arguments):
+    command = ["mount", *map(str, arguments)]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no mount: {error}")
+    if result.returncode:
+        pytest.skip(f"{' '.join(command)}: {result.stderr.strip()}")
+
+
+@contextmanager
+def mounted(directory, *arguments):
+    mount(*arguments, directory)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=False)
+
+
+def fill_up(path):
+    """Fill the disk that `path` is on."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass

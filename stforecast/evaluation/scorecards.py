@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import xarray as xr
 
 from ..conventions.axes import LEAD
 from ..errors import InputError
+from ..files import replacing
 from .significance import LEAST, compare
 
 __all__ = ["mean_over_time", "save_scores", "scorecard", "to_table", "verdicts"]
@@ -448,18 +448,11 @@ def save_scores(card: xr.Dataset, directory: str | os.PathLike[str]) -> tuple[Pa
     _model_card(card)
     directory = Path(directory)
     nc, csv = directory / "scores.nc", directory / "scores.csv"
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (nc, csv)}
+    encoding = {LEAD: {"units": "hours", "dtype": "float64"}} if LEAD in card.coords else {}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        encoding = {LEAD: {"units": "hours", "dtype": "float64"}} if LEAD in card.coords else {}
-        card.drop_encoding().to_netcdf(temporary[nc], engine="netcdf4", encoding=encoding)
-        _to_csv_table(card).to_csv(temporary[csv], index=False)
-        for path, part in temporary.items():
-            part.replace(path)
-    except OSError as error:
+        with replacing(nc) as new_nc, replacing(csv) as new_csv:
+            card.drop_encoding().to_netcdf(new_nc, engine="netcdf4", encoding=encoding)
+            _to_csv_table(card).to_csv(new_csv, index=False)
+    except (OSError, InputError) as error:
         raise InputError(f"cannot write the scores to {directory}: {error}") from error
-    finally:
-        for part in temporary.values():
-            with suppress(OSError):  # the error that matters is the one under way
-                part.unlink()
     return nc, csv

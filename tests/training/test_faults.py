@@ -21,13 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny
+from helpers import fill_up, mount, mounted, tiny
 from safetensors.torch import load_file, save_file
 
 import stforecast.training.checkpoints
@@ -658,37 +658,13 @@ def fails_then_goes_on(datasets, finished, directory, act, mend, words):
     assert same_weights(again, finished[1])
 
 
-def mount(*arguments):
-    command = ["mount", *map(str, arguments)]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no mount: {error}")
-    if result.returncode:
-        pytest.skip(f"{' '.join(command)}: {result.stderr.strip()}")
-
-
-@contextmanager
-def mounted(directory, *arguments):
-    mount(*arguments, directory)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(directory)], check=False)
-
-
 def test_disk_full(datasets, finished, tmp_path):
     """A file system of its own, filled up by somebody else in the course of the run."""
     with mounted(tmp_path, "-t", "tmpfs", "-o", "size=2m", "tmpfs"):
         run, other = tmp_path / "run", tmp_path / "other"
 
-        def fill():
-            with suppress(OSError), other.open("wb", buffering=0) as file:
-                while file.write(bytes(4096)):
-                    pass
-
         words = r"cannot write the checkpoint of step 6 in .*No space left.*goes on from checkpoint"
-        fails_then_goes_on(datasets, finished, run, fill, other.unlink, words)
+        fails_then_goes_on(datasets, finished, run, partial(fill_up, other), other.unlink, words)
 
 
 def test_quota(datasets, finished, tmp_path):
