@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +18,27 @@ import xarray as xr
 from .errors import InputError
 
 T = TypeVar("T")
+
+
+@cache
+def survive_forks() -> None:
+    """Let children that are forked from this process compute: threads do not come with them.
+
+    Without it they wait for ever for the threads of torch (of OpenMP) and of dask that their
+    parent had. A child computes with one thread of torch, as the workers of torch's loaders do.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+    threaded: Any = sys.modules.get("dask.threaded")
+    if threaded is not None:
+        threaded.default_pool = None
+        threaded.pools.clear()
 
 
 class Graph:
@@ -73,6 +96,7 @@ class Graph:
         from dask.delayed import Delayed
         from dask.highlevelgraph import HighLevelGraph
 
+        survive_forks()
         # Tasks of arrays are not fused: one that makes several variables must go on being shared.
         graph = HighLevelGraph.from_collections(self.name, self.tasks, self.arrays)
         options = {}

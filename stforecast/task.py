@@ -26,6 +26,9 @@ _MONTHS = (
 )
 
 
+_MOST_STEPS = 1_000_000
+
+
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
     if not names or not all(isinstance(n, str) and n for n in names):
@@ -86,9 +89,13 @@ class Task:
             set_(self, "targets", _names(self.targets))
         for name in ("input_steps", "target_steps"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or not 1 <= value <= _MOST_STEPS:
+                limits = (
+                    f"at least 1{f' and at most {_MOST_STEPS:,}' if whole and value > 1 else ''}"
+                )
                 raise InputError(
-                    f"Task.{name} must be a whole number of at least 1, found {value!r}"
+                    f"Task.{name} must be a whole number of {limits}, found {value!r:.60}"
                 )
             set_(self, name, int(value))
         if self.nan not in ("refuse", "mask"):
@@ -96,6 +103,8 @@ class Task:
         if isinstance(self.timestep, str) and re.search(r"\d*\s*(M|MS|ME|mon\w*)$", self.timestep):
             raise InputError(f"Task.timestep is in months, found {self.timestep!r}: {_MONTHS}")
         try:
+            if isinstance(self.timestep, (bool, int, float, np.number)):  # of what? nanoseconds?
+                raise TypeError
             step = pd.Timedelta(self.timestep)
         except (TypeError, ValueError) as error:
             raise InputError(
@@ -140,6 +149,23 @@ class Task:
             f"{', '.join(self.variables)}: {self.input_steps} steps in, {self.target_steps} out"
             f"{'' if self.targets is None else ' of ' + ', '.join(self.outputs)}, "
             f"every {self.timestep}{', NaN masked' if self.nan == 'mask' else ''}"
+        )
+
+
+def require_task(task: Any) -> None:
+    """Refuse what stands in the place of a Task, such as the name of a variable.
+
+    Raises
+    ------
+    InputError
+        With the call that makes one.
+    """
+    if not isinstance(task, Task):
+        like = isinstance(task, str) or (isinstance(task, list | tuple) and bool(task))
+        example = f"{task!r:.60}" if like else '"t2m"'
+        raise InputError(
+            f"expected a Task, found {task!r:.60}: Task({example}, input_steps=12, "
+            "target_steps=12, timestep='1h') says what to forecast from what"
         )
 
 

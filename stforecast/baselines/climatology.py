@@ -15,7 +15,7 @@ from ..conventions.grid import Grid
 from ..conventions.times import iso_time, time_blocks, valid_times
 from ..errors import InputError
 from ..forecasting.core import ForecastModel
-from ..task import Task
+from ..task import Task, require_task
 
 _DAY = 86_400 * 10**9  # ns
 
@@ -107,6 +107,7 @@ class Climatology(ByTime):
             stay NaN. With ``Task(nan="mask")`` others may be NaN at times: their means are over
             the rest, NaN where there is none in the whole window.
         """
+        require_task(task)
         if window_days % 2 == 0 or not 3 <= window_days <= 365:
             raise InputError(f"window_days must be odd, from 3 to 365, found {window_days}")
         canonical, _ = canonicalize(ds, task.outputs)

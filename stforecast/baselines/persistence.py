@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..forecasting.core import ForecastModel
-from ..task import Task
+from ..task import Task, require_task
 
 
 class Persistence(ForecastModel):
@@ -19,6 +19,7 @@ class Persistence(ForecastModel):
     """
 
     def __init__(self, task: Task) -> None:
+        require_task(task)
         missing = [name for name in task.outputs if name not in task.variables]
         if missing:
             raise InputError(

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..forecasting.core import ForecastModel
 from ..parallel import Graph
-from ..task import Task, window_starts
+from ..task import Task, require_task, window_starts
 
 __all__ = ["LinearRegression"]
 
@@ -152,6 +152,7 @@ class LinearRegression(ForecastModel):
         InputError
             If there are fewer windows than predictors, or data are not finite.
         """
+        require_task(task)
         for name, value, least in (
             ("neighbours", neighbours, 0),
             ("neighbour_steps", neighbour_steps, 1),

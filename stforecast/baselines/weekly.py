@@ -14,7 +14,7 @@ from ..conventions.grid import Grid
 from ..conventions.times import iso_time, time_blocks, valid_times
 from ..errors import InputError
 from ..files import replacing
-from ..task import Task, WindowForecaster
+from ..task import Task, WindowForecaster, require_task
 from .climatology import ByTime, as_labelled
 
 _WEEK = 7 * 86_400 * 10**9  # ns
@@ -78,6 +78,7 @@ class WeeklyClimatology(ByTime):
         InputError
             If times are not ``datetime64``, or data are not finite.
         """
+        require_task(task)
         canonical, _ = canonicalize(ds, task.outputs)
         time = canonical["time"].values
         slots, index, weeks = np.unique(

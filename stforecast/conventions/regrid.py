@@ -44,7 +44,7 @@ def to_grid(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
     if rows is None or columns is None:
         raise InputError(
             f"cannot regrid: the data ({source.describe()}) do not cover the model's grid "
-            f"({grid.describe()})"
+            f"({grid.describe()}); give data of all of it, or fit a model of your own on these"
         )
 
     def apply(x: np.ndarray) -> np.ndarray:
@@ -67,6 +67,11 @@ def to_grid(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
         out[name] = new.transpose(*(d for d in array.dims if d not in (LAT, LON)), LAT, LON)
     coords = {k: (k, np.asarray(v, dtype=float), ds[k].attrs) for k, v in grid.axes.items()}
     return xr.Dataset(out, attrs=ds.attrs).assign_coords(coords)
+
+
+def covers(source: Grid, target: Grid) -> bool:
+    """Whether data on one grid can be brought to another by :func:`to_grid`."""
+    return all(matrix is not None for matrix in _matrices(source, target))
 
 
 def _matrices(source: Grid, target: Grid) -> tuple[np.ndarray | None, np.ndarray | None]:

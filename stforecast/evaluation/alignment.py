@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LEAD, find_axes
+from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
 from ..conventions.grid import TOLERANCE, Grid, grid_weights
 from ..conventions.times import valid_times
@@ -19,21 +19,6 @@ from ..errors import InputError
 from .regions import choose_regions
 
 log = logging.getLogger(__name__)
-
-
-def check_order(forecast: Any, truth: Any) -> None:
-    """Refuse a history in the place of a forecast that stands in the place of the truth."""
-    leads = []
-    for data in (forecast, truth):
-        if not isinstance(data, (xr.Dataset, xr.DataArray)):
-            return
-        ds = data.to_dataset(name="data") if isinstance(data, xr.DataArray) else data
-        leads.append(LEAD in {role for role, _ in find_axes(ds).values()})
-    if leads == [False, True]:
-        raise InputError(
-            "forecast and truth look exchanged: the first has no lead times and the second has; "
-            "the forecast comes first, then the truth"
-        )
 
 
 def check_units(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str]) -> None:

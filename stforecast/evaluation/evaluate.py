@@ -16,7 +16,7 @@ from ..conventions.times import iso_time
 from ..errors import InputError
 from ..package import __version__
 from .aggregation import FRAMES, Job, compute, gather
-from .alignment import PointWeights, check_grid, check_order, check_units, valid_positions
+from .alignment import PointWeights, check_grid, check_units, valid_positions
 from .metrics import MEMBERS, METRICS, Metric, WeightedMean
 from .published import benchmark_table
 from .scorecards import hours_of, save_scores, scorecard, to_table
@@ -126,7 +126,6 @@ def evaluate(
     if nan not in ("refuse", "mask"):
         raise InputError(f'nan must be "refuse" or "mask", found {nan!r}')
     settings = {"data_range": data_range, "lpips": _perceptual(chosen, lpips)}
-    check_order(forecast, truth)
     members, member = _members(forecast, chosen, ensemble)
     first = members[0]
     variables = [str(v) for v in first.data_vars]

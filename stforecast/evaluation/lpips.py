@@ -101,10 +101,10 @@ def load_lpips(
                     "LPIPS takes pictures of 1 or 3 channels and at least "
                     f"{_SMALLEST} x {_SMALLEST} pixels, found {tuple(x.shape)} (N, C, H, W)"
                 )
-            shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in (_SHIFT, _SCALE))
+            shift, scale = (x.new_tensor(v).view(1, 3, 1, 1) for v in (_SHIFT, _SCALE))
             both.append((2 * x.expand(-1, 3, -1, -1) - 1 - shift) / scale)
         with torch.inference_mode():
-            distance = torch.zeros(len(both[0]))
+            distance = both[0].new_zeros(len(both[0]))
             for i, (a, b) in enumerate(zip(*map(features, both), strict=True)):
                 distance += ((a - b).square() * found[f"linear{i}"]).sum(1).mean((1, 2))
         return distance.double().numpy()

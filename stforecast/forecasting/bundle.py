@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..conventions.axes import LAT, LON, X, Y
 from ..errors import InputError
 from ..package import __version__
 from ..task import Task
@@ -29,8 +30,13 @@ _VERSION_1 = {
     "change_scale": "tendency_std",
 }
 
-_REQUIRED = {"format", "version", "library", "sha256"}
-_REQUIRED |= {"task", "model", "grid", "variables", "training"}
+#: What each part of a description is, beside the version and the grid.
+_KINDS: dict[str, type] = dict.fromkeys(("format", "library", "sha256"), str)
+_KINDS |= dict.fromkeys(("task", "model", "variables", "training"), dict)
+_REQUIRED = {*_KINDS, "version", "grid"}
+_LONGEST = 2**26  # bytes of a description
+
+_T = TypeVar("_T")
 
 
 def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -53,6 +59,39 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     InputError
         As :func:`load`.
     """
+    description, weights = read_description(path)
+    blob = weights.read_bytes()
+    if hashlib.sha256(blob).hexdigest() != description["sha256"]:
+        raise InputError(
+            f"{weights} is damaged: its checksum is not that in bundle.json; copy the bundle anew"
+        )
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return _as_now(description, load(blob))
+    except SafetensorError as error:
+        raise InputError(f"{weights} is damaged: {error}; copy the bundle anew") from error
+
+
+def read_shapes(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Read what a bundle says it holds: its description, checked, and the shapes of its tensors.
+
+    Parameters and errors are those of :func:`read_bundle`; of the tensors nothing is read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    description, weights = read_description(path)
+    try:
+        with safe_open(weights, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{weights} is damaged: {error}; copy the bundle anew") from error
+    return _as_now(description, shapes)
+
+
+def read_description(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
+    """Read and check ``bundle.json``; also give the path of the weights, which are not read."""
     path = Path(path)
     what = (
         "a bundle is a directory with model.safetensors and bundle.json, as Forecaster.save writes"
@@ -67,35 +106,23 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         if not (path / name).is_file():
             found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
             raise InputError(f"{path} holds no {name} (found: {found}); {what}")
-    description = _read_description(path / "bundle.json")
-    weights = path / "model.safetensors"
-    blob = weights.read_bytes()
-    if hashlib.sha256(blob).hexdigest() != description["sha256"]:
-        raise InputError(
-            f"{weights} is damaged: its checksum is not that in bundle.json; copy the bundle anew"
-        )
-    from safetensors import SafetensorError
-    from safetensors.torch import load as load_tensors
-
-    try:
-        Task(**description["task"])
-        tensors = load_tensors(blob)
-    except (SafetensorError, TypeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    return (description, tensors) if description["version"] == 2 else _updated(description, tensors)
+    return _read_description(path / "bundle.json"), path / "model.safetensors"
 
 
-def _updated(
-    description: dict[str, Any], tensors: dict[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _as_now(
+    description: dict[str, Any], tensors: dict[str, _T]
+) -> tuple[dict[str, Any], dict[str, _T]]:
     """Bring a bundle of version 1 up to date: names of settings and buffers have changed."""
-    model = dict(description["model"])
-    if isinstance(model.get("settings"), dict):
-        model["settings"] = {_VERSION_1.get(k, k): v for k, v in model["settings"].items()}
+    model = description["model"]
+    if description["version"] == BUNDLE_VERSION:
+        return description, tensors
+    if model["settings"] is not None:
+        settings = {_VERSION_1.get(k, k): v for k, v in model["settings"].items()}
+        model = model | {"settings": settings}
     renamed = {}
     for name, tensor in tensors.items():
         owner, _, last = name.rpartition(".")
-        last = _VERSION_1.get(last, last) if model.get("name") == "SimVPv2" else last
+        last = _VERSION_1.get(last, last) if model["name"] == "SimVPv2" else last
         renamed[f"{owner}.{last}" if owner else last] = tensor
     return description | {"model": model, "version": BUNDLE_VERSION}, renamed
 
@@ -133,24 +160,84 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _read_description(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _LONGEST:
+        raise InputError(f"{path} has more than {_LONGEST:,} bytes: it does not describe a bundle")
     try:
         description = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, too
         raise InputError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(description, dict) or description.get("format") != BUNDLE_FORMAT:
         raise InputError(f"{path} does not describe a bundle: its format is not {BUNDLE_FORMAT!r}")
-    if description.get("version") not in (1, BUNDLE_VERSION):
+    version = description.get("version")
+    if isinstance(version, bool) or version not in (1, BUNDLE_VERSION):
         raise InputError(
-            f"{path} is a bundle of version {description.get('version')!r}; this is stforecast "
+            f"{path} is a bundle of version {version!r:.60}; this is stforecast "
             f"{__version__}, which reads versions 1 and {BUNDLE_VERSION}. Update one or the other"
         )
     if set(description) != _REQUIRED:
         raise InputError(
             f"{path} should hold exactly {sorted(_REQUIRED)}; "
             f"missing {sorted(_REQUIRED - set(description))}, "
-            f"unknown {sorted(set(description) - _REQUIRED)}"
+            f"unknown {sorted(set(description) - _REQUIRED)[:8]}"
         )
+    for name, kind in _KINDS.items():
+        if not isinstance(description[name], kind):
+            raise InputError(
+                f"{path}: {name} must be {'a text' if kind is str else 'a table'}, found "
+                f"{description[name]!r:.60}"
+            )
+    model, variables = description["model"], description["variables"]
+    settings = model.setdefault("settings", None)
+    if not (isinstance(model.get("name"), str) and isinstance(settings, dict | None)):
+        raise InputError(
+            f"{path}: model must have a name and a table of settings, found {model!r:.60}"
+        )
+    for name, attrs in variables.items():
+        texts = attrs.values() if isinstance(attrs, dict) else [None]
+        if not all(isinstance(v, str | int | float) for v in texts):
+            raise InputError(
+                f"{path}: variables must hold a table of texts for {name!r:.60}, found "
+                f"{attrs!r:.60}"
+            )
+    try:
+        description["task"] = Task(**description["task"]).to_dict()
+        refuse_no_grid(description["grid"])
+    except (TypeError, InputError) as error:
+        raise InputError(f"{path} cannot be read: {error!s:.500}") from error
     return description
+
+
+def refuse_no_grid(grid: Any) -> None:
+    """Refuse what is no grid: two axes, each with its coordinates or how many there are.
+
+    Raises
+    ------
+    InputError
+        If axes are others or missing, or hold something else than finite numbers in their order.
+    """
+    if grid is None:
+        return
+    if not isinstance(grid, Mapping) or sorted(grid) not in ([LAT, LON], [X, Y]):
+        raise InputError(f"grid must have latitude and longitude, or y and x, found {grid!r:.60}")
+    for name, axis in grid.items():
+        counted = isinstance(axis, int) and not isinstance(axis, bool) and name in (X, Y)
+        if counted and axis > 0:
+            continue
+        values = np.asarray(axis) if _of_numbers(axis) else np.empty(0)
+        steps = np.diff(values)
+        ordered = abs(np.sign(steps).sum()) == steps.size
+        if not (values.size and np.isfinite(values).all() and ordered):
+            raise InputError(
+                f"{name} of the grid must be finite numbers that rise or fall, found {axis!r:.60}"
+            )
+
+
+def _of_numbers(axis: Any) -> bool:
+    """Whether something is a list, or an array, of plain numbers."""
+    if isinstance(axis, np.ndarray):
+        return axis.ndim == 1 and axis.dtype.kind in "iuf"
+    kinds = {type(v) for v in axis} if isinstance(axis, list | tuple) else {str}
+    return kinds <= {int, float} and all(abs(v) < 1e9 for v in axis if isinstance(v, int))
 
 
 def _empty_directory(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ import xarray as xr
 from ..conventions.axes import LAT, LEAD, LON, TIME, VALID
 from ..conventions.gate import FORECAST_ATTRS, canonicalize, restore
 from ..conventions.grid import Grid
-from ..conventions.regrid import to_grid
+from ..conventions.regrid import covers, to_grid
 from ..conventions.times import time_step, valid_times
 from ..errors import InputError
+from ..parallel import survive_forks
 from ..task import Task, WindowForecaster, refuse_months, window_starts
 from .batches import Batch, batches, forecast_later, forecast_now
 
 logger = logging.getLogger(__name__)
+
+_MOST = 1_000_000  # steps, and forecasts at a time
 
 
 class ForecastModel:
@@ -102,8 +106,6 @@ class ForecastModel:
         InputError
             As :func:`stforecast.predict`.
         """
-        if (device := options.pop("device", None)) is not None and hasattr(self, "to"):
-            self.to(device)
         return forecast_with(self, ds, **options)
 
 
@@ -114,16 +116,29 @@ def forecast_with(
     init_time: Any = None,
     steps: int | None = None,
     batch_size: int | None = None,
+    device: Any = None,
     regrid: bool = False,
 ) -> xr.Dataset:
     """Forecast with one model; parameters, result and errors as of :func:`stforecast.predict`."""
+    if device is not None:
+        from ..models.surroundings import find_device  # torch, which a baseline does without
+
+        place = find_device(device)
+        if hasattr(model, "to"):
+            model.to(place)
     if not isinstance(ds, (xr.Dataset, xr.DataArray)) and hasattr(ds, "to_xarray"):
         ds = ds.to_xarray()
+    survive_forks()
     task = model.task
     for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise InputError(f"{name} must be a whole number of at least 1, found {value!r}")
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if value is not None and not (number and 1 <= value <= _MOST and value == int(value)):
+            raise InputError(
+                f"{name} must be a whole number of at least 1, at most {_MOST:,}, found "
+                f"{value!r:.60}"
+            )
     steps = task.target_steps if steps is None else int(steps)
+    task.lead_times(steps)  # those that are too long are refused before anything is computed
     batch_size = None if batch_size is None else int(batch_size)
 
     ds, labels = canonicalize(ds, task.variables)
@@ -178,10 +193,13 @@ def _on_grid(ds: xr.Dataset, model: WindowForecaster, regrid: bool) -> xr.Datase
         return ds
     if regrid:
         return to_grid(ds, ours)
+    remedy = "They do not cover it all: fit"
+    if covers(theirs, ours):
+        remedy = "Pass regrid=True to bring the data to the model's grid, or fit"
     raise InputError(
         f"the data are on a grid of {theirs.describe()}, the model was trained on "
-        f"{ours.describe()}.{_training_note(model)} Pass regrid=True to bring the data "
-        f"to the model's grid, or fit a model of your own: stforecast.fit(ds, task)"
+        f"{ours.describe()}.{_training_note(model)} {remedy} a model of your own: "
+        f"stforecast.fit(ds, task)"
     )
 
 

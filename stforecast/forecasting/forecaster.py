@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,10 @@ from ..files import replacing
 from ..models import inference, registry
 from ..models.kernels import version
 from ..models.rollout import rollout
+from ..models.surroundings import find_device, own_defaults
 from ..package import __version__
-from ..task import Task
+from ..parallel import survive_forks
+from ..task import Task, require_task
 from .batches import missing
 from .bundle import (
     BUNDLE_FORMAT,
@@ -34,9 +36,14 @@ from .bundle import (
     over,
     plain_tensors,
     read_bundle,
+    read_shapes,
+    refuse_no_grid,
     under,
 )
 from .core import ForecastModel
+
+#: What a network raises, by itself or in torch, where its input has another shape than it wants.
+_OF_SHAPES = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError)
 
 
 class Normalizer(nn.Module):
@@ -46,23 +53,26 @@ class Normalizer(nn.Module):
     ----------
     mean, std : sequence of float, shape (C,)
         Over the training period only, in the physical units of each channel.
+    names : sequence of str, optional
+        Of the channels, for messages.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Any, std: Any) -> None:
+    def __init__(self, mean: Any, std: Any, names: Sequence[str] = ()) -> None:
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).reshape(-1))
-        if not bool(
-            (self.std > 0).all() and self.mean.isfinite().all() and self.std.isfinite().all()
-        ):
-            raise InputError(
-                f"normalisation needs finite means and positive standard deviations, found "
-                f"mean {mean}, standard deviation {std}; a variable that never changes cannot be "
-                "an input"
-            )
+        pairs = list(zip(self.mean.tolist(), self.std.tolist(), strict=False))
+        for channel, (middle, spread) in enumerate(pairs):
+            if not (math.isfinite(middle) and 0 < spread < math.inf):
+                name = names[channel] if channel < len(names) else f"channel {channel}"
+                raise InputError(
+                    f"{name} has the mean {middle:g} and the standard deviation {spread:g}: "
+                    "normalisation needs a finite mean and a positive standard deviation. A "
+                    "variable that never changes tells nothing: leave it out of the task"
+                )
 
     def forward(self, x: Tensor, channels: Any = slice(None)) -> Tensor:
         """Normalise (..., C, H, W), where `channels` (a slice or a list) says which ones C are."""
@@ -115,16 +125,22 @@ class Forecaster(ForecastModel):
         variables: Mapping[str, Mapping[str, Any]] | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
+        require_task(task)
+        survive_forks()
         channels = len(task.channels)
         self.network, self.task = network, task
         self.normalizer = Normalizer(
-            np.zeros(channels) if mean is None else mean, np.ones(channels) if std is None else std
+            np.zeros(channels) if mean is None else mean,
+            np.ones(channels) if std is None else std,
+            task.channels,
         )
-        if len(self.normalizer.mean) != channels:
-            raise InputError(
-                f"normalisation has {len(self.normalizer.mean)} channels, the task has {channels}: "
-                f"{', '.join(task.channels)}"
-            )
+        for buffer in self.normalizer.buffers():
+            if len(buffer) != channels:
+                raise InputError(
+                    f"normalisation has {len(buffer)} channels, the task has {channels}: "
+                    f"{', '.join(task.channels)}"
+                )
+        refuse_no_grid(grid)
         self.grid = None if grid is None else {k: np.asarray(v).tolist() for k, v in grid.items()}
         self.variables = {k: dict(v) for k, v in (variables or {}).items()}
         self.training = dict(training or {})
@@ -172,7 +188,7 @@ class Forecaster(ForecastModel):
         Parameters
         ----------
         device : str, optional
-            ``"cpu"``, ``"cuda"``.
+            ``"cpu"``, ``"cuda"``; one that this machine has.
         precision : {"fp32", "bf16"}, optional
             Arithmetic of the network. "fp32" at first: forecasts then depend on the units and
             orders of the input by 1e-4 K at most. "bf16" is about twice as fast where the device
@@ -189,8 +205,9 @@ class Forecaster(ForecastModel):
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, found {value!r}")
         self.precision, self.compile = precision or self.precision, compile or self.compile
         if device is not None:
-            self.network.to(device)
-            self.normalizer.to(device)
+            place = find_device(device)
+            self.network.to(place)
+            self.normalizer.to(place)
         return self
 
     def encode(self, x: Tensor) -> Tensor:
@@ -212,17 +229,53 @@ class Forecaster(ForecastModel):
         -------
         Tensor of shape (B, T', C', H, W)
             In physical units.
+
+        Raises
+        ------
+        InputError
+            If the network does not take such input, or gives something else.
         """
         task = self.task
-        y = (network or self.network)(self.encode(x).to(self.dtype))
+        try:
+            y = (network or self.network)(self.encode(x).to(self.dtype))
+        except _OF_SHAPES as error:
+            if isinstance(error, (InputError, torch.OutOfMemoryError)):
+                raise
+            raise InputError(
+                f"the network stops at input {tuple(x.shape)}, which is (batch, input steps, "
+                f"channels, rows, columns) of the task ({task}): {type(error).__name__}: {error}"
+            ) from error
         out = [task.channels.index(v) for v in task.outputs]
         expected = (x.shape[0], task.target_steps, len(out), *x.shape[-2:])
-        if tuple(y.shape) != expected:
+        if not isinstance(y, Tensor) or tuple(y.shape) != expected:
             raise InputError(
-                f"the network gives {tuple(y.shape)} for input {tuple(x.shape)}; the task "
-                f"({task}) asks for {expected}"
+                f"the network gives {inference.form(y)} for input {tuple(x.shape)}; the task "
+                f"({task}) asks for one tensor of shape {expected}, (batch, target steps, outputs, "
+                "rows, columns)"
             )
         return self.normalizer.inverse(y, out)
+
+    def try_out(self, height: int, width: int) -> None:
+        """Forecast from two windows of mean values, to see that the network fits the task.
+
+        It is left as it was, and so are the caller's random numbers.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the grid.
+
+        Raises
+        ------
+        InputError
+            As :meth:`apply`.
+        """
+        task, training = self.task, self.network.training
+        mean = self.normalizer.mean[: len(task.variables), None, None]
+        self.network.eval()
+        with torch.no_grad(), own_defaults(self.device, random=self.device):
+            self.apply(mean.expand(2, task.input_steps, -1, height, width))
+        self.network.train(training)
 
     def forecast(
         self,
@@ -260,7 +313,7 @@ class Forecaster(ForecastModel):
         self.network.eval()
         self._samples += len(inputs)
         network = self._inference_network()
-        with torch.inference_mode():
+        with own_defaults(self.device), torch.inference_mode():
             x = torch.as_tensor(np.ascontiguousarray(inputs, dtype=np.float32)).to(self.device)
             masked = task.nan == "mask"
             gone = torch.as_tensor(missing(inputs, task) if masked else False, device=x.device)
@@ -354,34 +407,52 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
         If there is no bundle, or it is damaged, or newer than this library, or holds what this
         library does not know. Pickled files are never opened.
     """
-    description, tensors = read_bundle(path)
-    task = Task(**description["task"])
-    model = description["model"]
-    if network is None:
-        if model.get("name") not in registry.names() or not isinstance(model.get("settings"), dict):
-            raise InputError(
-                f"{path} holds a {model.get('name')!r}, not one of this library's networks "
-                f"({', '.join(registry.names())}); pass the network: load(path, network=...)"
-            )
-        try:
-            grid = description["grid"]
-            network = registry.make_network(model["name"], task, grid, model["settings"])
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-    try:
-        network.load_state_dict(under("network.", tensors))
-        mean, std = tensors["normalizer.mean"], tensors["normalizer.std"]
-    except (RuntimeError, KeyError) as error:
+    description, shapes = read_shapes(path)
+    task, model = Task(**description["task"]), description["model"]
+    parts = model["name"], task, description["grid"], model["settings"]
+    if network is None and (model["name"] not in registry.names() or model["settings"] is None):
         raise InputError(
-            f"{Path(path) / 'model.safetensors'} does not fit the network in bundle.json: {error}"
-        ) from error
-    network.eval()
-    return Forecaster(
-        network,
-        task,
-        mean=mean,
-        std=std,
-        grid=description["grid"],
-        variables=description["variables"],
-        training=description["training"],
-    )
+            f"{path} holds a {model['name']!r:.60}, not one of this library's networks "
+            f"({', '.join(registry.names())}); pass the network: load(path, network=...)"
+        )
+    own = network is None
+    with own_defaults(random=torch.device("cpu")):
+        try:
+            if own and registry.is_own(model["name"]):  # laid out first: that takes no memory
+                _refuse_misfit(registry.outline(*parts), shapes, task)
+            network = registry.make_network(*parts) if network is None else network
+            if hasattr(network, "check_task"):
+                check: Any = network.check_task
+                check(task)
+            there = network.state_dict()
+            _refuse_misfit({k: v.shape for k, v in there.items()}, shapes, task)
+        except InputError as error:
+            raise InputError(f"{path}: {error!s:.2000}") from error
+        tensors = read_bundle(path)[1]
+        weights = under("network.", tensors)
+        floats = {k: t for k, t in weights.items() if t.is_floating_point()}
+        if other := sorted(floats.keys() ^ {k for k, t in there.items() if t.is_floating_point()}):
+            raise InputError(f"{path}: {', '.join(other[:4])} hold numbers of another type")
+        if own and all(t.dtype == torch.float64 for t in floats.values()):
+            network.double()
+        network.load_state_dict(weights)
+        if not all(bool(p.isfinite().all()) for p in network.parameters()):
+            raise InputError(f"{path} holds weights that are NaN or infinite: train it anew")
+        network.eval()
+        return Forecaster(
+            network,
+            task,
+            mean=tensors["normalizer.mean"],
+            std=tensors["normalizer.std"],
+            grid=description["grid"],
+            variables=description["variables"],
+            training=description["training"],
+        )
+
+
+def _refuse_misfit(network: Mapping[str, Any], file: Mapping[str, Any], task: Task) -> None:
+    """Refuse weights whose names and shapes are not the network's and its normalisation's."""
+    wanted = {f"network.{k}": v for k, v in network.items()}
+    wanted |= {f"normalizer.{k}": [len(task.channels)] for k in ("mean", "std")}
+    if text := registry.misfit(wanted, file):
+        raise InputError(f"model.safetensors does not fit the network in bundle.json: {text}")

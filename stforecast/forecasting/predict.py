@@ -81,7 +81,8 @@ def predict(
     InputError
         If `ds` lacks a variable, has another time step or grid, too short a history, or NaN in
         the input of a forecast (unless the model's task masks them: then the forecast is NaN
-        where the last input step is); the message says what was found and what to do.
+        where the last input step is), or this machine has no such `device`; the message says what
+        was found and what to do.
 
     Notes
     -----
@@ -95,38 +96,34 @@ def predict(
     >>> dict(forecast.sizes)
     {'time': 1, 'prediction_timedelta': 12, 'latitude': 32, 'longitude': 64}
     """
+    options: dict[str, Any] = {"init_time": init_time, "steps": steps, "regrid": regrid}
+    options |= {"batch_size": batch_size, "device": device}
     members = members_of(model, ensemble)
     if members is not None:
         members = [_resolve(member, device) for member in members]
         refuse_differing(members)
-        options: dict[str, Any] = {"init_time": init_time, "steps": steps, "regrid": regrid}
-        return combine([predict(ds, m, batch_size=batch_size, **options) for m in members])
-    model = _resolve(model, device)  # type: ignore[arg-type]
-    return forecast_with(
-        model, ds, init_time=init_time, steps=steps, batch_size=batch_size, regrid=regrid
-    )
+        return combine([forecast_with(m, ds, **options) for m in members])
+    return forecast_with(_resolve(model, device), ds, **options)  # type: ignore[arg-type]
 
 
 def _resolve(model: Model | None, device: Any) -> WindowForecaster:
     """Turn a path or nothing into a forecaster, on the device asked for."""
     if model is None or isinstance(model, (str, os.PathLike)):
-        import torch
-
+        from ..models.surroundings import find_device
         from .bundle import default_bundle
         from .forecaster import load
 
+        place = find_device(device)
         path = default_bundle() if model is None else Path(model)
         forecaster = load(path)
         if model is None:
             logger.info(
                 "using the bundle that ships with the package, trained on: %s", forecaster.data
             )
-        return forecaster.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return forecaster.to(place)
     if not isinstance(model, WindowForecaster):
         raise InputError(
             f"model must be a Forecaster, a baseline or the path of a bundle, found "
             f"{type(model).__name__}; wrap a torch module: Forecaster(module, task)"
         )
-    if device is not None and hasattr(model, "to"):
-        model.to(device)
     return model

@@ -16,9 +16,25 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import InputError
 from ..storing import Unfinished, note, write_region
 
 logger = logging.getLogger(__name__)
+
+#: Ends of names by which others know files of another format.
+_OTHERS = {
+    ".nc",
+    ".nc4",
+    ".cdf",
+    ".h5",
+    ".hdf5",
+    ".grib",
+    ".grb",
+    ".grib2",
+    ".csv",
+    ".json",
+    ".txt",
+}
 
 
 def write_forecast(
@@ -49,8 +65,8 @@ def write_forecast(
     Raises
     ------
     InputError
-        If `path` cannot be written to, another process is writing there, or what is read back is
-        not what was written.
+        If `path` has the name of another format or cannot be written to, another process is
+        writing there, or what is read back is not what was written.
 
     Notes
     -----
@@ -70,6 +86,15 @@ def write_forecast(
         )
     """
     path = Path(path)
+    if path.suffix.lower() in _OTHERS:
+        raise InputError(
+            f"write_forecast writes a zarr store, and {path.name!r} is the name of another format: "
+            f"give {path.with_suffix('.zarr').name!r}, or write netCDF: forecast.to_netcdf(path)"
+        )
+    if not path.name or (path.exists() and not path.is_dir()):
+        raise InputError(
+            f"{path} is no place for a zarr store, which is a directory: give another name"
+        )
     forecast = _uniform(forecast.drop_encoding())
     lazy = {str(k): v for k, v in forecast.data_vars.items() if v.chunks is not None}
     wanted = {

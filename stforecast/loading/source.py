@@ -180,7 +180,10 @@ class Source:
             that every window lies in one block.
         block : Tensor of shape (steps, C, H, W)
         """
-        overlap, none = self.task.window - 1, torch.empty(0, *self.shape[1:])
+        overlap, none = (
+            self.task.window - 1,
+            torch.empty(0, *self.shape[1:], dtype=torch.float32, device="cpu"),
+        )
         bounds = self.blocks(max(1, _SWEEP_BYTES // self.step_bytes)).tolist()
         spans, end, last = list(itertools.pairwise(bounds))[::every], 0, none
         with ReadAhead(spans, lambda span: self.read(*span), depth=2) as ahead:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import kernels
 from .layers import BATCH_NORMS
+from .surroundings import own_defaults
 
 _CONVOLUTIONS: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVOLUTIONS += (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -139,6 +140,7 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
     handles = [m.register_forward_hook(count) for m in model.modules()]
     try:
         with (
+            own_defaults(random=torch.device("cpu")),
             torch.enable_grad(),
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             counter,

@@ -94,10 +94,19 @@ class _Inference(nn.Module):
                 torch.autocast(self.device, torch.bfloat16, enabled=self.in_half),
                 _float32_products(self.device),
             ):
-                return self.network(x).float()
+                y = self.network(x)
+                return y.float() if isinstance(y, Tensor) else y
         finally:
             if training:
                 self.network.train()
+
+
+def form(value: Any) -> str:
+    """Say what a network gave: the shape of a tensor, the type of anything else."""
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    inside = f" of {', '.join(map(form, value))}" if isinstance(value, (tuple, list)) else ""
+    return f"a {type(value).__name__}{inside}"
 
 
 @contextmanager

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .registry import misfit
 from .simvp import SimVPv2
+from .surroundings import own_defaults
 from .translators import NAMES
 
 # Our module names, from theirs; the first match of each pattern is replaced, in this order.
@@ -122,22 +124,16 @@ def load_openstl(
     }
     settings |= {_SETTINGS[k]: v for k, v in options.items()}
     settings["encoder_layers"] -= settings["encoder_layers"] % 2  # an odd N_S loses a layer there
-    model = SimVPv2(steps, target_steps or steps, channels, **settings)
+    with own_defaults(random=torch.device("cpu")):
+        model = SimVPv2(steps, target_steps or steps, channels, **settings)
 
     ours = model.state_dict()
     theirs = {_rename(k): v for k, v in _read(Path(path)).items() if not k.endswith(_CONSTANTS)}
     for k, v in theirs.items():  # what we write as a linear layer may be a 1 x 1 convolution there
         if k in ours and ours[k].ndim == 2 and v.shape[2:] == (1, 1):
             theirs[k] = v.flatten(1)
-    missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
-    shapes = [
-        f"{k}: file {tuple(theirs[k].shape)}, network {tuple(v.shape)}"
-        for k, v in ours.items()
-        if k in theirs and theirs[k].shape != v.shape
-    ]
-    if missing or extra or shapes:
-        parts = (("missing", missing), ("not in the network", extra), ("other shapes", shapes))
-        listing = "; ".join(f"{n} {what}: {', '.join(v[:4])}" for what, v in parts if (n := len(v)))
+    shapes = ({k: v.shape for k, v in tensors.items()} for tensors in (ours, theirs))
+    if listing := misfit(*shapes):
         raise InputError(f"the weights in {path} do not fit these hyper-parameters: {listing}")
     model.load_state_dict(theirs)
     return model.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..task import Task
+from .surroundings import Outline, own_defaults
 
 #: Where each network is. A bundle has its name, and a file of weights must not import what it
 #: likes: only what stands here is made from a bundle.
@@ -20,6 +21,11 @@ _NETWORKS = {"SimVPv2": "stforecast.models.simvp:SimVPv2"}
 def names() -> tuple[str, ...]:
     """Names of the networks that :func:`make_network` makes, in alphabetical order."""
     return tuple(sorted(_NETWORKS, key=str.lower))
+
+
+def is_own(name: str) -> bool:
+    """Whether a network is this library's, which :func:`outline` can lay out."""
+    return _NETWORKS[name].startswith("stforecast.")
 
 
 def register(name: str, home: str) -> None:
@@ -113,8 +119,41 @@ def make_network(
     kind = network_class(name)
     try:
         return kind.for_task(task, grid, **(settings or {}))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"its settings do not make a {_spelled(name)}: {error}") from error
+
+
+def outline(
+    name: str,
+    task: Task,
+    grid: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, torch.Size]:
+    """Shapes of all that :func:`make_network` would make, in no time and without its memory.
+
+    Parameters and errors are those of :func:`make_network`.
+    """
+    with own_defaults("meta"), Outline():
+        tensors = make_network(name, task, grid, settings).state_dict()
+    return {k: v.shape for k, v in tensors.items()}
+
+
+def misfit(network: Mapping[str, Sequence[int]], file: Mapping[str, Sequence[int]]) -> str:
+    """Say where the tensors of a file are not those of a network; empty where they are.
+
+    Parameters
+    ----------
+    network, file : mapping of str to shape
+        By the names of the tensors.
+    """
+    shapes = [
+        f"{k}: file {tuple(file[k])}, network {tuple(shape)}"
+        for k, shape in network.items()
+        if k in file and tuple(file[k]) != tuple(shape)
+    ]
+    missing, extra = sorted(set(network) - set(file)), sorted(set(file) - set(network))
+    parts = (("missing", missing), ("not in the network", extra), ("other shapes", shapes))
+    return "; ".join(f"{n} {what}: {', '.join(v[:4])}" for what, v in parts if (n := len(v)))
 
 
 def ready_network(

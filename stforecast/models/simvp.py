@@ -10,8 +10,9 @@ Shapes: B samples, T input steps, T' target steps, C channels, H x W grid; S = `
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -37,6 +38,21 @@ _BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "robonet": ((2, 10, 3), (120, 160), 64, 512, 4, 6, 0.0),
     "bridgedata": ((2, 10, 3), (120, 160), 64, 512, 4, 6, 0.0),
 }
+# What each setting may be: from, to; a fraction is less than its second number.
+_WHOLE = {
+    "input_steps": (1, 10_000),
+    "target_steps": (1, 10_000),
+    "channels": (1, 100_000),
+    "out_channels": (1, 100_000),
+    "encoder_channels": (2, 100_000),
+    "translator_channels": (1, 1_000_000),
+    "encoder_layers": (2, 32),
+    "translator_blocks": (2, 256),
+    "encoder_kernel": (1, 999),
+    "decoder_kernel": (1, 999),
+}
+_FRACTION = {"mlp_ratio": (0.0, 1000.0), "drop_path": (0.0, 1.0), "dropout": (0.0, 1.0)}
+_SIDE = 100_000  # points along an axis of the grid
 _LARGE: dict[str, Any] = {
     "encoder_channels": 128,
     "translator_channels": 1024,
@@ -154,8 +170,9 @@ class SimVPv2(nn.Module):
             "circular_longitude": circular_longitude,
             "predict_change": predict_change,
             "translator": translator,
-            "grid": None if grid is None else [int(n) for n in grid],
+            "grid": list(grid) if isinstance(grid, Iterable) else grid,
         }
+        _check(self.settings)
         if encoder_layers < 2 or encoder_layers % 2:
             raise InputError(f"encoder_layers must be even and at least 2, found {encoder_layers}")
         if translator_blocks < 2:
@@ -180,8 +197,6 @@ class SimVPv2(nn.Module):
             )
         if translator not in NAMES:
             raise InputError(f"translator must be one of {', '.join(NAMES)}; found {translator!r}")
-        if grid is not None and (len(grid) != 2 or min(grid) < 1):
-            raise InputError(f"grid must be (H, W) of the input, found {grid}")
         if translator in NEED_GRID and grid is None:
             raise InputError(
                 f"translator={translator!r} has weights that depend on the grid: give grid=(H, W)"
@@ -254,14 +269,24 @@ class SimVPv2(nn.Module):
         return cls(**(sizes | settings))
 
     def check_task(self, task: Task) -> None:
-        """Refuse a task whose outputs are not the first inputs, where these are built upon.
+        """Refuse a task of other sizes, or whose outputs are not the inputs that are built upon.
 
         Raises
         ------
         InputError
-            With ``predict_change=True`` or more target than input steps.
+            If steps or channels are others; with ``predict_change=True`` or more target than input
+            steps, also if the outputs are not the first inputs.
         """
         outputs = task.outputs
+        needs = (task.input_steps, task.target_steps, len(task.variables), len(outputs))
+        names = ("input_steps", "target_steps", "channels", "out_channels")
+        wrong = [(k, n) for k, n in zip(names, needs, strict=True) if self.settings[k] != n]
+        if wrong:
+            found, wanted = (
+                ", ".join(f"{k}={sizes[k]}" for k, _ in wrong)
+                for sizes in (self.settings, dict(wrong))
+            )
+            raise InputError(f"the network has {found}, the task ({task}) needs {wanted}")
         builds_on_inputs = self.predict_change or task.target_steps > task.input_steps
         if builds_on_inputs and task.variables[: len(outputs)] != outputs:
             first = [*outputs, *(v for v in task.variables if v not in outputs)]
@@ -367,7 +392,7 @@ class SimVPv2(nn.Module):
         -------
         Tensor of shape (B, T', C', H, W)
         """
-        if x.ndim != 5 or x.shape[1] != self.input_steps:
+        if x.ndim != 5 or x.shape[1:3] != (self.input_steps, self.settings["channels"]):
             raise InputError(
                 f"expected input of shape (B, {self.input_steps}, "
                 f"{self.settings['channels']}, H, W), found {tuple(x.shape)}"
@@ -516,6 +541,29 @@ class GSTABlock(MetaBlock):
         )
 
 
+def _check(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of another type, and sizes that no network has."""
+    for name, (least, most) in (_WHOLE | _FRACTION).items():
+        value, whole = settings[name], name in _WHOLE
+        if value is None and name == "drop_path":
+            continue
+        number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+        if not (number and least <= value <= most and (whole or value < most)):
+            raise InputError(
+                f"{name} must be a {'whole number' if whole else 'number'} from {least:,} to "
+                f"{'' if whole else 'below '}{most:,}, found {value!r:.60}"
+            )
+    for name in ("circular_longitude", "predict_change"):
+        if not isinstance(settings[name], bool):
+            raise InputError(f"{name} must be True or False, found {settings[name]!r:.60}")
+    grid = settings["grid"]
+    good = isinstance(grid, list) and [
+        isinstance(n, Integral) and 0 < int(n) <= _SIDE for n in grid
+    ]
+    if grid is not None and good != [True, True]:
+        raise InputError(f"grid must be (H, W) of the input, found {grid!r:.60}")
+
+
 def _translator(
     name: str,
     outer: int,
@@ -531,7 +579,7 @@ def _translator(
         return IncepU(outer, inner, layers, circular_longitude=options["circular_longitude"])
     rates = [0.0] * layers
     if drop_path is not None:  # on the CPU, so that a network can be laid out on the meta device
-        rates = torch.linspace(0.01, drop_path, layers, device="cpu").tolist()
+        rates = torch.linspace(0.01, drop_path, layers, dtype=torch.float32, device="cpu").tolist()
     blocks: list[nn.Module] = []
     for i, rate in enumerate(rates):
         widths = outer if i == 0 else inner, outer if i == layers - 1 else inner

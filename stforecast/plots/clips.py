@@ -14,8 +14,7 @@ from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
 from ..conventions.times import valid_times
 from ..errors import InputError
-from ..evaluation.alignment import check_order
-from .fields import choose_initialisation, lead_positions, mean_member
+from .fields import check_order, choose_initialisation, lead_positions, mean_member
 from .labels import lead_label, plain, time_label
 from .layout import SMALL, TEXT, new_figure, require
 

@@ -62,8 +62,8 @@ def read_lines(path: Path) -> list[np.ndarray]:
     return lines
 
 
-def shipped_coastline(box: Box | None, what: tuple[str, str] = COASTLINE) -> list[np.ndarray]:
-    """Lines of the shipped coastline, or borders, that may meet a box, in its longitudes."""
+def shipped_lines(what: tuple[str, str], box: Box | None) -> list[np.ndarray]:
+    """Lines of the shipped coastline or borders that may meet a box, in its longitudes."""
     category, name = what
     lines = read_lines(SHIPPED / f"shapefiles/natural_earth/{category}/ne_110m_{name}.shp")
     if box is None:

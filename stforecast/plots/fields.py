@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LEAD, TIME, X, Y
+from ..conventions.axes import LEAD, TIME, X, Y, find_axes
 from ..conventions.gate import Labels, canonicalize
 from ..conventions.grid import grid_weights
 from ..conventions.times import valid_times
 from ..conventions.variables import canonical_name
 from ..errors import InputError
-from ..evaluation.alignment import check_grid, check_order, check_units, valid_positions
+from ..evaluation.alignment import check_grid, check_units, valid_positions
 from ..forecasting.ensemble import DIM, mean
 from . import cartography as carto
 from .colours import Scale
@@ -254,12 +254,30 @@ def open_forecast(
     return ours[[name]], labels, name
 
 
+def check_order(forecast: Any, truth: Any) -> None:
+    """Refuse a history in the place of a forecast that stands in the place of the truth."""
+    histories = (
+        isinstance(data, (xr.Dataset, xr.DataArray))
+        and LEAD not in {role for role, _ in find_axes(_dataset(data)).values()}
+        for data in (forecast, truth)
+    )
+    if tuple(histories) == (True, False) and truth is not None:
+        raise InputError(
+            "forecast and truth look exchanged: the first has no lead times and the second has; "
+            "the forecast comes first, then the truth"
+        )
+
+
 def mean_member(data: Any) -> Any:
     """Mean of an ensemble, computed when it is read; of anything else itself."""
     if not isinstance(data, (xr.Dataset, xr.DataArray)) or DIM not in data.dims:
         return data
-    ds = data.to_dataset(name=data.name or "data") if isinstance(data, xr.DataArray) else data
+    ds = _dataset(data)
     return mean(ds.chunk({d: 1 for d in ds.dims if d == TIME}))
+
+
+def _dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    return data.to_dataset(name=data.name or "data") if isinstance(data, xr.DataArray) else data
 
 
 def lead_positions(have: np.ndarray, wanted: Any, default: int | None = None) -> list[int]:

@@ -15,7 +15,7 @@ from ..conventions.times import valid_times
 from ..errors import InputError
 from ..evaluation.alignment import check_grid, check_units, valid_positions
 from .cartography import Grid, aspect
-from .coastlines import BORDERS, COASTLINE, shipped_coastline
+from .coastlines import BORDERS, COASTLINE, shipped_lines
 from .colours import STOPS, colours_of
 from .fields import mean_member, on_own_axes
 from .labels import lead_label, time_label, unit_label
@@ -87,8 +87,7 @@ def map_data(
     if step > 1:
         notes.append(f"means of {step} x {step} cells of the {sizes[0]} x {sizes[1]} grid")
     coast, borders = (
-        shipped_coastline(grid.box, what) if grid.geographic else []
-        for what in (COASTLINE, BORDERS)
+        shipped_lines(what, grid.box) if grid.geographic else [] for what in (COASTLINE, BORDERS)
     )
     return {
         "initialisations": [label(t) for t in first["time"].values[inits]],

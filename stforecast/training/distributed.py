@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError, RankLostError
+from ..models.surroundings import find_device
 
 __all__ = ["TIMEOUT", "Shared", "World", "all_sum", "is_main", "joined", "world"]
 
@@ -136,11 +137,12 @@ def world(device: str | torch.device | None = None) -> World:
     Raises
     ------
     InputError
-        If a GPU is asked for by number, which all processes would share, or there are too few.
+        If there is no such device; or a GPU is asked for by number, which all processes would
+        share, or there are too few.
     """
     numbers = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
     rank, size, local, here = (int(os.environ.get(name, other)) for name, other in numbers)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = find_device(device)
     if size > 1 and place.type == "cuda":
         if place.index is not None:
             raise InputError(

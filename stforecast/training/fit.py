@@ -31,6 +31,7 @@ from ..loading.feeds import open_feed, suited
 from ..loading.source import Source
 from ..loading.statistics import statistics
 from ..models.registry import ready_network
+from ..models.surroundings import own_defaults
 from ..task import Task
 from .checkpoints import Run
 from .config import TrainConfig
@@ -147,6 +148,7 @@ def fit(
     with ExitStack() as stack:
         world = stack.enter_context(joined(config.device))
         device = world.device
+        stack.enter_context(own_defaults(random=device))
 
         # Data: batches on the device, and their statistics.
         source, opened = Source(ds, task), partial(_feed, config=config, world=world)
@@ -156,9 +158,6 @@ def fit(
         mean, std, change = world.from_main(lambda: statistics(feed))
 
         # The network, the same on all ranks, and random numbers of each rank's own.
-        stack.enter_context(
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-        )
         torch.manual_seed(config.seed)
         grid = Grid.of(source.ds).to_dict()
         network = ready_network(model, task, grid, change / std[feed.targets])
@@ -171,6 +170,7 @@ def fit(
         named = units(source.ds, task)
         forecaster = Forecaster(network, task, mean=mean, std=std, grid=grid, variables=named)
         forecaster.to(device)
+        forecaster.try_out(*Grid.of(source.ds).shape)
         norm, dtype = forecaster.normalizer, forecaster.dtype
 
         # What is made small, how, and by what it is judged.

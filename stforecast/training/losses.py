@@ -107,7 +107,7 @@ def loss_weights(config: TrainConfig, task: Task, ds: xr.Dataset, change: Tensor
     InputError
         If there are weights of variables that the task does not forecast, or too few.
     """
-    weights = torch.ones(1, 1, 1, 1)
+    weights = torch.ones(1, 1, 1, 1, dtype=torch.float32)
     if config.area_weighted and "latitude" in ds.coords:
         rows = area_weights(ds["latitude"].values)
         weights = weights * torch.as_tensor(np.asarray(rows), dtype=torch.float32)[:, None]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.inference import form
 from .config import TrainConfig
 from .distributed import all_sum
 from .losses import LOSSES, Loss
@@ -67,7 +68,7 @@ class Objective(nn.Module):
         super().__init__()
         self.network = network
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
-        weights = torch.ones(1, 1, 1, 1) if weights is None else weights
+        weights = torch.ones(1, dtype=torch.float32) if weights is None else weights
         self.register_buffer("weights", weights, persistent=False)
         self.masked, self.bf16 = masked, bf16
         #: The network's own way to learn, where it has one.
@@ -103,12 +104,12 @@ class Objective(nn.Module):
                 prediction, extra = self.teach(x, y, step, self._draws(step))
             else:
                 prediction = self.network(x)
-        prediction = prediction.to(y.dtype)
-        if prediction.shape[-y.ndim :] != y.shape:
+        if not isinstance(prediction, Tensor) or prediction.shape[-y.ndim :] != y.shape:
             raise InputError(
-                f"the network gives {tuple(prediction.shape)} for input {tuple(x.shape)}, the "
+                f"the network gives {form(prediction)} for input {tuple(x.shape)}, the "
                 f"targets are {tuple(y.shape)}: give a network of the task's sizes"
             )
+        prediction = prediction.to(y.dtype)
         points: Tensor | int = y.numel()
         if self.masked:  # NaN times zero would be NaN: such points are left out, not weighted
             known = y.isfinite()

@@ -700,14 +700,6 @@ def test_by_takes_the_names_of_the_files(pair, name):
         evaluate(forecast, truth, by=("valid_time",))
 
 
-def test_exchanged_forecast_and_truth_are_named(pair):
-    forecast, truth = pair
-    with pytest.raises(InputError, match=r"look exchanged.*forecast comes first"):
-        evaluate(truth, forecast)
-    with pytest.raises(InputError, match=r"stforecast\.predict gives this form"):
-        evaluate(truth, truth)
-
-
 def test_files_open_without_this_package(results, tmp_path):
     card = scorecard(results)
     nc, csv = save_scores(card, tmp_path / "run" / "1")

@@ -497,7 +497,7 @@ def test_the_coastline_is_cartopys():
         np.array(g.coords) for m in with_cartopy.geometries() for g in getattr(m, "geoms", [m])
     ]
     with_cartopy.close()
-    ours = coastlines.shipped_coastline(None)
+    ours = coastlines.shipped_lines(coastlines.COASTLINE, None)
     assert len(ours) == len(theirs) == 134
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
