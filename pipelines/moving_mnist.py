@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from stforecast.cli import BenchmarkOptions, run, run_benchmark
-from stforecast.datasets import open_moving_mnist
+from stforecast.datasets import open_moving_mnist, set_limits
 
 
 @dataclass(kw_only=True)
@@ -40,6 +40,8 @@ def main(options: Options) -> None:
     steps = options.steps or (options.epochs * 10_000 // options.batch_size if paper else 300)
     published = options.data / "mnist_test_seq.npy"
     draw = partial(open_moving_mnist, options.data, seed=options.seed)
+    if (frames := 20 * steps * options.batch_size) > 2**26:  # long runs are asked for by name
+        set_limits(frames=frames)
     parts = {  # one pass over all of them: an epoch of the paper is a stretch of 10,000
         "train": draw("train", sequences=steps * options.batch_size),
         "validation": draw("validation", sequences=options.val_sequences or (128, 1000)[paper]),

@@ -35,6 +35,7 @@ import xarray as xr
 
 from ..errors import InputError
 from .axes import DIMS, LAT, LEAD, LON, TIME, VALID, Axis, X, Y, axes_of, find_axes, role_of
+from .codecs import refuse_encoded
 from .lazy import arrange, in_memory
 from .times import canonical_times, time_blocks, time_step, times_like, valid_times
 from .units import Field
@@ -122,8 +123,10 @@ def canonicalize(
     """
     variables = [variables] if isinstance(variables, str) else variables
     ds = _dataset(ds, variables)
+    refuse_encoded(ds.coords.variables)
     found = find_axes(ds)
     chosen = choose(ds, variables, found)
+    refuse_encoded({m.name: ds.variables[m.name] for m in chosen})
     labels = _labels(ds, chosen, found)
     data = {m.canonical: _canonical(m.of(ds), m, labels) for m in chosen}
     attrs = _COORD_ATTRS | (FORECAST_ATTRS if LEAD in labels.axes else {})

@@ -13,6 +13,7 @@ from .forcings import add_inputs as add_inputs
 from .kitti_caltech import open_caltech as open_caltech
 from .kitti_caltech import open_kitti as open_kitti
 from .kth import open_kth as open_kth
+from .limits import set_limits as set_limits
 from .moving_mnist import open_moving_mnist as open_moving_mnist
 from .periods import select_period as select_period
 from .periods import split as split

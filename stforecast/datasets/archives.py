@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import io
 import logging
 import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import IO, Any
 
 from ..errors import InputError
 from .backends import existing, reason, stamp
 from .download import checksum
+from .limits import MAX_MEMBERS, MAX_RATIO, open_zip, refuse_claim
+from .tar_files import open_tar
 
 logger = logging.getLogger(__name__)
 
-MAX_MEMBERS = 20_000
 MAX_BYTES = 256 * 2**30
-MAX_RATIO = 100
 _MOST_BYTES = 2**30  # of one member, which is read into memory
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
-_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,14 @@ class Member:
         return str(self.file) if self.name is None else f"{self.file}: {self.name}"
 
     @property
+    def length(self) -> int:
+        """Bytes in it."""
+        if self.name is None:
+            return self.file.stat().st_size
+        with open_zip(self.file) as archive:
+            return archive.getinfo(self.name).file_size
+
+    @property
     def stamp(self) -> tuple[int, ...]:
         """What changes when the file does."""
         return stamp(self.file)
@@ -57,12 +61,17 @@ class Member:
             with open(self.file, "rb") as file:
                 return file.read(most)
         try:
-            with zipfile.ZipFile(self.file) as archive:
-                if archive.getinfo(self.name).file_size > _MOST_BYTES:
+            with open_zip(self.file) as archive:
+                info = archive.getinfo(self.name)
+                if most < 0:
+                    refuse_claim(self, info.file_size, info.compress_size)
+                if info.file_size > _MOST_BYTES:
                     raise InputError(f"{self}: more than {_MOST_BYTES} bytes. Extract the zip")
                 with archive.open(self.name) as member:
                     return member.read(most)
-        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
+        except InputError:
+            raise
+        except (*_DAMAGE, KeyError, NotImplementedError, RuntimeError, struct.error) as error:
             raise InputError(
                 f"{self}: cannot be read from the zip ({error}): it is damaged or was changed. "
                 "Download it again"
@@ -113,9 +122,9 @@ def _files(root: Path, skip: tuple[str, ...]) -> Iterator[Path]:
 
 def _names(path: Path) -> list[str]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             return sorted(m.filename for m in checked_members(path, archive))
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise InputError(
             f"{path}: damaged, incomplete or unknown zip ({error}). Download it again"
         ) from error
@@ -188,7 +197,7 @@ def extract(
 
 
 def _unpack_zip(archive: Path, parent: Path) -> Path:
-    with zipfile.ZipFile(archive) as opened:
+    with open_zip(archive) as opened:
         members = checked_members(archive, opened)
         contents = sorted((m.filename, m.file_size, m.CRC) for m in members)
         digest = hashlib.sha256(repr(contents).encode()).hexdigest()[:8]
@@ -210,7 +219,8 @@ def checked_members(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipI
     infos = opened.infolist()
     if len(infos) > MAX_MEMBERS:
         raise InputError(f"{archive}: {len(infos)} members, at most {MAX_MEMBERS} are extracted")
-    members = [m for m in infos if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+    members = [m for m in infos if not m.filename.endswith("/")]
+    members = [m for m in members if not m.filename.startswith("__MACOSX/")]
     seen: set[str] = set()
     for member in infos:
         kind = stat.S_IFMT(member.external_attr >> 16)
@@ -237,10 +247,16 @@ def _unpack_tar(archive: Path, parent: Path) -> Path:
         digest = hashlib.file_digest(whole, "sha256").hexdigest()[:8]
     sizes: dict[str, int] = {}
     seen: set[str] = set()
-    with _stream(archive) as tar:  # all of it is read once, to know that it is sound
+    most = _most_bytes(archive)
+    with open_tar(archive, most) as tar:  # all of it is read once, to know that it is sound
         for count, member in enumerate(tar):
             if count >= MAX_MEMBERS:
                 raise InputError(f"{archive}: more than {MAX_MEMBERS} members, none was extracted")
+            if not 0 <= member.size <= most:  # as a pax header may say: it would be sought for ever
+                raise InputError(
+                    f"{archive}: member '{member.name}' says that it has {member.size} bytes: "
+                    "damaged, or made to be endless; nothing was extracted"
+                )
             plain = member.isdir() or (member.isreg() and not member.issparse())
             _guard(archive, member.name, plain, member.issym())
             if member.isreg():
@@ -248,7 +264,7 @@ def _unpack_tar(archive: Path, parent: Path) -> Path:
                 sizes[member.name] = member.size
 
     def write(directory: Path) -> None:
-        with _stream(archive) as tar:
+        with open_tar(archive, most) as tar:
             for member in tar:
                 if member.isreg():
                     tar.extract(member, directory, set_attrs=False, filter="data")
@@ -257,45 +273,18 @@ def _unpack_tar(archive: Path, parent: Path) -> Path:
     return _unpacked(archive, sizes, parent / f"{name}-{digest}", write)
 
 
-class _Bounded(io.RawIOBase):
-    """A decompressed stream that stops at a size: a bomb need not be read to its end."""
-
-    def __init__(self, file: IO[bytes], most: int, archive: Path) -> None:
-        self.file, self.left, self.archive = file, most, archive
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.file.read(len(buffer))
-        self.left -= len(data)
-        if self.left < 0:
-            raise InputError(
-                f"{self.archive}: {self.archive.stat().st_size} bytes expand to more than "
-                f"{MAX_RATIO} times as many, or to more than {MAX_BYTES}. If you trust it, unpack "
-                "it yourself"
-            )
-        buffer[: len(data)] = data
-        return len(data)
-
-
-@contextmanager
-def _stream(archive: Path) -> Iterator[tarfile.TarFile]:
-    """Open a tar as a stream; at the end all of it was read, checksum included."""
-    most = min(MAX_BYTES, MAX_RATIO * max(archive.stat().st_size, 2**20))
-    with open(archive, "rb") as raw:
-        opener = _OPENERS.get(raw.read(2))
-        raw.seek(0)
-        bounded = _Bounded(opener(raw) if opener else raw, most, archive)
-        with tarfile.open(fileobj=bounded, mode="r|") as tar:
-            yield tar
-        while bounded.read(2**20):
-            pass
+def _most_bytes(archive: Path) -> int:
+    """What an archive may expand to."""
+    return min(MAX_BYTES, MAX_RATIO * max(archive.stat().st_size, 2**20))
 
 
 def _guard(archive: Path, name: str, plain: bool, symbolic: bool) -> None:
     """Refuse a member that would leave the directory, or is no file and no directory."""
     path = PureWindowsPath(name)  # it knows both kinds of slash, and drives
+    if not path.parts or any(0xD800 <= ord(c) < 0xE000 for c in name):
+        raise InputError(
+            f"{archive}: a member called {name!a}, expected a name, in UTF-8; nothing was extracted"
+        )
     if path.is_absolute() or path.drive or path.root or ".." in path.parts:
         raise InputError(
             f"{archive}: member '{name}' would be written outside the directory of extraction; "
@@ -309,10 +298,11 @@ def _guard(archive: Path, name: str, plain: bool, symbolic: bool) -> None:
 
 
 def _once(archive: Path, name: str, seen: set[str]) -> None:
-    """Refuse a second member of a name, upper and lower case alike."""
-    if name.casefold() in seen:
+    """Refuse a second member of a name: in upper or lower case, or composed in other ways."""
+    plain = unicodedata.normalize("NFC", PureWindowsPath(name).as_posix().casefold())
+    if plain in seen:
         raise InputError(f"{archive}: holds several members called '{name}'")
-    seen.add(name.casefold())
+    seen.add(plain)
 
 
 def _unpacked(

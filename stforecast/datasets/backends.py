@@ -17,6 +17,7 @@ from typing import IO, Any
 import xarray as xr
 
 from ..errors import InputError
+from .limits import refuse_hdf5_claims
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = No
                 ds = _open_zarr(source, storage_options)
             else:
                 _refuse_truncated_netcdf3(Path(source))
+                refuse_hdf5_claims(Path(source))
                 ds = xr.open_dataset(source, engine="netcdf4", cache=False)
         except InputError:
             raise
@@ -149,6 +151,7 @@ def object_store(url: str, storage_options: Mapping[str, Any] | None = None) -> 
 def _open_zarr(source: str | Path, storage_options: Mapping[str, Any] | None) -> xr.Dataset:
     from zarr.storage import LocalStore, ObjectStore
 
+    from .guarded_store import GuardedStore
     from .strict_store import StrictStore
 
     store: ObjectStore | LocalStore
@@ -156,7 +159,8 @@ def _open_zarr(source: str | Path, storage_options: Mapping[str, Any] | None) ->
         store = ObjectStore(object_store(str(source), storage_options), read_only=True)
     else:
         store = LocalStore(source, read_only=True)
-    return xr.open_dataset(StrictStore(store), engine="zarr", cache=False)  # type: ignore[arg-type]
+    guarded = GuardedStore(StrictStore(store))
+    return xr.open_dataset(guarded, engine="zarr", cache=False)  # type: ignore[arg-type]
 
 
 # --- netCDF 3 -------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from ..errors import InputError
 from ..task import Task, window_starts
 from .backends import READ_ERRORS
 from .lazy import in_chunks, locate
+from .limits import refuse_frames
 
 Split = Literal["train", "validation", "test"]
 #: Decoded frames that a data set keeps: the channels of a frame decode it once.
@@ -134,6 +135,7 @@ def clip_dataset(
     if not clips or empty:
         raise InputError(f"{empty[0]}: a clip without frames" if empty else "there are no clips")
     lengths = [c.frames for c in clips]
+    refuse_frames(f"{clips[0].name} and so on" if len(clips) > 1 else clips[0].name, sum(lengths))
     times, number, step = clip_times(lengths, timestep)
     source = _Frames(clips, (*shape, len(channels)), scale)
     data = {}

@@ -28,6 +28,7 @@ from ..errors import InputError
 from .archives import extract
 from .backends import is_zarr
 from .joining import some
+from .limits import open_zip
 from .periods import when, years_in_ranges
 
 logger = logging.getLogger(__name__)
@@ -329,7 +330,7 @@ def _contents(path: Path, adapter: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         # A zip is extracted to open it.
         if adapter == "open_weatherbench" and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 total = sum(m.file_size for m in archive.infolist())
                 members = [m.filename for m in archive.infolist() if not m.is_dir()]
             if total > _ZIP_BYTES:

@@ -22,6 +22,7 @@ from .backends import PathLike, existing, stamp
 from .clips import Clip, Split, check_split, clip_dataset
 from .flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates
 from .joining import some
+from .limits import open_zip
 from .numpy_files import NpzMember
 from .periods import select_period, when
 
@@ -262,7 +263,7 @@ def recognise(path: Path) -> str | None:
             found = [d for d, _, _ in _NYC.values() if (path / d / "flow_train.npz").is_file()]
             return f"open_nyc_flow: flows in New York ({found[0]})" if found else None
         if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as file:
+            with open_zip(path) as file:
                 if {f"{k}.npy" for k in _NPZ_KEYS} <= set(file.namelist()):
                     return "open_taxibj: TaxiBJ as the authors' code has it, scaled windows"
             return None

@@ -20,6 +20,7 @@ from ..errors import InputError
 from .backends import open_hdf5, stamp
 from .joining import cut, some
 from .lazy import Joined, in_chunks
+from .limits import read_whole, refuse_claim
 from .numpy_files import NpzMember
 
 CHANNELS = ("inflow", "outflow")
@@ -68,12 +69,13 @@ def open_taxibj_file(path: Path) -> tuple[Part, np.ndarray]:
                 f"{path}: no '{missing[0]}' in it, expected 'data' (N, 2, 32, 32) and 'date' "
                 f"(N); found {some(file) or 'nothing'}"
             )
-        shape, dates = file["data"].shape, np.asarray(file["date"])
-        kind = file["data"].dtype.kind
+        shape, dates = file["data"].shape, np.asarray(read_whole(path, file["date"]))
+        kind, stored = file["data"].dtype.kind, file["data"].id.get_storage_size()
     if len(shape) != 4 or shape[1] != 2 or kind not in "fiu" or 0 in shape:
         raise InputError(f"{path}: 'data' is {shape}, expected numbers (N, 2, rows, columns)")
     if dates.shape != shape[:1]:
         raise InputError(f"{path}: {shape[0]} steps of 'data' and {dates.shape} of 'date'")
+    refuse_claim(f"{path}: a map of {shape[2]} x {shape[3]}", 4 * shape[2] * shape[3], stored)
     return Part(path, shape, partial(_h5_data, path)), _times(dates, path)
 
 

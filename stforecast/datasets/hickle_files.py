@@ -22,6 +22,9 @@ import numpy as np
 
 from ..errors import InputError
 from .backends import open_hdf5
+from .limits import read_whole
+
+_LETTERS = 4096  # in one string of a list, at most
 
 
 @contextmanager
@@ -70,17 +73,25 @@ def read_strings(path: Path) -> list[str]:
     with open_hickle(path) as node:
         if hasattr(node, "keys"):  # a group, from version 5 on
             names = sorted(node, key=lambda n: _number(path, n))
-            values = [node[name][()] for name in names]
-            letters = [node.file[v][()] if isinstance(v, h5py.Reference) else v for v in values]
+            values = [_letters(path, node[name]) for name in names]
+            letters = [
+                _letters(path, node.file[v]) if isinstance(v, h5py.Reference) else v for v in values
+            ]
             return [_text(path, np.asarray(letter).tobytes()) for letter in letters]
-        values = node[()]
+        values = read_whole(path, node)
     if np.ndim(values) != 1 or values.dtype.kind not in "SOU":
         raise InputError(f"{path}: {values.dtype} of shape {np.shape(values)}, expected strings")
     return [v if isinstance(v, str) else _text(path, bytes(v)) for v in values.tolist()]
 
 
+def _letters(path: Path, dataset: Any) -> Any:
+    if dataset.size > _LETTERS:
+        raise InputError(f"{path}: '{dataset.name}' has {dataset.size} letters, expected a name")
+    return dataset[()]
+
+
 def _number(path: Path, name: str) -> int:
-    match = re.fullmatch(r"data_?(\d+)", name)
+    match = re.fullmatch(r"data_?(\d{1,18})", name)
     if not match:
         raise InputError(f"{path}: '{name}' in a list of strings, expected data0, data1, ...")
     return int(match[1])

@@ -7,6 +7,7 @@ FFmpeg through PyAV (the extra ``video``).
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from .archives import Member, find_members, first_of
 from .backends import PathLike
 from .clips import Clip, Split, check_split, clip_dataset
 from .hickle_files import open_hickle, read_strings
+from .limits import missing_numbers, refuse_part, refuse_picture
 from .seq_files import read_seq, read_seq_header
 from .video import centre_crop, decode_images, read_images, resize
 
@@ -120,7 +122,7 @@ def open_kitti(
 
 def _drive_clip(drive: str, frames: Mapping[int, Member]) -> Clip:
     first = frames[min(frames)]
-    if missing := sorted(set(range(max(frames))) - frames.keys()):
+    if missing := missing_numbers(frames, 0, max(frames), 1)[1]:
         raise InputError(
             f"{first}: frame {missing[0]:010d}.png of {drive} is missing. Get it again"
         )
@@ -142,6 +144,7 @@ def _hickle_clips(file: Path) -> list[Clip]:
         shape, kind = getattr(node, "shape", None), getattr(node, "dtype", None)
     if shape is None or len(shape) != 4 or shape[-1] != 3 or kind != np.uint8:
         raise InputError(f"{file}: {kind} of shape {shape}, expected uint8 (frames, H, W, 3)")
+    refuse_picture(file, *shape[1:3])
     sources = read_strings(names)
     if len(sources) != shape[0]:
         raise InputError(
@@ -158,6 +161,8 @@ def _hickle_clips(file: Path) -> list[Clip]:
 
 def _read_hickle(file: Path, first: int, start: int, stop: int) -> np.ndarray:
     with open_hickle(file) as node:
+        size = (stop - start) * math.prod(node.shape[1:])
+        refuse_part(file, node, size)
         return _cut(node[first + start : first + stop])
 
 

@@ -23,6 +23,7 @@ from .archives import Member, find_members, first_of
 from .backends import PathLike
 from .clips import Clip, Split, check_split, clip_dataset
 from .joining import some
+from .limits import missing_numbers
 from .video import decode_video, read_images, resize
 
 logger = logging.getLogger(__name__)
@@ -171,17 +172,19 @@ class _Video:
             file = self.file
             return [_clip(file, a, b, partial(_read_avi, file, a - 1, size)) for a, b in cut]
         if ranges is None:
-            numbers = np.sort([*self.images])
-            runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-            wanted = [(int(run[0]), int(run[-1])) for run in runs]
+            numbers = sorted(self.images)
+            begins = [n for n in numbers if n - 1 not in self.images]
+            ends = [n for n in numbers if n + 1 not in self.images]
+            wanted = list(zip(begins, ends, strict=True))
         else:
             wanted = ranges[self.name]
         clips = []
         for a, b in wanted:
-            if missing := [n for n in range(a, b + 1) if n not in self.images]:
+            count, missing = missing_numbers(self.images, a, b, 1)
+            if missing:
                 raise InputError(
                     f"{self.images[min(self.images)]}: of frames {a}-{b} in 00sequences.txt "
-                    f"{len(missing)} are missing, first image_{missing[0]:04d}.jpg. Extract them "
+                    f"{count} are missing, first image_{missing[0]:04d}.jpg. Extract them "
                     "again"
                 )
             images = tuple(self.images[n] for n in range(a, b + 1))
@@ -238,7 +241,7 @@ def _kth_ranges(root: Path, videos: Iterable[_Video]) -> dict[str, list[tuple[in
     text = member.read().decode("utf-8", errors="replace")
     ranges: dict[str, list[tuple[int, int]]] = {}
     for name, numbers in _RANGE_LINE.findall(text):
-        parts = [re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", p) for p in numbers.split(",")]
+        parts = [re.fullmatch(r"\s*(\d{1,18})\s*-\s*(\d{1,18})\s*", p) for p in numbers.split(",")]
         pairs = [(int(m[1]), int(m[2])) for m in parts if m]
         if len(pairs) < len(parts) or any(not 1 <= a <= b for a, b in pairs):
             raise InputError(
@@ -266,13 +269,18 @@ def _avi_header(member: Member) -> tuple[int, int]:
     interval, frames = struct.unpack_from("<I", head, 32)[0], struct.unpack_from("<I", head, 48)[0]
     if not frames or not interval:
         raise InputError(f"{member}: its header says {frames} frames every {interval} microseconds")
+    if 8 * frames > (length := member.length):  # each frame is a chunk, with a head of 8 bytes
+        raise InputError(
+            f"{member}: its header says {frames} frames, more than its {length} bytes can hold: "
+            "truncated or damaged. Download it again"
+        )
     return frames, interval
 
 
 def _read_avi(member: Member, first: int, size: tuple[int, int], a: int, b: int) -> np.ndarray:
     source = member.file if member.name is None else member.read()
-    frames = decode_video(source, first + a, first + b, name=str(member), grey=True)
-    return resize(frames, size) if len(frames) else np.empty((0, *size, 1), np.uint8)
+    fit = partial(resize, size=size)
+    return decode_video(source, first + a, first + b, fit, "avi", name=str(member), grey=True)
 
 
 def recognise(path: Path) -> str | None:

@@ -17,6 +17,7 @@ from ..errors import InputError
 from .backends import PathLike, stamp
 from .clips import clip_times
 from .lazy import as_slice, in_chunks
+from .limits import refuse_claim, refuse_frames
 from .moving_mnist_generator import (
     SPLITS,
     Split,
@@ -107,6 +108,8 @@ def open_moving_mnist(
                 f"cannot draw {digits} digits of {patch[0]} x {patch[1]} in {steps} frames of "
                 f"{size} x {size}: give a larger size, and at least one digit and step"
             )
+        for name, bytes_ in (("steps and size", steps * size**2), ("digits", 32 * digits)):
+            refuse_claim(f"{name} of a sequence", _TOGETHER * bytes_, 0)
         options: dict[str, Any] = {
             "seed": seed,
             "split": split,
@@ -119,6 +122,7 @@ def open_moving_mnist(
         ).sequences
         source = f"drawn from the {split} digits of {file.name}"
         what = ", ".join(f"{k}={v}" for k, v in options.items())
+    refuse_frames(f"{path}: {sequences} sequences of {steps}", sequences * steps)
     times, clip, step = clip_times(np.full(sequences, steps), "1s")  # type: ignore[arg-type]
     about = {"units": "1", "long_name": "intensity, 1 is ink"}
     packing = {"dtype": "uint8", "scale_factor": _SCALE}

@@ -22,6 +22,7 @@ from typing import IO, Literal, cast
 import numpy as np
 
 from ..errors import InputError
+from .limits import refuse_claim
 
 Split = Literal["train", "validation", "test"]
 #: Second half of the Philox key: the splits' sequences have nothing in common.
@@ -224,6 +225,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """
     shape = idx_shape(path)
     expected = math.prod(shape)
+    refuse_claim(path, expected, os.stat(path).st_size)
     try:
         with _open(path) as file:
             file.read(16)

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError
 from .backends import READ_ERRORS
 from .joining import some
+from .limits import open_zip, refuse_claim
 
 
 class NpzMember:
@@ -34,7 +35,7 @@ class NpzMember:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         try:
-            with zipfile.ZipFile(path) as file:
+            with open_zip(path) as file:
                 names = file.namelist()
                 if f"{key}.npy" not in names:
                     raise InputError(
@@ -48,6 +49,8 @@ class NpzMember:
             raise self._damaged(error) from error
         if info.file_size != head + int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize:
             raise InputError(f"{path}: '{key}' does not have the size its header says: damaged")
+        stored = min(info.compress_size, path.stat().st_size)
+        refuse_claim(f"{path}: '{key}'", info.file_size, stored)
         self._stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
         self._start = info.header_offset, head
 
@@ -63,8 +66,8 @@ class NpzMember:
                 offset += 30 + name + extra + head
                 order: Literal["F", "C"] = "F" if self._fortran else "C"
                 return np.memmap(self.path, self.dtype, "r", offset, self.shape, order)
-            with np.load(self.path, allow_pickle=False) as file:
-                return file[self.key]
+            with open_zip(self.path) as archive, archive.open(f"{self.key}.npy") as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
         except (*READ_ERRORS, zipfile.BadZipFile) as error:
             raise self._damaged(error) from error
 
@@ -94,7 +97,7 @@ def npy_header(file: Any, name: object) -> tuple[tuple[int, ...], np.dtype, bool
         if version != (1, 0):
             read = np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, RecursionError, MemoryError) as error:
         raise InputError(
             f"{name}: no array of numpy's .npy format in it, or its header is damaged ({error})"
         ) from error

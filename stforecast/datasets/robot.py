@@ -26,6 +26,7 @@ from ..errors import InputError
 from .backends import PathLike, existing, open_hdf5, stamp
 from .clips import Clip, Split, check_split, clip_dataset
 from .joining import some
+from .limits import missing_numbers, read_whole
 from .video import decode_images, decode_video, resize
 
 logger = logging.getLogger(__name__)
@@ -302,7 +303,13 @@ def _look_robonet(path: Path, camera: int) -> tuple[int, Reader] | None:
                 raise InputError(f"{path}: env/cam{camera}_video/frames lacks its attribute T")
             # cv2 gave BGR to some; the published files say RGB.
             order = -1 if attrs.get("image_format", "RGB") == "BGR" else 1
-            return int(attrs["T"]), partial(_robonet_video, path, camera, int(attrs["T"]), order)
+            total, size = int(attrs["T"]), group["frames"].nbytes
+            if total > size:
+                raise InputError(
+                    f"{path}: its attribute T says {total} frames, more than the {size} bytes of "
+                    "its video can hold. Get it again"
+                )
+            return total, partial(_robonet_video, path, camera, total, order)
         numbers = sorted(int(n[5:]) for n in group if re.fullmatch(r"frame\d+", n))
         _refuse_gaps(f"{path}: env/cam{camera}_video", "frame{}", numbers)
         # Whatever image_format says here: cv2.imencode wrote proper JPEG, and it decodes to RGB.
@@ -313,20 +320,25 @@ def _robonet_video(
     path: Path, camera: int, total: int, order: int, fit: Callable, start: int, stop: int
 ) -> np.ndarray:
     with open_hdf5(path) as file:
-        encoded = file[f"env/cam{camera}_video/frames"][()].tobytes()
-    frames = decode_video(encoded, start, stop, name=f"{path}: camera {camera}")
+        encoded = read_whole(path, file[f"env/cam{camera}_video/frames"]).tobytes()
+
+    def turned(frame: np.ndarray) -> np.ndarray:
+        return fit(frame[..., ::order])
+
+    frames = decode_video(encoded, start, stop, turned, "mp4", name=f"{path}: camera {camera}")
     if len(frames) < stop - start:
         raise InputError(
             f"{path}: camera {camera} has {start + len(frames)} frames, expected {total}"
         )
-    return fit(frames[..., ::order])
+    return frames
 
 
 def _robonet_images(path: Path, camera: int, fit: Callable, start: int, stop: int) -> np.ndarray:
     with open_hdf5(path) as file:
         group = file[f"env/cam{camera}_video"]
         encoded = [
-            (f"{path}: frame{t}", group[f"frame{t}"][()].tobytes()) for t in range(start, stop)
+            (f"{path}: frame{t}", read_whole(path, group[f"frame{t}"]).tobytes())
+            for t in range(start, stop)
         ]
     return decode_images(encoded, fit)
 
@@ -363,9 +375,10 @@ def _refuse_gaps(place: str, form: str, numbers: Sequence[int]) -> None:
     """Refuse frames that are not numbered 0, 1, 2 and so on."""
     if not numbers:
         raise InputError(f"{place} holds no frame ({form.format(0)} and so on)")
-    missing = sorted(set(range(numbers[-1])) - set(numbers))
+    count, missing = missing_numbers(numbers, 0, numbers[-1])
     if missing:
+        more = f" and {count - len(missing)} more" if count > len(missing) else ""
         raise InputError(
-            f"{place}: {some([form.format(n) for n in missing])} missing; the last is "
+            f"{place}: {some([form.format(n) for n in missing])}{more} missing; the last is "
             f"{form.format(numbers[-1])}. Get the trajectory again, or move it away"
         )

@@ -12,6 +12,7 @@ Source: the "Sequence File Format" of StreamPix's manual, as public readers of i
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,7 @@ from .backends import stamp
 MAGIC = struct.pack("<I", 0xFEED)
 _NAME = "Norpix seq".encode("utf-16-le")
 _HEADER = 1024
+_LEAST = 13  # bytes of a frame: its size, an image and a time stamp
 _IMAGES = {1: "PNG", 2: "PNG", 102: "JPEG", 201: "JPEG"}
 
 
@@ -64,6 +66,12 @@ def read_seq_header(path: Path) -> SeqHeader:
             f"{path}: images in format {image_format}, expected JPEG (102, 201) or PNG (1, 2)"
         )
     rate = struct.unpack_from("<d", head, 584)[0]
+    least = _LEAST * frames
+    if least > (end := os.stat(path).st_size):
+        raise InputError(
+            f"{path}: its header says {frames} frames, which take {least} bytes at least, and it "
+            f"has {end}: truncated or damaged. Copy or extract it again"
+        )
     if not frames:  # a recording that was stopped hard
         frames = len(_starts(path, stamp(path), 0))
     return SeqHeader(width, height, image_format, frames, rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from .archives import Member
+from .limits import most_pixels, refuse_picture
 
 _MAGIC = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
@@ -27,9 +29,10 @@ def decode_image(data: bytes, *, name: str, grey: bool = False) -> np.ndarray:
     codec = next((c for magic, c in _MAGIC.items() if data.startswith(magic)), None)
     if codec is None:
         raise InputError(f"{name}: neither a JPEG nor a PNG: it starts with {bytes(data[:8])!r}")
+    refuse_picture(name, *_picture_size(data))
     try:
         context = av.CodecContext.create(codec, "r")
-        context.options = {"err_detect": "explode"}
+        context.options = {"err_detect": "explode", "max_pixels": most_pixels()}
         frames = [*context.decode(av.Packet(data)), *context.decode(None)]
     except av.error.FFmpegError as error:
         raise InputError(
@@ -76,26 +79,61 @@ def read_images(
     return decode_images(((str(f), f.read()) for f in files[start:stop]), fit, grey=grey)
 
 
+def _picture_size(data: bytes) -> tuple[int, int]:
+    """Height and width as the header of a PNG or JPEG says, before anything is decoded.
+
+    Zeros where it has none: it is damaged, as decoding will say.
+    """
+    if data.startswith(b"\x89PNG"):
+        width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+        return height, width
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height, width
+        at += 1 if kind == 0xFF else 2 + length  # fill bytes may stand before a marker
+    return 0, 0
+
+
 def decode_video(
-    source: bytes | Path, start: int, stop: int, *, name: str, grey: bool = False
+    source: bytes | Path,
+    start: int,
+    stop: int,
+    fit: Callable[[np.ndarray], np.ndarray],
+    form: str,
+    *,
+    name: str,
+    grey: bool = False,
 ) -> np.ndarray:
     """Decode frames `start` to `stop` of a video, counted from 0 in the order in which they show.
 
-    Gives (n, H, W, 3) RGB or (n, H, W, 1), uint8, as :func:`decode_image` does; n is less than
-    ``stop - start`` where the video ends before `stop`.
+    Each (H, W, 3) RGB or (H, W, 1), uint8 as :func:`decode_image` gives it, is brought to its size
+    with `fit`. `form` is the container that the data set uses ("avi", "mp4"): any other is refused,
+    as some are texts that name what to read next, such as an address. Gives (n, height, width, C);
+    n is less than ``stop - start`` where the video ends before `stop`.
     """
     av = _av(name)
     frames = []
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
+            av.open(file, format=form, options={"protocol_whitelist": "none"}) as container,
+        ):
             if not container.streams.video:
                 raise InputError(f"{name}: no video in it")
             stream = container.streams.video[0]
+            refuse_picture(name, stream.codec_context.height, stream.codec_context.width)
             stream.codec_context.thread_count = 1  # reading is parallel over clips already
-            stream.codec_context.options = {"err_detect": "explode"}
+            stream.codec_context.options = {
+                "err_detect": "explode",
+                "max_pixels": most_pixels(),
+            }
             # From the first frame on: containers' seek tables are not exact to the frame.
             for frame in itertools.islice(container.decode(stream), start, stop):
-                frames.append(_pixels(frame, grey))
+                refuse_picture(name, frame.height, frame.width)
+                frames.append(fit(_pixels(frame, grey)))
     except av.error.FFmpegError as error:
         raise InputError(
             f"{name}: cannot be decoded after frame {start + len(frames)} ({error.strerror}): it is"

@@ -22,6 +22,7 @@ from .backends import GRIB_SUFFIXES, PathLike, is_grib, is_zarr, open_parts
 from .finding import FILES, find_sources
 from .joining import open_joined, some
 from .lazy import FirstValid
+from .limits import open_zip
 from .periods import when
 
 logger = logging.getLogger(__name__)
@@ -399,7 +400,7 @@ def recognise(path: Path) -> str | None:
 
 
 def _recognise_zip(path: Path) -> str | None:
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         names = [Path(n).name for n in archive.namelist() if n.lower().endswith(FILES)]
     if not names:
         return None
