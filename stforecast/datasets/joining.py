@@ -65,6 +65,7 @@ def open_joined(
         packing = {k: field.encoding[k] for k in _PACKING if k in field.encoding}
         if field.unit in (None, "K") and np.dtype(packing.get("dtype", "f4")).kind in "iu":
             result[name].encoding = packing  # so that it can be written as it came
+    result.encoding["sources"] = [str(s) for s in sources]  # for who reads it long
     result.set_close(partial(_close, [part.ds for part in opened]))
     return result
 

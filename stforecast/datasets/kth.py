@@ -280,7 +280,7 @@ def _avi_header(member: Member) -> tuple[int, int]:
 def _read_avi(member: Member, first: int, size: tuple[int, int], a: int, b: int) -> np.ndarray:
     source = member.file if member.name is None else member.read()
     fit = partial(resize, size=size)
-    return decode_video(source, first + a, first + b, fit, "avi", name=str(member), grey=True)
+    return decode_video(source, first + a, first + b, name=str(member), grey=True, fit=fit)
 
 
 def recognise(path: Path) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError
-from .backends import READ_ERRORS
+from .backends import READ_ERRORS, stamp
 from .joining import some
 from .limits import open_zip, refuse_claim
 
@@ -34,6 +34,7 @@ class NpzMember:
         self.path, self.key = path, key
         if not path.is_file():
             raise InputError(f"{path}: no such file")
+        self._changed = stamp(path)
         try:
             with open_zip(path) as file:
                 names = file.namelist()
@@ -54,9 +55,21 @@ class NpzMember:
         self._stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
         self._start = info.header_offset, head
 
-    @cached_property
+    @property
     def array(self) -> np.ndarray:
-        """All of it: mapped from the file where it is not compressed, else read and kept."""
+        """All of it: mapped from the file where it is not compressed, else read and kept.
+
+        A file that has changed is refused: what is mapped beyond its end would end the process.
+        """
+        if not self.path.is_file() or stamp(self.path) != self._changed:
+            raise InputError(
+                f"{self.path}: it was changed while it was read. Write new data to a new file, and "
+                "start anew"
+            )
+        return self._array
+
+    @cached_property
+    def _array(self) -> np.ndarray:
         try:
             if self._stored:
                 offset, head = self._start
@@ -72,7 +85,7 @@ class NpzMember:
             raise self._damaged(error) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "array"}
+        return {k: v for k, v in self.__dict__.items() if k != "_array"}
 
     def _damaged(self, error: BaseException) -> InputError:
         if isinstance(error, InputError):

@@ -325,7 +325,7 @@ def _robonet_video(
     def turned(frame: np.ndarray) -> np.ndarray:
         return fit(frame[..., ::order])
 
-    frames = decode_video(encoded, start, stop, turned, "mp4", name=f"{path}: camera {camera}")
+    frames = decode_video(encoded, start, stop, name=f"{path}: camera {camera}", fit=turned)
     if len(frames) < stop - start:
         raise InputError(
             f"{path}: camera {camera} has {start + len(frames)} frames, expected {total}"

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..errors import InputError
 from .archives import Member
 from .limits import most_pixels, refuse_picture
 
+_NO_PROTOCOL = {"protocol_whitelist": "none"}
 _MAGIC = {b"\xff\xd8\xff": "mjpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
 
@@ -101,25 +102,24 @@ def decode_video(
     source: bytes | Path,
     start: int,
     stop: int,
-    fit: Callable[[np.ndarray], np.ndarray],
-    form: str,
     *,
     name: str,
     grey: bool = False,
+    fit: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> np.ndarray:
     """Decode frames `start` to `stop` of a video, counted from 0 in the order in which they show.
 
     Each (H, W, 3) RGB or (H, W, 1), uint8 as :func:`decode_image` gives it, is brought to its size
-    with `fit`. `form` is the container that the data set uses ("avi", "mp4"): any other is refused,
-    as some are texts that name what to read next, such as an address. Gives (n, height, width, C);
-    n is less than ``stop - start`` where the video ends before `stop`.
+    with `fit`. AVI and MP4 are read, as the data sets have them: some other containers are texts
+    that name what to read next, such as an address. Gives (n, height, width, C); n is less than
+    ``stop - start`` where the video ends before `stop`.
     """
     av = _av(name)
     frames = []
     try:
         with (
             io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
-            av.open(file, format=form, options={"protocol_whitelist": "none"}) as container,
+            av.open(file, format=_container(file), options=_NO_PROTOCOL) as container,
         ):
             if not container.streams.video:
                 raise InputError(f"{name}: no video in it")
@@ -140,6 +140,12 @@ def decode_video(
             " truncated, damaged or no video. Copy or download it again"
         ) from error
     return np.stack(frames) if frames else np.empty((0, 0, 0, 1 if grey else 3), np.uint8)
+
+
+def _container(file: IO[bytes]) -> str:
+    magic = file.read(4)
+    file.seek(0)
+    return "avi" if magic == b"RIFF" else "mp4"
 
 
 def _av(name: str) -> Any:

@@ -23,6 +23,7 @@ from ..conventions.times import time_differences
 from ..datasets.lazy import Joined
 from ..errors import InputError
 from ..task import Task, refuse_months, window_starts
+from .unchanged import Unchanged, refuse
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -55,6 +56,10 @@ class Source:
         self.invented = "clip" in ds.coords  # times of clips are no dates
         self._names = {v: labels.fields[v].encoding.get("source") for v in task.channels}
         self._file = labels.encoding.get("source")
+        files = [self._file, *self._names.values(), *labels.encoding.get("sources", ())]
+        self._sources = sorted({str(file) for file in files if file is not None})
+        self._unchanged = Unchanged(self._sources)
+        self._sums: dict[tuple[str, int, int], tuple[int, ...]] = {}  # of what was read
         time = self.ds.indexes[TIME]
         refuse_months(time)
         gate.check(self.ds, task.channels, timestep=task.step, nan=False)
@@ -94,9 +99,11 @@ class Source:
         Raises
         ------
         InputError
-            If a file cannot be read, which is named, or holds what the task refuses.
+            If a file cannot be read or has changed, which is named, or holds what the task refuses.
         """
+        self._unchanged.check()
         parts = [self._values(name, first, stop) for name in self.task.channels]
+        self._unchanged.check()  # it may have been cut while it was read
         block = parts[0][:, None] if len(parts) == 1 else np.stack(parts, axis=1)
         return torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
 
@@ -125,6 +132,13 @@ class Source:
                     "fill or drop them before training"
                     + ("" if masked else ", or say that they are missing: Task(..., nan='mask')")
                 )
+        if self._sources:
+            bits = values.view(np.uint32)
+            # A tenth of the time of the sum above; it tells no constant from another.
+            now = (int(np.bitwise_xor.reduce(bits, axis=None)), int(bits.flat[0]))
+            if self._sums.setdefault((name, first, stop), now) != now:
+                times = self.ds.indexes[TIME][[first, stop - 1]]
+                refuse(", ".join(self._sources[:8]), f"'{name}' from {times[0]} to {times[1]}")
         return values
 
     def blocks(self, steps: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ av = pytest.importorskip("av", reason="needs the extra 'video'")
 
 import hostile_files  # noqa: E402
 
-from stforecast.datasets import set_limits  # noqa: E402
+from stforecast.datasets import open_nyc_flow, set_limits  # noqa: E402
 from stforecast.errors import InputError  # noqa: E402
+from stforecast.testing import write_nyc_flow  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +60,13 @@ def test_a_limit_is_raised_by_name(tmp_path):
 def test_a_limit_is_a_whole_number(value):
     with pytest.raises(InputError, match="piece_bytes must be a whole number"):
         set_limits(piece_bytes=value)
+
+
+def test_an_npz_that_is_cut_while_it_is_mapped_ends_no_process(tmp_path):
+    write_nyc_flow(tmp_path)
+    ds = open_nyc_flow(tmp_path, chunks=None)
+    ds["inflow"][:4].load()
+    file = next(tmp_path.rglob("flow_train.npz"))
+    os.truncate(file, 2000)
+    with pytest.raises(InputError, match=r"flow_train\.npz: it was changed while it was read"):
+        ds["inflow"][4:8].load()
