@@ -71,7 +71,14 @@ class Member:
                     return member.read(most)
         except InputError:
             raise
-        except (*_DAMAGE, KeyError, NotImplementedError, RuntimeError, struct.error) as error:
+        except (
+            *_DAMAGE,
+            OSError,
+            KeyError,
+            NotImplementedError,
+            RuntimeError,
+            struct.error,
+        ) as error:
             raise InputError(
                 f"{self}: cannot be read from the zip ({error}): it is damaged or was changed. "
                 "Download it again"

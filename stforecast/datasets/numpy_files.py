@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -110,7 +111,7 @@ def npy_header(file: Any, name: object) -> tuple[tuple[int, ...], np.dtype, bool
         if version != (1, 0):
             read = np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError, RecursionError, MemoryError) as error:
+    except (ValueError, EOFError, RecursionError, MemoryError, TokenError) as error:
         raise InputError(
             f"{name}: no array of numpy's .npy format in it, or its header is damaged ({error})"
         ) from error
