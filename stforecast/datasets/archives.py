@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from ..errors import InputError
-from .backends import existing, reason, stamp
+from .backends import READ_ERRORS, existing, reason, stamp
 from .download import checksum
 from .limits import MAX_MEMBERS, MAX_RATIO, open_zip, refuse_claim
 from .tar_files import open_tar
@@ -71,14 +71,7 @@ class Member:
                     return member.read(most)
         except InputError:
             raise
-        except (
-            *_DAMAGE,
-            OSError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            struct.error,
-        ) as error:
+        except (*READ_ERRORS, *_DAMAGE, KeyError, struct.error) as error:
             raise InputError(
                 f"{self}: cannot be read from the zip ({error}): it is damaged or was changed. "
                 "Download it again"
