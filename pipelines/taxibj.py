@@ -28,47 +28,55 @@ class Options(BenchmarkOptions):
     output: Path = Path("runs/taxibj")
 
 
-def open_scaled(path: Path) -> tuple[dict[str, xr.Dataset], FlowScale]:
-    """Open three parts in memory and on [0, 1], as the paper scores them, and their scale."""
+def open_parts(path: Path) -> tuple[dict[str, xr.Dataset], FlowScale]:
+    """Open three parts in memory, and what scales them to [0, 1], where the paper scores them."""
     opener = open_nyc_flow if describe(path).adapter == "open_nyc_flow" else open_taxibj
     ds = opener(path, chunks=None)
+    names = ("train", "validation", "test")
     if "validation_period" in ds.attrs:
-        parts = split(ds, **{k: ds.attrs[f"{k}_period"] for k in ("train", "validation", "test")})
+        parts = split(ds, **{name: ds.attrs[f"{name}_period"] for name in names})
         scale = FlowScale.of(parts["train"])
     else:  # windows without dates, which their makers have scaled to [-1, 1]
-        parts = {
-            "train": open_taxibj(path, "train"),
-            "validation": open_taxibj(path, "validation"),
-            "test": open_taxibj(path, "test"),
-        }
+        parts = {name: open_taxibj(path, name) for name in names}
         scale = FlowScale(-1.0, 1.0)
-    return {k: scale.scale(part.load()) for k, part in parts.items()}, scale
+    return {name: part.load() for name, part in parts.items()}, scale
 
 
 def main(options: Options) -> None:
     """Run the pipeline."""
-    parts, scale = open_scaled(options.data)
-    fast, train = options.preset == "fast", parts["train"]
+    parts, scale = open_parts(options.data)
+    span, weekly = scale.high - scale.low, None
     # Of the training weeks alone; the windows of dataset.npz have no weekdays.
-    dated = "validation_period" in train.attrs
-    weekly = WeeklyClimatology.fit(train, RECIPES["taxibj"].task) if dated else None
-    if weekly is not None and fast:
-        for name in ("train", "validation"):
-            parts[name] = weekly.anomalies(parts[name], trained_on=name == "train")
+    if "validation_period" in parts["train"].attrs:
+        weekly = WeeklyClimatology.fit(parts["train"], RECIPES["taxibj"].task)
+    around = weekly if options.preset == "fast" else None
+    for name in ("train", "validation"):
+        if around is None:
+            parts[name] = scale.scale(parts[name])
+        else:
+            anomalies = around.anomalies(parts[name], trained_on=name == "train")
+            parts[name] = FlowScale(0.0, span).scale(anomalies)
+
+    def finish(forecaster: Forecaster) -> Forecaster:
+        """Make it one of flows, whatever the network was trained on."""
+        if around is None:
+            return forecaster.rescaled(span, scale.low)
+        return forecaster.rescaled(span).around(around)
 
     def references(forecaster: Forecaster) -> Mapping[str, Any]:
         if weekly is None:
             return {}
         weekly.save(options.output / "usual_week.nc")
-        own = {"this run": weekly.around(forecaster)} if fast else {}
-        return {"usual week": weekly} | own
+        return {"usual week": weekly}
 
-    table = run_benchmark("taxibj", parts, options, references=references)
-    print(f"Flows from {scale.low:g} to {scale.high:g} are 0 to 1 above. In vehicles:")
+    more: dict[str, Any] = {"references": references, "finish": finish, "scored": scale.scale}
+    table = run_benchmark("taxibj", parts, options, **more)
+    unit = "vehicles" if weekly is not None else "units of the file"
+    print(f"Flows from {scale.low:g} to {scale.high:g} are 0 to 1 above. In {unit}:")
     cells = 2 * parts["test"].sizes["y"] * parts["test"].sizes["x"]
     for model, row in table[table["protocol"].str.contains("initialisations")].iterrows():
-        rmse = (row["mse_x100"] / 100 / cells) ** 0.5 * (scale.high - scale.low)
-        mae = row["mae_sum"] / cells * (scale.high - scale.low)
+        rmse = (row["mse_x100"] / 100 / cells) ** 0.5 * span
+        mae = row["mae_sum"] / cells * span
         print(f"  {model!s:12} RMSE {rmse:7.3f}  MAE {mae:7.3f}")
 
 

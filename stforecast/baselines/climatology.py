@@ -10,20 +10,27 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..conventions.cycles import DAY, Cycle, calendar_parts
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
-from ..conventions.times import iso_time, time_blocks, valid_times
+from ..conventions.overlap import period_of, told_of, write_period
+from ..conventions.times import time_blocks, valid_times
 from ..errors import InputError
 from ..forecasting.core import ForecastModel
 from ..task import Task, require_task
-
-_DAY = 86_400 * 10**9  # ns
 
 _MOST_A_DAY = 1440  # steps of a minute
 
 
 class ByTime(ForecastModel):
     """A forecast that is looked up by its valid times."""
+
+    dataset: xr.Dataset
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """Attributes of its forecasts that say which period it was fitted to, and of what data."""
+        return told_of(self.dataset.attrs)
 
     def at(self, valid_time: Any) -> xr.Dataset:
         """Look up the fields of any times."""
@@ -33,6 +40,10 @@ class ByTime(ForecastModel):
         """Look up times (B, T): an array (B, T, C', H, W)."""
         found = self.at(valid_time)
         return np.stack([found[name].values for name in self.task.outputs], axis=2)
+
+    def table(self) -> tuple[Cycle, np.ndarray, np.ndarray]:
+        """Cycle, nanoseconds since its beginning (K,), and fields (K, C', H, W)."""
+        raise NotImplementedError
 
     def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
         out = self.values(valid_times(init_time, self.task.lead_times(steps)))
@@ -112,12 +123,12 @@ class Climatology(ByTime):
             raise InputError(f"window_days must be odd, from 3 to 365, found {window_days}")
         canonical, _ = canonicalize(ds, task.outputs)
         time = canonical["time"].values
-        year, day, clock = _calendar(time)
-        bins = gcd(int(task.step.astype("int64")), _DAY)
-        if _DAY // bins > _MOST_A_DAY:
+        year, day, clock = calendar_parts(time)
+        bins = gcd(int(task.step.astype("int64")), DAY)
+        if DAY // bins > _MOST_A_DAY:
             raise InputError(
                 f"a climatology tells the hour and the day of the year, which a time step of "
-                f"{task.timestep} would split into {_DAY // bins:,} parts a day; at most "
+                f"{task.timestep} would split into {DAY // bins:,} parts a day; at most "
                 f"{_MOST_A_DAY:,} are of use. For clips, compare with Persistence"
             )
         phases = np.unique(clock % bins)
@@ -128,7 +139,7 @@ class Climatology(ByTime):
                 f"from {time[0]}; ds.isel(time=slice(None, None, n)) takes every nth step"
             )
         slot = clock // bins
-        hours = (phases[0] + bins * np.arange(_DAY // bins)) / (_DAY / 24)
+        hours = (phases[0] + bins * np.arange(DAY // bins)) / (DAY / 24)
         lengths = _year_lengths(time, year)
         # Whether the year wraps after 366 days or earlier: see 1. above.
         cycle = 366 if np.any(day == 366) else min(365, max(lengths.values()))
@@ -154,7 +165,8 @@ class Climatology(ByTime):
         coords |= {str(d): canonical[d] for d in array.dims[1:] if d in canonical.coords}
         attrs = {
             "title": "climatology by day of year and hour of day",
-            "climatology_period": f"{iso_time(time[0])}/{iso_time(time[-1])}",
+            "climatology_period": write_period(time),
+            **period_of(canonical),
             "climatology_years": len(lengths),
             "climatology_method": f"years averaged, then a triangular window of {window_days} days "
             "(as WeatherBench 2)",
@@ -178,6 +190,14 @@ class Climatology(ByTime):
             Dims (those of `valid_time`, latitude, longitude), with the coordinate `valid_time`.
         """
         return climatology_at(self.dataset, valid_time)
+
+    def table(self) -> tuple[Cycle, np.ndarray, np.ndarray]:
+        """Cycle "year", nanoseconds since 1 January (K,), and fields (K, C', H, W)."""
+        day, clock = self.dataset["dayofyear"].values - 1, self.dataset["hour"].values * (DAY / 24)
+        slots = (day[:, None] * DAY + np.round(clock)).astype(np.int64).ravel()
+        fields = [self.dataset[v].values.swapaxes(0, 1) for v in self.task.outputs]
+        whole = np.stack(fields, axis=2)  # (day, hour, variable, H, W)
+        return "year", slots, whole.reshape(-1, *whole.shape[2:])
 
 
 def conform(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
@@ -247,8 +267,8 @@ def climatology_at(dataset: xr.Dataset, valid_time: Any) -> xr.Dataset:
     """
     valid_time = as_labelled(valid_time)
     times = valid_time.values
-    _, day, clock = _calendar(times.ravel())
-    own = np.round(dataset["hour"].values * (_DAY / 24)).astype(np.int64)
+    _, day, clock = calendar_parts(times.ravel())
+    own = np.round(dataset["hour"].values * (DAY / 24)).astype(np.int64)
     slot = np.searchsorted(own, clock).clip(max=own.size - 1)
     if np.any(own[slot] != clock):
         first = times.ravel()[np.argmax(own[slot] != clock)]
@@ -272,20 +292,6 @@ def as_labelled(valid_time: Any) -> xr.DataArray:
         return valid_time
     values = np.asarray(valid_time)
     return xr.DataArray(values, dims=("time", "prediction_timedelta")[: values.ndim])
-
-
-def _calendar(time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Year, day of year (from 1) and nanoseconds since midnight of (N,) times."""
-    if time.dtype == object:
-        parts = [
-            (t.year, t.dayofyr, (t.hour * 60 + t.minute) * 60 + t.second, t.microsecond)
-            for t in time
-        ]
-        year, day, second, micro = np.array(parts, dtype=np.int64).reshape(-1, 4).T
-        return year, day, second * 10**9 + micro * 1000
-    index = pd.DatetimeIndex(time)
-    clock = (time - time.astype("datetime64[D]")).astype("timedelta64[ns]").astype(np.int64)
-    return index.year.to_numpy(), index.day_of_year.to_numpy(), clock
 
 
 def _year_lengths(time: np.ndarray, year: np.ndarray) -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 
 from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
+from ..conventions.overlap import period_of, refuse_other_data, refuse_trained, told_of
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..task import Task
@@ -29,6 +31,7 @@ def baseline_forecasts(
     train: xr.Dataset | None = None,
     climatology: xr.Dataset | None = None,
     input_steps: int = 12,
+    allow_overlap: bool = False,
 ) -> dict[str, xr.Dataset]:
     """Make the baselines' forecasts of the same initialisations and lead times, lazily.
 
@@ -44,22 +47,39 @@ def baseline_forecasts(
         (hour, dayofyear, latitude, longitude), in place of one fitted to `train`.
     input_steps : int
         Of linear regression.
+    allow_overlap : bool
+        Take a `train` or a `climatology` of a period that is scored. The baselines then know what
+        they forecast.
 
     Returns
     -------
     dict of str to xarray.Dataset
         "Persistence", "Climatology" and "LinearRegression", those that can be had; why another
         cannot is logged as a warning.
+
+    Raises
+    ------
+    InputError
+        If valid times of the forecast lie in the period that baselines are fitted to, or truth is
+        of other clips than the forecast.
     """
     ours, _ = canonicalize(forecast)
     variables = [str(v) for v in ours.data_vars]
-    theirs, _ = canonicalize(truth, variables)
+    theirs, labels = canonicalize(truth, variables)
+    refuse_other_data(ours, theirs)
+    task = _task(ours, input_steps)
+    if not allow_overlap:
+        periods = [] if climatology is None else [told_of(climatology.attrs)]
+        if train is not None and task is not None:
+            with suppress(InputError):  # which the fits below will tell of
+                periods.append(period_of(canonicalize(train, variables)[0]))
+        for told in periods:
+            refuse_trained(ours, told, theirs, clips="clip" in labels.extras)
     found = {}
     try:
         found["Persistence"] = _persistence(ours, theirs)
     except InputError as error:
         log.warning("going on without persistence: %s", error)
-    task = _task(ours, input_steps)
     if climatology is None and train is not None and task is not None:
         try:
             climatology = Climatology.fit(train, task).dataset

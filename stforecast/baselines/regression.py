@@ -14,7 +14,7 @@ import xarray as xr
 
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
-from ..conventions.times import iso_time
+from ..conventions.overlap import period_of, told_of
 from ..errors import InputError
 from ..files import replacing
 from ..forecasting.core import ForecastModel
@@ -100,6 +100,11 @@ class LinearRegression(ForecastModel):
             task.input_steps, attrs["neighbours"], attrs["neighbour_steps"], len(task.variables)
         )
         self._targets = [task.channels.index(name) for name in task.outputs]
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """Attributes of its forecasts that say which period it was fitted to, and of what data."""
+        return told_of(self.dataset.attrs)
 
     @classmethod
     def fit(
@@ -191,7 +196,7 @@ class LinearRegression(ForecastModel):
         coords = {d: canonical[d] for d in map(str, space) if d in canonical.coords}
         attrs = {
             "title": "ridge regression of each grid point on its history and its neighbours'",
-            "training_period": f"{iso_time(time[0])}/{iso_time(time[-1])}",
+            **period_of(canonical),
             "windows": len(starts),
             "neighbours": neighbours,
             "neighbour_steps": near_steps,

@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..conventions.cycles import Cycle, phase
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
-from ..conventions.times import iso_time, time_blocks, valid_times
+from ..conventions.overlap import period_of, write_period
+from ..conventions.times import time_blocks, valid_times
 from ..errors import InputError
 from ..files import replacing
 from ..task import Task, WindowForecaster, require_task
 from .climatology import ByTime, as_labelled
-
-_WEEK = 7 * 86_400 * 10**9  # ns
-_MONDAY = np.datetime64("1970-01-05", "ns")
 
 
 class WeeklyClimatology(ByTime):
@@ -82,7 +81,7 @@ class WeeklyClimatology(ByTime):
         canonical, _ = canonicalize(ds, task.outputs)
         time = canonical["time"].values
         slots, index, weeks = np.unique(
-            _since_monday(time), return_inverse=True, return_counts=True
+            phase(time, "week"), return_inverse=True, return_counts=True
         )
         variables: dict[str, Any] = {}
         for name in task.outputs:
@@ -100,7 +99,8 @@ class WeeklyClimatology(ByTime):
         coords |= {str(d): canonical[d] for d in array.dims[1:] if d in canonical.coords}
         attrs = {
             "title": "climatology by time of the week",
-            "climatology_period": f"{iso_time(time[0])}/{iso_time(time[-1])}",
+            "climatology_period": write_period(time),
+            **period_of(canonical),
         }
         return cls(xr.Dataset(variables, coords, attrs), task)
 
@@ -123,8 +123,8 @@ class WeeklyClimatology(ByTime):
             If the training period had nothing at one of these times of the week.
         """
         valid_time = as_labelled(valid_time)
-        own = np.round(self.dataset["week_hour"].values * 3.6e12).astype(np.int64)
-        wanted = _since_monday(valid_time.values)
+        own = self._slots()
+        wanted = phase(valid_time.values, "week")
         index = np.searchsorted(own, wanted).clip(max=own.size - 1)
         if np.any(own[index] != wanted):
             first = pd.Timestamp(valid_time.values[own[index] != wanted].ravel()[0])
@@ -135,6 +135,14 @@ class WeeklyClimatology(ByTime):
         found = self.dataset.isel(week_hour=xr.DataArray(index, dims=valid_time.dims))
         found = found.drop_vars(["week_hour"]).transpose(*valid_time.dims, ...)
         return found.assign_coords(valid_time=(valid_time.dims, valid_time.values))
+
+    def _slots(self) -> np.ndarray:
+        return np.round(self.dataset["week_hour"].values * 3.6e12).astype(np.int64)
+
+    def table(self) -> tuple[Cycle, np.ndarray, np.ndarray]:
+        """Cycle "week", nanoseconds since Monday (K,), and fields (K, C', y, x)."""
+        fields = [self.dataset[v].values for v in self.task.outputs]
+        return "week", self._slots(), np.stack(fields, axis=1)
 
     def anomalies(self, ds: xr.Dataset, *, trained_on: bool = False) -> xr.Dataset:
         """Subtract the climatology from a history.
@@ -169,9 +177,17 @@ class WeeklyClimatology(ByTime):
         Parameters
         ----------
         forecaster : Forecaster or baseline
-            Of the same variables, which are its inputs and its targets.
+            Of the same variables, which are its inputs and its targets. A
+            :class:`stforecast.Forecaster` keeps the climatology in itself, and in its bundle.
         """
-        return _Around(self, forecaster)
+        if not tuple(forecaster.task.variables) == forecaster.task.outputs == self.task.outputs:
+            raise InputError(
+                f"a forecaster of anomalies of {', '.join(self.task.outputs)} takes these and "
+                f"forecasts these, found {forecaster.task}"
+            )
+        if hasattr(forecaster, "around"):
+            return forecaster.around(self)
+        return AroundWeek(self, forecaster)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the Dataset as netCDF; ``WeeklyClimatology(xr.open_dataset(path), task)`` reads."""
@@ -179,26 +195,22 @@ class WeeklyClimatology(ByTime):
             self.dataset.to_netcdf(part, engine="netcdf4")
 
 
-class _Around:
+class AroundWeek:
+    """A baseline of what flows differ by from their usual week."""
+
     def __init__(self, usual: WeeklyClimatology, forecaster: WindowForecaster) -> None:
-        if not tuple(forecaster.task.variables) == forecaster.task.outputs == usual.task.outputs:
-            raise InputError(
-                f"a forecaster of anomalies of {', '.join(usual.task.outputs)} takes these and "
-                f"forecasts these, found {forecaster.task}"
-            )
         self.usual, self.forecaster, self.task = usual, forecaster, forecaster.task
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """Attributes of its forecasts that say which period it was fitted to, and of what data."""
+        return self.usual.trained_on
 
     def forecast(
         self, inputs: np.ndarray, init_time: np.ndarray, steps: int, **grid: Any
     ) -> np.ndarray:
+        """Forecast from arrays, as :class:`stforecast.task.WindowForecaster` says."""
         before = self.task.step * np.arange(1 - self.task.input_steps, 1)
         anomalies = inputs - self.usual.values(init_time[:, None] + before)
         made = self.forecaster.forecast(anomalies, init_time, steps, **grid)
         return made + self.usual.values(valid_times(init_time, self.task.lead_times(steps)))
-
-
-def _since_monday(time: np.ndarray) -> np.ndarray:
-    """Nanoseconds since Monday 00:00."""
-    if time.dtype.kind != "M":
-        raise InputError("a weekly climatology needs dates of the ordinary calendar (datetime64)")
-    return (time.astype("datetime64[ns]") - _MONDAY).astype(np.int64) % _WEEK

@@ -86,6 +86,7 @@ def train(
     network: Callable[[], Any],
     config: TrainConfig,
     options: TrainingOptions,
+    finish: Callable[[Forecaster], Forecaster] | None = None,
     **more: Any,
 ) -> Forecaster:
     """Train as the options of a pipeline say, and save the bundle.
@@ -104,6 +105,9 @@ def train(
     config : TrainConfig
         From :meth:`TrainingOptions.config`.
     options : TrainingOptions
+    finish : callable, optional
+        Makes of the trained forecaster the one that is saved: of the data as they are, where it was
+        trained on scaled ones or on anomalies.
     **more
         For :func:`stforecast.fit`.
 
@@ -151,6 +155,7 @@ def train(
     over = stopped.get("why") == "minutes"
     if not is_main():
         raise SystemExit(0) if over else OnlyHelped(0)
+    forecaster = forecaster if finish is None else finish(forecaster)
     forecaster.save(options.output / "model")
     if over:
         sys.stdout.write(
@@ -177,6 +182,7 @@ def train_and_score(
     steps: int | None = None,
     stride: int = 1,
     references: Callable[[Forecaster], Mapping[str, WindowForecaster]] | None = None,
+    finish: Callable[[Forecaster], Forecaster] | None = None,
 ) -> pd.DataFrame:
     """Train, score beside persistence on the test part, and put the published rows beside both.
 
@@ -199,6 +205,7 @@ def train_and_score(
         their way is added under its own name.
     scored : callable
         What is done to forecast and truth before they are scored: they must lie in [0, 1] then.
+        What is written is as it was before.
     train_times : array of times, optional
         Train on the windows of these initialisations only. Default: all there are.
     init_time : array of times, optional
@@ -210,6 +217,8 @@ def train_and_score(
     references : callable, optional
         Gives models to score as well, by name, for the trained forecaster; "this run" stands in
         its place.
+    finish : callable, optional
+        As of :func:`train`; the test part is what the forecaster that it makes takes.
 
     Returns
     -------
@@ -223,7 +232,7 @@ def train_and_score(
     from ..forecasting.predict import predict
     from ..task import initialisations
 
-    forecaster = train(parts, task, network, config, options, init_time=train_times)
+    forecaster = train(parts, task, network, config, options, finish, init_time=train_times)
 
     test, steps = parts["test"], steps or task.target_steps
     if init_time is None:
@@ -237,7 +246,9 @@ def train_and_score(
     forecasts["this run"] = xr.open_zarr(store)[names]
     truth = scored(test)
     scores = {
-        name: evaluate(scored(f), truth, metrics=metrics, data_range=1.0, protocol="paper")
+        name: evaluate(
+            scored(f), truth, metrics=metrics, data_range=1.0, protocol="paper", allow_overlap=False
+        )
         for name, f in forecasts.items()
     }
     save_scores(scorecard(scores), options.output)

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from ..errors import DivergenceError, InputError, RankLostError
 
 Options = TypeVar("Options")
+#: What errors advise in Python, and the option that does the same.
+_ADVICE = {"allow_overlap=True": "--allow-overlap"}
 
 
 def run(
@@ -51,7 +53,10 @@ def run(
         else:
             main(given)
     except InputError as error:
-        _stop(f"error: {error}", 2)
+        text = str(error)
+        for in_python, here in _ADVICE.items():
+            text = text.replace(in_python, here)
+        _stop(f"error: {text}", 2)
     except (DivergenceError, RankLostError) as error:
         _stop(f"error: {error}", 1)
     except KeyboardInterrupt as stop:

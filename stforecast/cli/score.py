@@ -44,6 +44,8 @@ class Options:
     """Regions by name: global, tropics, europe and others; global unless given."""
     nan: Literal["refuse", "mask"] = "refuse"
     """What a missing value in truth means: an error, or a point that does not count."""
+    allow_overlap: bool = False
+    """Score a period that a model or a baseline was trained on."""
 
 
 def main(options: Options) -> None:
@@ -59,7 +61,8 @@ def main(options: Options) -> None:
     climatology = None if options.climatology is None else _open(options.climatology)
     train = None if options.train is None else _open_truth(options.train)
     first = forecasts[names[0]]
-    baselines = baseline_forecasts(first, truth, train=train, climatology=climatology)
+    overlap: dict[str, Any] = {"allow_overlap": options.allow_overlap}
+    baselines = baseline_forecasts(first, truth, train=train, climatology=climatology, **overlap)
     forecasts |= {name: f for name, f in baselines.items() if name not in forecasts}
     if climatology is None and "Climatology" in baselines and "acc" in options.metrics:
         raise InputError("acc needs --climatology: fit one with stforecast.Climatology.fit")
@@ -70,6 +73,7 @@ def main(options: Options) -> None:
         regions=options.regions or None,
         climatology=climatology,
         nan=options.nan,
+        **overlap,
     )
     about: dict[str, Any] = {"command": " ".join(["python -m stforecast score", *sys.argv[1:]])}
     about |= {f"file of {n}": str(p) for n, p in zip(names, paths, strict=True)}

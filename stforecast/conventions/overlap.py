@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import xarray as xr
 
 from ..errors import InputError
-from .times import is_cftime, iso_time, time_differences, time_step
+from .axes import LEAD
+from .times import is_cftime, iso_time, time_differences, time_step, valid_times
 
 #: Attribute of a data set whose times are invented, as those of clips are: what tells it from
 #: others that have the same times.
 FINGERPRINT = "fingerprint"
+#: Attributes of a forecast: the period that its model was trained on (:func:`write_period`), and
+#: the fingerprint of these data.
+TRAINED, TRAINED_FINGERPRINT = "training_period", "training_fingerprint"
 _GAPS = 100  # at most, in a period that is written down; the shortest others are taken as closed
 
 
@@ -74,6 +80,32 @@ def _without_zeros(words: np.ndarray) -> np.ndarray:
     return np.where(np.strings.find(words, ".") < 0, words, short)
 
 
+def period_of(ds: xr.Dataset) -> dict[str, str]:
+    """What a model says of the data that it was trained on, and its forecasts with it.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The training period, canonical.
+
+    Returns
+    -------
+    dict of str to str
+        ``training_period``, and ``training_fingerprint`` where the data have one.
+    """
+    mark = ds.attrs.get(FINGERPRINT)
+    told = {TRAINED: write_period(ds["time"].values)}
+    return told if mark is None else {**told, TRAINED_FINGERPRINT: str(mark)}
+
+
+def told_of(attrs: Mapping[str, Any]) -> dict[str, str]:
+    """Take what :func:`period_of` said out of the attributes of a forecast or a climatology."""
+    told = {k: str(attrs[k]) for k in (TRAINED, TRAINED_FINGERPRINT) if k in attrs}
+    if TRAINED not in told and "climatology_period" in attrs:
+        told[TRAINED] = str(attrs["climatology_period"])
+    return told
+
+
 def make_fingerprint(name: str, split: str | None, options: str, digest: str) -> str:
     """Write what tells a data set with invented times from others that have the same times.
 
@@ -87,6 +119,31 @@ def make_fingerprint(name: str, split: str | None, options: str, digest: str) ->
         How it was opened, for people; and of what, for the comparison.
     """
     return "; ".join([name, f"split={split or 'all'}", options, digest])
+
+
+def refuse_other_data(forecast: xr.Dataset, truth: xr.Dataset) -> None:
+    """Refuse truth of other data than the forecast was made from, where both say what they are.
+
+    Clips have no dates: those of every data set begin at the same invented time, and another
+    split's would pass for truth.
+
+    Parameters
+    ----------
+    forecast, truth : xarray.Dataset
+        With the attribute ``fingerprint``, or without.
+
+    Raises
+    ------
+    InputError
+        If their fingerprints differ; both are named.
+    """
+    made_from, found = (ds.attrs.get(FINGERPRINT) for ds in (forecast, truth))
+    if made_from is not None and found is not None and made_from != found:
+        raise InputError(
+            f"the forecast was made from [{made_from}], and truth is [{found}]: their times are "
+            "counted from the same invented beginning and say nothing of each other. Open the "
+            "data, the split and with the options that the forecast was made from"
+        )
 
 
 def _common(a: str | None, b: str | None, invented: bool) -> Literal["nothing", "times", "all"]:
@@ -146,3 +203,31 @@ def refuse_overlap(
             f"{iso_time(within[0])} to {iso_time(within[-1])}: a period that was trained on cannot "
             f"judge. Give another one, or {remedy} if it is meant"
         )
+
+
+def refuse_trained(
+    forecast: xr.Dataset, told: Mapping[str, str], truth: xr.Dataset, *, clips: bool
+) -> None:
+    """Refuse to score a forecast for times that a model was trained on.
+
+    Parameters
+    ----------
+    forecast : xarray.Dataset
+        Canonical.
+    told : mapping
+        What :func:`period_of` said of the training data; nothing is refused where it is empty.
+    truth : xarray.Dataset
+        What the forecast is scored against; its fingerprint counts where the forecast has none.
+    clips : bool
+        The times of both are no dates.
+
+    Raises
+    ------
+    InputError
+        If valid times lie in the training period.
+    """
+    if TRAINED in told:
+        judge = valid_times(forecast["time"].values, forecast[LEAD].values)
+        mark = forecast.attrs.get(FINGERPRINT, truth.attrs.get(FINGERPRINT))
+        pair = told.get(TRAINED_FINGERPRINT), mark
+        refuse_overlap(told[TRAINED], judge, "the forecast", fingerprints=pair, invented=clips)

@@ -8,6 +8,7 @@ gaps works on clips. The coordinates ``clip`` and ``step`` say which frame of wh
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import threading
@@ -23,6 +24,7 @@ import xarray as xr
 
 from ..conventions.axes import LEAD, TIME, VALID, X, Y
 from ..conventions.lazy import LazyArray
+from ..conventions.overlap import FINGERPRINT, make_fingerprint
 from ..conventions.times import time_differences
 from ..errors import InputError
 from ..task import Task, window_starts
@@ -95,6 +97,8 @@ def clip_dataset(
     scale: float = 1 / 255,
     chunks: Any = None,
     labels: Mapping[str, tuple[Sequence[int], Mapping[str, Any]]] | None = None,
+    split: str | None = None,
+    options: str = "",
 ) -> xr.Dataset:
     """Make one canonical, lazy Dataset of clips: ``(time, y, x)`` float32, a variable a channel.
 
@@ -109,7 +113,8 @@ def clip_dataset(
     timestep : str
         Time between two frames.
     attrs : mapping
-        Attributes of the Dataset. ``clip_names`` is put in where there are few clips.
+        Attributes of the Dataset. ``fingerprint`` is put in, and where there are few clips
+        ``clip_names``.
     scale : float
         What uint8 is multiplied by (in float64, then rounded to float32). It goes to the
         variables' encoding, so that bytes are stored as bytes.
@@ -118,6 +123,10 @@ def clip_dataset(
         arrays. A mapping: dask chunk sizes by dimension.
     labels : mapping, optional
         ``{name: (whole numbers, one a clip, and attributes)}``: more coordinates along time.
+    split : str, optional
+        Which part of the data these clips are, for the fingerprint.
+    options : str
+        What else the clips depend on and neither their names nor their shape tell, as "camera 0".
 
     Returns
     -------
@@ -153,9 +162,16 @@ def clip_dataset(
     for name, (values, what) in (labels or {}).items():
         coords[name] = (TIME, np.repeat(np.asarray(values, np.int64), lengths), dict(what))
     ds = xr.Dataset(data, attrs={"Conventions": "CF-1.11", **attrs})
-    if len(clips) <= _NAMED:  # without the directory they share, which says nothing elsewhere
-        shared = os.path.commonpath([os.path.dirname(c.name) for c in clips])
-        ds.attrs["clip_names"] = [c.name.removeprefix(shared).lstrip("/") for c in clips]
+    # Without the directory they share, which says nothing elsewhere.
+    shared = os.path.commonpath([os.path.dirname(c.name) for c in clips])
+    names = [c.name.removeprefix(shared).lstrip("/") for c in clips]
+    if len(clips) <= _NAMED:
+        ds.attrs["clip_names"] = names
+    told = ", ".join(filter(None, [f"{shape[0]} x {shape[1]}", options]))
+    of = [(n, c.frames, c.stamp[1:]) for n, c in zip(names, clips, strict=True)]  # size, not time
+    digest = hashlib.sha256(repr((of, list(channels), timestep, scale)).encode()).hexdigest()[:16]
+    title = str(attrs.get("title", "clips")).split(":")[0]
+    ds.attrs[FINGERPRINT] = make_fingerprint(title, split, told, f"digest {digest}")
     made_of = [(c.name, c.frames, c.stamp) for c in clips], shape, scale, list(channels)
     dims = {d: d for d in (TIME, Y, X)}
     return in_chunks(ds, chunks, dims, partial(_cut, lengths), *made_of).assign_coords(coords)

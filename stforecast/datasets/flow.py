@@ -322,7 +322,13 @@ def _open_windows(path: Path, split: Split | None, chunks: Any) -> xr.Dataset:
         "comment": "scaled to [-1, 1] by its makers; the windows have no dates",
     }
     ds = clip_dataset(
-        clips, CHANNELS, (rows, columns), timestep="30min", attrs=attrs, chunks=chunks
+        clips,
+        CHANNELS,
+        (rows, columns),
+        timestep="30min",
+        attrs=attrs,
+        chunks=chunks,
+        split=split,
     )
     for name, verb in zip(CHANNELS, ("entering", "leaving"), strict=True):
         ds[name].attrs |= {"units": "1", "long_name": f"taxis {verb} the cell, scaled to [-1, 1]"}

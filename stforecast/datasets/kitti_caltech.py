@@ -113,6 +113,7 @@ def open_kitti(
         root,
         split,
         chunks,
+        source,
         title="KITTI raw",
         source=f"video from a moving car, {source}",
         license="CC BY-NC-SA 3.0",
@@ -229,6 +230,7 @@ def open_caltech(
         root,
         split,
         chunks,
+        f"every {every}",
         every=every,
         title="Caltech Pedestrian",
         source=f"video from a moving car, every {every}. frame of 30 a second",
@@ -252,13 +254,28 @@ def _cut(frames: np.ndarray) -> np.ndarray:
 
 
 def _street(
-    clips: Sequence[Clip], root: Path, split: str | None, chunks: Any, every: int = 3, **attrs: str
+    clips: Sequence[Clip],
+    root: Path,
+    split: str | None,
+    chunks: Any,
+    options: str,
+    every: int = 3,
+    **attrs: str,
 ) -> xr.Dataset:
     if not clips:
         raise InputError(f"{root}: nothing of split={split!r} in it: give more, or split=None")
     step = f"{every * 10**9 // 30}ns"
     attrs["source"] += "; resized to a height of 128 by area means, middle 160 columns"
-    return clip_dataset(clips, _RGB, _SIZE, timestep=step, attrs=attrs, chunks=chunks)
+    return clip_dataset(
+        clips,
+        _RGB,
+        _SIZE,
+        timestep=step,
+        attrs=attrs,
+        chunks=chunks,
+        split=split,
+        options=options,
+    )
 
 
 def recognise(path: Path) -> str | None:

@@ -134,6 +134,8 @@ def open_kth(
         },
         chunks=chunks,
         labels=labels,
+        split=split,
+        options="" if actions is None else f"actions {', '.join(sorted(actions))}",
     )
 
 

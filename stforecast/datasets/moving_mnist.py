@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ import xarray as xr
 
 from ..conventions.axes import TIME, X, Y
 from ..conventions.lazy import LazyArray
+from ..conventions.overlap import FINGERPRINT, make_fingerprint
 from ..errors import InputError
 from .backends import PathLike, stamp
 from .clips import clip_times
@@ -21,6 +23,7 @@ from .limits import refuse_claim, refuse_frames
 from .moving_mnist_generator import (
     SPLITS,
     Split,
+    beginning_of,
     digits_of,
     find_digits,
     generate,
@@ -134,6 +137,11 @@ def open_moving_mnist(
         X: (X, np.arange(size), {"units": "1", "long_name": "pixel column, from the left"}),
     }
     attrs = _ATTRS | {"source": source} | ({"comment": what} if what else {})
+    # Not of how many: sequence i is the same whatever comes after it.
+    told = what or f"{file.name}, {steps} frames of {size} x {size}"
+    digest = hashlib.sha256(repr((told, beginning_of(file))).encode()).hexdigest()[:16]
+    name = _ATTRS["title"].split(":")[0]
+    attrs[FINGERPRINT] = make_fingerprint(name, split or "test", told, f"digest {digest}")
     ds = xr.Dataset({"intensity": variable}, coords, attrs)
     dims, made_of = {d: d for d in (TIME, Y, X)}, (str(file), stamp(file), what, sequences)
     ds = in_chunks(ds, chunks, dims, lambda most: steps * max(1, most // steps), *made_of)

@@ -16,6 +16,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal, cast
 
@@ -260,6 +261,13 @@ def idx_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
     if not 0 < n * rows * columns < _MAX_BYTES:
         raise InputError(f"{path}: its header says {n} images of {rows} x {columns}: damaged")
     return n, rows, columns
+
+
+def beginning_of(path: str | os.PathLike[str]) -> bytes:
+    """First bytes of a file, plain or gzipped, which tell it from others; none if damaged."""
+    with suppress(OSError, EOFError, zlib.error), _open(path) as file:
+        return file.read(4096)
+    return b""
 
 
 def _open(path: str | os.PathLike[str]) -> IO[bytes]:

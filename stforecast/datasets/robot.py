@@ -260,7 +260,8 @@ def _open(
         if not clips:
             raise InputError(f"{root}: none of its {len(chosen)} trajectories will do: {left}")
         logger.info("%s: of %d trajectories are left out: %s", root, len(chosen), left)
-    return clip_dataset(clips, _CHANNELS, size, **options)
+    told = f"camera {camera}, {steps or 'all'} frames each"
+    return clip_dataset(clips, _CHANNELS, size, split=split, options=told, **options)
 
 
 # --- RoboNet --------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ def compare_forecasts(
     metrics: str | Sequence[str] = ("rmse", "mae", "bias"),
     weights: str | Sequence[str] = ("area", "uniform"),
     nan: Literal["refuse", "mask"] = "refuse",
+    allow_overlap: bool = False,
     **options: Any,
 ) -> xr.Dataset:
     """Score forecasts against the same truth, with intervals of their differences.
@@ -34,6 +35,8 @@ def compare_forecasts(
     truth : xarray.Dataset
     metrics, weights, nan, **options
         As of :func:`stforecast.evaluate`; by default with both kinds of weights.
+    allow_overlap : bool
+        Compare models on times that one of them was trained on, which is refused otherwise.
 
     Returns
     -------
@@ -49,6 +52,7 @@ def compare_forecasts(
     from .evaluate import evaluate
 
     options = {"metrics": metrics, "weights": weights, "nan": nan, **options}
+    options["allow_overlap"] = allow_overlap
     by_time = {
         name: evaluate(f, truth, by=("time", LEAD), **options) for name, f in forecasts.items()
     }

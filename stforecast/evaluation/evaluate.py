@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import xarray as xr
 from ..baselines.climatology import Climatology, conform
 from ..conventions.axes import LEAD, VALID, role_of
 from ..conventions.gate import canonicalize
+from ..conventions.overlap import refuse_other_data, refuse_trained, told_of
 from ..conventions.times import iso_time
 from ..errors import InputError
 from ..package import __version__
@@ -20,6 +22,8 @@ from .alignment import PointWeights, check_grid, check_units, valid_positions
 from .metrics import MEMBERS, METRICS, Metric, WeightedMean
 from .published import benchmark_table
 from .scorecards import hours_of, save_scores, scorecard, to_table
+
+log = logging.getLogger(__name__)
 
 __all__ = ["benchmark_table", "evaluate", "save_scores", "scorecard", "to_table"]
 
@@ -38,6 +42,7 @@ def evaluate(
     protocol: str | None = None,
     lpips: Any = None,
     ensemble: Literal["mean", "members"] = "mean",
+    allow_overlap: bool | None = None,
 ) -> xr.Dataset:
     """Score a forecast against truth, by lead time and overall.
 
@@ -101,6 +106,10 @@ def evaluate(
     ensemble : {"mean", "members"}
         What is scored of a forecast with the dimension ``realization``: the mean of its members,
         or each of them by itself. Metrics of all members together need "mean".
+    allow_overlap : bool, optional
+        What to do about valid times that the model was trained on, where the forecast says which
+        these are (its attribute ``training_period``): a period that was trained on cannot judge.
+        True: score them; False: an error. Default: score them, with a warning in the log.
 
     Returns
     -------
@@ -118,9 +127,10 @@ def evaluate(
     Raises
     ------
     InputError
-        If grids differ by more than 0.001 degrees, units differ, truth lacks a valid time, or a
-        value is NaN or infinite where the weight is not 0. A NaN is never skipped unasked: it
-        would make the rest look like the whole.
+        If grids differ by more than 0.001 degrees, units differ, truth lacks a valid time or is of
+        other clips than the forecast was made from, valid times lie in the training period and
+        `allow_overlap` is False, or a value is NaN or infinite where the weight is not 0. A NaN is
+        never skipped unasked: it would make the rest look like the whole.
     """
     chosen = _choose_metrics(metrics, climatology is not None, data_range, protocol)
     if nan not in ("refuse", "mask"):
@@ -129,7 +139,7 @@ def evaluate(
     members, member = _members(forecast, chosen, ensemble)
     first = members[0]
     variables = [str(v) for v in first.data_vars]
-    truth, _ = canonicalize(truth, variables)
+    truth, truths = canonicalize(truth, variables)
     if LEAD in truth.dims:
         raise InputError(f"truth has {LEAD}; give observations or analyses by time, not forecasts")
     space = first[variables[0]].dims[2:]
@@ -139,6 +149,14 @@ def evaluate(
     by = _choose(by, known, "by", empty=True)
     if "acc" in chosen and set(by) & set(space):
         raise InputError(f'"acc" is a correlation over the map: it has no value by {space}')
+    refuse_other_data(first, truth)
+    try:
+        refuse_trained(first, told_of(first.attrs), truth, clips="clip" in truths.extras)
+    except InputError as error:
+        if allow_overlap is False:
+            raise
+        if allow_overlap is None:
+            log.warning("%s", error)
     check_units(first, truth, variables)
     check_grid(first, truth, space, "truth")
     positions = valid_positions(first, truth)

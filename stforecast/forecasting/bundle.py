@@ -34,6 +34,7 @@ _VERSION_1 = {
 _KINDS: dict[str, type] = dict.fromkeys(("format", "library", "sha256"), str)
 _KINDS |= dict.fromkeys(("task", "model", "variables", "training"), dict)
 _REQUIRED = {*_KINDS, "version", "grid"}
+_OPTIONAL = {"reference"}  # of forecasters of anomalies
 _LONGEST = 2**26  # bytes of a description
 
 _T = TypeVar("_T")
@@ -174,11 +175,11 @@ def _read_description(path: Path) -> dict[str, Any]:
             f"{path} is a bundle of version {version!r:.60}; this is stforecast "
             f"{__version__}, which reads versions 1 and {BUNDLE_VERSION}. Update one or the other"
         )
-    if set(description) != _REQUIRED:
+    if set(description) - _OPTIONAL != _REQUIRED:
         raise InputError(
             f"{path} should hold exactly {sorted(_REQUIRED)}; "
             f"missing {sorted(_REQUIRED - set(description))}, "
-            f"unknown {sorted(set(description) - _REQUIRED)[:8]}"
+            f"unknown {sorted(set(description) - _REQUIRED - _OPTIONAL)[:8]}"
         )
     for name, kind in _KINDS.items():
         if not isinstance(description[name], kind):

@@ -12,6 +12,7 @@ import xarray as xr
 from ..conventions.axes import LAT, LEAD, LON, TIME, VALID
 from ..conventions.gate import FORECAST_ATTRS, canonicalize, restore
 from ..conventions.grid import Grid
+from ..conventions.overlap import FINGERPRINT
 from ..conventions.regrid import covers, to_grid
 from ..conventions.times import time_step, valid_times
 from ..errors import InputError
@@ -34,6 +35,11 @@ class ForecastModel:
     task: Task
     #: The grid of the data that it was fitted to; None where any will do.
     fitted_on: Grid | None = None
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """Attributes of its forecasts that say which period it was trained on, and of what data."""
+        return {}
 
     def forecast(
         self,
@@ -158,7 +164,12 @@ def forecast_with(
     values = (forecast_later if lazy else forecast_now)(
         batch, inputs, ds["time"].values[ends], ends, cut
     )
-    return restore(_labelled(values, ds, ends, steps, model, space), labels)
+    out = restore(_labelled(values, ds, ends, steps, model, space), labels)
+    clip, axis = labels.extras.get("clip"), labels.axes[TIME]
+    if clip is not None and clip.dims == (axis.dim,):
+        number = clip.values if axis.order is None else clip.values[axis.order]
+        out = out.assign_coords(clip=(TIME, number[ends], clip.attrs))
+    return out
 
 
 def _training_note(model: WindowForecaster) -> str:
@@ -269,10 +280,14 @@ def _labelled(
         "source": f"stforecast {_name(model)}",
         "history_length": f"{task.input_steps} steps of {task.timestep}",
     }
+    attrs |= {FINGERPRINT: ds.attrs[FINGERPRINT]} if FINGERPRINT in ds.attrs else {}
+    attrs |= getattr(model, "trained_on", {})
     if _training_note(model):
         attrs["training_data"] = getattr(model, "data", "")
     return xr.Dataset(variables, coords, attrs)
 
 
 def _name(model: WindowForecaster) -> str:
-    return type(getattr(model, "network", model)).__name__
+    """Name of the network, or of the model: of the first public class it is made of."""
+    kinds = type(getattr(model, "network", model)).__mro__
+    return next(kind.__name__ for kind in kinds if not kind.__name__.startswith("_"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from ..conventions.overlap import TRAINED, TRAINED_FINGERPRINT
 from ..errors import InputError
 from ..files import replacing
 
@@ -102,6 +103,9 @@ def combine(forecasts: Sequence[xr.Dataset]) -> xr.Dataset:
         combine_attrs="drop_conflicts",
     )
     sources = [str(f.attrs.get("source", "")) for f in forecasts]
+    for key in (TRAINED, TRAINED_FINGERPRINT):  # members may have been trained on several periods
+        if told := dict.fromkeys(str(f.attrs[key]) for f in forecasts if key in f.attrs):
+            whole.attrs[key] = ";".join(told)
     whole.attrs["source"] = f"{len(forecasts)} members: {', '.join(dict.fromkeys(sources))}"
     return whole
 

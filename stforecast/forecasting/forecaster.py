@@ -6,6 +6,7 @@ as a *bundle*: a directory with ``model.safetensors`` and ``bundle.json``. None 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..conventions.overlap import told_of
+from ..conventions.times import valid_times
 from ..errors import InputError
 from ..files import replacing
 from ..models import inference, registry
@@ -41,6 +44,7 @@ from .bundle import (
     under,
 )
 from .core import ForecastModel
+from .reference import Reference
 
 #: What a network raises, by itself or in torch, where its input has another shape than it wants.
 _OF_SHAPES = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError)
@@ -102,6 +106,9 @@ class Forecaster(ForecastModel):
         CF attributes of each variable (units at least), as in the training data.
     training : dict, optional
         How it came to be: period, settings, validation scores. Goes into the bundle.
+    reference : Reference, optional
+        The climatology that the network's inputs and outputs are differences from. It is subtracted
+        from the history and added to the forecast, and goes into the bundle: see :meth:`around`.
 
     Examples
     --------
@@ -124,6 +131,7 @@ class Forecaster(ForecastModel):
         grid: Mapping[str, Any] | None = None,
         variables: Mapping[str, Mapping[str, Any]] | None = None,
         training: Mapping[str, Any] | None = None,
+        reference: Reference | None = None,
     ) -> None:
         require_task(task)
         survive_forks()
@@ -144,6 +152,7 @@ class Forecaster(ForecastModel):
         self.grid = None if grid is None else {k: np.asarray(v).tolist() for k, v in grid.items()}
         self.variables = {k: dict(v) for k, v in (variables or {}).items()}
         self.training = dict(training or {})
+        self.reference = reference
         self.precision: Literal["fp32", "bf16"] = "fp32"
         self.compile: Literal["auto", "always", "never"] = "auto"
         self._quick: tuple[Any, nn.Module] | None = None
@@ -158,12 +167,18 @@ class Forecaster(ForecastModel):
         return (
             f"<stforecast.Forecaster {type(self.network).__name__}, {size:,} parameters>\n"
             f"  task      {self.task}\n  trained   {period}\n  data      {self.data}"
+            + (f"\n  around    the {self.reference.cycle}'s climatology" if self.reference else "")
         )
 
     @property
     def data(self) -> str:
         """What it was trained on, in words."""
         return str(self.training.get("data", "unknown"))
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """Attributes of its forecasts that say which period it was trained on, and of what data."""
+        return told_of((self.reference.about if self.reference else {}) | self.training)
 
     @property
     def device(self) -> torch.device:
@@ -208,7 +223,62 @@ class Forecaster(ForecastModel):
             place = find_device(device)
             self.network.to(place)
             self.normalizer.to(place)
+            if self.reference is not None:
+                self.reference.to(place)
         return self
+
+    def around(self, climatology: Any) -> Forecaster:
+        """Make a forecaster of anomalies, as this one is, one of the quantities themselves.
+
+        Parameters
+        ----------
+        climatology : Climatology or WeeklyClimatology
+            What the anomalies are differences from; of every variable that is forecast.
+
+        Returns
+        -------
+        Forecaster
+            With the same network. It subtracts the climatology from the history, adds it to the
+            forecast at the valid times, and is saved with it in one bundle.
+
+        Raises
+        ------
+        InputError
+            If the climatology lacks a variable, or this is a forecaster around one already.
+        """
+        missing = [v for v in self.task.outputs if v not in climatology.task.outputs]
+        if missing or self.reference is not None:
+            raise InputError(
+                f"the climatology lacks {', '.join(missing)}, which are forecast"
+                if missing
+                else "the forecaster adds a climatology already"
+            )
+        known, told = climatology.task.outputs, climatology.trained_on
+        out = copy.copy(self)
+        cycle, slots, fields = climatology.table()
+        out.reference = Reference(cycle, slots, fields, known, told).to(self.device)
+        for name in known:  # in the bundle, attributes of the quantity and not of its anomaly
+            attrs, own = climatology.dataset[name].attrs, self.variables.get(name, {})
+            out.variables = out.variables | {name: {k: str(attrs.get(k, own[k])) for k in own}}
+        return out
+
+    def rescaled(self, factor: float, offset: float = 0.0) -> Forecaster:
+        """Make a forecaster of scaled data, as this one is, one of ``scaled * factor + offset``.
+
+        Parameters
+        ----------
+        factor, offset : float
+            Of every variable.
+
+        Returns
+        -------
+        Forecaster
+            With the same network, and the normalisation of the other unit.
+        """
+        out = copy.copy(self)
+        mean, std = self.normalizer.mean * factor + offset, self.normalizer.std * factor
+        out.normalizer = Normalizer(mean, std)
+        return out
 
     def encode(self, x: Tensor) -> Tensor:
         """Normalise inputs (B, T, C, H, W); NaN become the mean, where the task masks them."""
@@ -292,7 +362,9 @@ class Forecaster(ForecastModel):
         ----------
         inputs : array of shape (B, T, C, H, W)
             Canonical order and units, channels as ``task.variables``.
-        init_time, latitude, longitude
+        init_time : array of shape (B,), optional
+            Times of the last input steps. Needed where there is a `reference`.
+        latitude, longitude
             Not needed by a network; here for forecasters that look them up.
         steps : int, optional
             Target steps; ``task.target_steps`` unless given.
@@ -315,6 +387,7 @@ class Forecaster(ForecastModel):
         network = self._inference_network()
         with own_defaults(self.device), torch.inference_mode():
             x = torch.as_tensor(np.ascontiguousarray(inputs, dtype=np.float32)).to(self.device)
+            x = x - self._usual(init_time, np.arange(1 - task.input_steps, 1), task.variables)
             masked = task.nan == "mask"
             gone = torch.as_tensor(missing(inputs, task) if masked else False, device=x.device)
 
@@ -322,7 +395,20 @@ class Forecaster(ForecastModel):
                 y = self.apply(x, network)
                 return y.masked_fill(gone, math.nan) if masked else y
 
-            return torch.cat(list(rollout(step, x, steps)), dim=1).float().cpu().numpy()
+            y = torch.cat(list(rollout(step, x, steps)), dim=1).float()
+            y = y + self._usual(init_time, np.arange(1, steps + 1), task.outputs)
+            return y.cpu().numpy()
+
+    def _usual(self, init_time: Any, steps: np.ndarray, variables: Any) -> Tensor | int:
+        """What anomalies are differences from (B, len(steps), C, H, W); 0 without a reference."""
+        if self.reference is None:
+            return 0
+        if init_time is None:
+            raise InputError(
+                f"the network forecasts differences from the {self.reference.cycle}'s climatology: "
+                "give forecast(init_time=), the times of the last input steps"
+            )
+        return self.reference.at(valid_times(init_time, self.task.step * steps), variables)
 
     def _inference_network(self) -> nn.Module:
         """The network's quick form, made anew when its weights or the settings have changed."""
@@ -363,6 +449,11 @@ class Forecaster(ForecastModel):
             raise InputError(f"{path} exists and is no bundle; choose a new directory name")
         tensors = over("network.", self.network.state_dict())
         tensors |= over("normalizer.", self.normalizer.state_dict())
+        more: dict[str, Any] = {}
+        if (usual := self.reference) is not None:
+            tensors |= over("reference.", usual.state_dict())
+            about = {"cycle": usual.cycle, "variables": usual.variables, "about": usual.about}
+            more = {"reference": about}
         with replacing(path) as directory:
             directory.mkdir()
             weights = directory / "model.safetensors"
@@ -379,6 +470,7 @@ class Forecaster(ForecastModel):
                 "grid": self.grid,
                 "variables": self.variables,
                 "training": self.training,
+                **more,
                 "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
             }
             text = json.dumps(description, indent=1, default=_plain)
@@ -408,6 +500,9 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
         library does not know. Pickled files are never opened.
     """
     description, shapes = read_shapes(path)
+    around = description.get("reference")
+    if around is not None:  # held against what is said of them below
+        shapes = {k: v for k, v in shapes.items() if not k.startswith("reference.")}
     task, model = Task(**description["task"]), description["model"]
     parts = model["name"], task, description["grid"], model["settings"]
     if network is None and (model["name"] not in registry.names() or model["settings"] is None):
@@ -447,7 +542,18 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
             grid=description["grid"],
             variables=description["variables"],
             training=description["training"],
+            reference=None if around is None else _reference(path, around, tensors),
         )
+
+
+def _reference(path: Any, about: Any, tensors: Mapping[str, Tensor]) -> Reference:
+    """The climatology of a bundle, from what it says of it and its tensors."""
+    try:
+        return Reference(**about, **under("reference.", tensors))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: the climatology in model.safetensors does not fit bundle.json: {error!s:.500}"
+        ) from error
 
 
 def _refuse_misfit(network: Mapping[str, Any], file: Mapping[str, Any], task: Task) -> None:

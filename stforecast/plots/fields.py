@@ -13,6 +13,7 @@ import xarray as xr
 from ..conventions.axes import LEAD, TIME, X, Y, find_axes
 from ..conventions.gate import Labels, canonicalize
 from ..conventions.grid import grid_weights
+from ..conventions.overlap import refuse_other_data
 from ..conventions.times import valid_times
 from ..conventions.variables import canonical_name
 from ..errors import InputError
@@ -324,6 +325,7 @@ def choose_initialisation(
     if truth is None:
         return at, np.empty(0, int)
     name = str(next(iter(forecast.data_vars)))
+    refuse_other_data(forecast, truth)
     check_units(forecast, truth, [name])
     check_grid(forecast, truth, forecast[name].dims[2:], "truth")
     if wanted is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 import threading
 import time
 from functools import partial
@@ -16,13 +17,29 @@ from hypothesis import strategies as st
 
 from stforecast.baselines.persistence import Persistence
 from stforecast.conventions.gate import canonicalize, check, restore
-from stforecast.datasets import clips
+from stforecast.datasets import (
+    clips,
+    open_bridgedata,
+    open_caltech,
+    open_kth,
+    open_prepared,
+    open_robonet,
+    open_taxibj,
+    prepare,
+)
 from stforecast.datasets import lazy as _lazy
 from stforecast.datasets.clips import Clip, as_samples, clip_dataset, clip_times, protocol_times
 from stforecast.datasets.video import centre_crop, decode_image, decode_images, decode_video, resize
 from stforecast.errors import InputError
 from stforecast.forecasting.predict import predict
 from stforecast.task import Task, window_starts
+from stforecast.testing import (
+    write_bridgedata,
+    write_caltech,
+    write_kth,
+    write_robonet,
+    write_taxibj_npz,
+)
 
 SHAPE = (3, 5)
 RGB = ["red", "green", "blue"]
@@ -49,6 +66,57 @@ def made_of(lengths, calls=None, delay=0, **options):
 
 def truth_of(lengths):
     return np.concatenate([frames_of(i, 0, n) for i, n in enumerate(lengths)])
+
+
+# --- the fingerprint --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "open_", "split", "others"),
+    [
+        (
+            partial(write_kth, lengths=(30,), actions=["boxing", "running"]),
+            open_kth,
+            "test",
+            [{"split": "train"}, {"split": None}, {"size": (64, 64)}, {"actions": ["running"]}],
+        ),
+        (
+            partial(write_caltech, sets={0: [9], 6: [12]}),
+            open_caltech,
+            "test",
+            [{"split": "train"}, {"split": None}, {"every": 2}],
+        ),
+        (
+            partial(write_robonet, cameras=2),
+            open_robonet,
+            "train",
+            [{"split": None}, {"camera": 1}, {"steps": 8}, {"size": (60, 80)}],
+        ),
+        (write_bridgedata, open_bridgedata, "train", [{"split": "test"}, {"steps": 8}]),
+        (
+            write_taxibj_npz,
+            open_taxibj,
+            "test",
+            [{"split": "train"}, {"split": "validation"}, {"split": None}],
+        ),
+    ],
+)
+def test_clips_of_one_time_axis_are_told_apart(tmp_path, write, open_, split, others):
+    here = write(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "elsewhere/a", copy_function=shutil.copyfile)
+    copy = tmp_path / "elsewhere" / here.relative_to(tmp_path)
+    mark = open_(here, split=split).attrs["fingerprint"]
+    assert f"split={split}" in mark
+    assert open_(copy, split=split).attrs["fingerprint"] == mark
+    marks = {open_(here, **{"split": split} | other).attrs["fingerprint"] for other in others}
+    assert len(marks - {mark}) == len(others)
+
+
+def test_a_prepared_store_keeps_the_fingerprint(tmp_path):
+    ds = made_of([4, 5])
+    store = open_prepared(prepare(ds, tmp_path / "clips.zarr"))
+    assert store.attrs["fingerprint"] == ds.attrs["fingerprint"]
+    assert made_of([4, 6]).attrs["fingerprint"] != ds.attrs["fingerprint"]
 
 
 # --- the time axis ----------------------------------------------------------------------------

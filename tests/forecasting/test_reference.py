@@ -1,0 +1,122 @@
+"""Forecasters of anomalies: the climatology is theirs, in the forecast and in the bundle."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+from stforecast.baselines import Climatology, WeeklyClimatology
+from stforecast.errors import InputError
+from stforecast.forecasting.forecaster import Forecaster, load
+from stforecast.forecasting.predict import predict
+from stforecast.models.simvp import SimVPv2
+from stforecast.task import Task
+from stforecast.testing.weather import make_weather
+
+FLOWS = Task(("inflow", "outflow"), 4, 3, "30min")
+WEATHER = Task("field", 2, 2, "6h")
+
+
+def flows(weeks=3):
+    time = pd.date_range("2016-01-06", periods=weeks * 336, freq="30min")
+    values = np.random.default_rng(0).gamma(2, 50, (2, len(time), 3, 4)).astype(np.float32)
+    attrs = {"units": "1", "long_name": "taxis"}
+    data = {v: (("time", "y", "x"), a, attrs) for v, a in zip(FLOWS.outputs, values, strict=True)}
+    return xr.Dataset(data, {"time": time})
+
+
+def weather():
+    ds = make_weather(4 * 366, timestep="6h", shape=(4, 8))
+    field = ds["2m_temperature"].assign_attrs(units="1")  # a difference in K is no temperature
+    return field.to_dataset(name="field")
+
+
+CASES = {"week": (flows, FLOWS, WeeklyClimatology), "year": (weather, WEATHER, Climatology)}
+
+
+def fitted(task):
+    torch.manual_seed(0)
+    channels = len(task.outputs)
+    net = SimVPv2(
+        task.input_steps, task.target_steps, channels=channels, encoder_channels=4,
+        translator_channels=8, translator_blocks=2, predict_change=True,
+    )  # fmt: skip
+    units = {v: {"units": "1", "long_name": "an anomaly"} for v in task.outputs}
+    return Forecaster(net, task, mean=[1] * channels, std=[30] * channels, variables=units)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("steps", [None, 5])
+def test_the_climatology_is_subtracted_before_and_added_after(case, steps, tmp_path):
+    make, task, kind = CASES[case]
+    ds, network = make(), fitted(task)
+    usual = kind.fit(ds, task)
+    forecaster = network.around(usual)
+    at = ds["time"].values[[30, 400, 777]]
+    found = predict(ds, forecaster, init_time=at, steps=steps)
+
+    # By hand: the network's own forecast of the anomalies, and the climatology at the valid times.
+    anomalies = ds.copy()
+    for v in task.outputs:
+        anomalies[v] = ds[v] - usual.at(ds["time"])[v].drop_vars("valid_time")
+    theirs = predict(anomalies, network, init_time=at, steps=steps)
+    for v in task.outputs:
+        expected = theirs[v] + usual.at(theirs["valid_time"])[v].values
+        np.testing.assert_allclose(found[v], expected, rtol=2e-6)
+
+    # In the bundle, and out of it; lazily, too.
+    again = load(forecaster.save(tmp_path / "bundle"))
+    np.testing.assert_array_equal(
+        predict(ds.chunk(time=100), again, init_time=at, steps=steps).to_dataarray(),
+        found.to_dataarray(),
+    )
+    assert f"{case}'s climatology" in repr(again)
+    assert again.trained_on == usual.trained_on != {}
+    expected_names = {v: ds[v].attrs.get("long_name", "an anomaly") for v in task.outputs}
+    assert {v: a["long_name"] for v, a in again.variables.items()} == expected_names
+
+
+def test_what_is_asked_of_it_must_be_there():
+    ds, network = flows(), fitted(FLOWS)
+    forecaster = WeeklyClimatology.fit(ds, FLOWS).around(network)
+    inputs = np.zeros((1, 4, 2, 3, 4), np.float32)
+    with pytest.raises(InputError, match=r"give forecast\(init_time=\)"):
+        forecaster.forecast(inputs)
+    with pytest.raises(InputError, match="nothing at the time of the week of 2016-01-06T00:10"):
+        forecaster.forecast(inputs, np.array(["2016-01-06T01:40"], "datetime64[ns]"))
+    with pytest.raises(InputError, match="adds a climatology already"):
+        WeeklyClimatology.fit(ds, FLOWS).around(forecaster)
+    inflow = WeeklyClimatology.fit(ds, Task("inflow", 4, 3, "30min"))
+    with pytest.raises(InputError, match="lacks outflow"):
+        network.around(inflow)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cycle": "month"}, "of the week or the year"),
+        ({"variables": ["inflow"]}, "fields of 1 variables"),
+        ({"more": 1}, "does not fit"),
+    ],
+)
+def test_a_bundle_whose_climatology_does_not_fit_is_refused(change, words, tmp_path):
+    path = WeeklyClimatology.fit(flows(), FLOWS).around(fitted(FLOWS)).save(tmp_path / "bundle")
+    text = json.loads((path / "bundle.json").read_text())
+    text["reference"] |= change
+    (path / "bundle.json").write_text(json.dumps(text))
+    with pytest.raises(InputError, match=words):
+        load(path)
+
+
+def test_a_forecaster_of_scaled_data_becomes_one_of_the_data():
+    ds, scaled = flows(), (flows() - 5) / 100
+    network = fitted(FLOWS)
+    at = ds["time"].values[[30, 400]]
+    expected = predict(scaled, network, init_time=at) * 100 + 5
+    found = predict(ds, network.rescaled(100, 5), init_time=at)
+    np.testing.assert_allclose(found.to_dataarray(), expected.to_dataarray(), rtol=1e-5, atol=1e-3)
