@@ -16,6 +16,7 @@ from stforecast import Forecaster
 from stforecast.baselines import WeeklyClimatology
 from stforecast.cli import RECIPES, BenchmarkOptions, run, run_benchmark
 from stforecast.datasets import FlowScale, describe, open_nyc_flow, open_taxibj, split
+from stforecast.datasets.clips import Split
 
 
 @dataclass(kw_only=True)
@@ -32,7 +33,7 @@ def open_parts(path: Path) -> tuple[dict[str, xr.Dataset], FlowScale]:
     """Open three parts in memory, and what scales them to [0, 1], where the paper scores them."""
     opener = open_nyc_flow if describe(path).adapter == "open_nyc_flow" else open_taxibj
     ds = opener(path, chunks=None)
-    names = ("train", "validation", "test")
+    names: tuple[Split, ...] = ("train", "validation", "test")
     if "validation_period" in ds.attrs:
         parts = split(ds, **{name: ds.attrs[f"{name}_period"] for name in names})
         scale = FlowScale.of(parts["train"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .benchmark import TrainingOptions, clip_to_unit, train, train_and_score
-from .recipes import RECIPES, BenchmarkOptions, Recipe, recipe, run_benchmark
+from .recipes import RECIPES, BenchmarkOptions, Recipe, recipe, run_benchmark, sample_of
 from .run import run
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "recipe",
     "run",
     "run_benchmark",
+    "sample_of",
     "train",
     "train_and_score",
 ]

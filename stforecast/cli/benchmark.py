@@ -183,6 +183,7 @@ def train_and_score(
     stride: int = 1,
     references: Callable[[Forecaster], Mapping[str, WindowForecaster]] | None = None,
     finish: Callable[[Forecaster], Forecaster] | None = None,
+    sample: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Train, score beside persistence on the test part, and put the published rows beside both.
 
@@ -219,6 +220,9 @@ def train_and_score(
         its place.
     finish : callable, optional
         As of :func:`train`; the test part is what the forecaster that it makes takes.
+    sample : mapping, optional
+        What is scored, in words: published rows of something else are left out (see
+        :func:`stforecast.evaluation.benchmark_table`).
 
     Returns
     -------
@@ -252,4 +256,4 @@ def train_and_score(
         for name, f in forecasts.items()
     }
     save_scores(scorecard(scores), options.output)
-    return benchmark_table(benchmark, scores)
+    return benchmark_table(benchmark, scores, sample=sample)

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import xarray as xr
 
+from ..conventions.grid import Grid
+from ..conventions.overlap import FINGERPRINT
+from ..conventions.times import iso_time
 from ..datasets.clips import protocol_times
 from ..task import Task
 from .benchmark import TrainingOptions, train_and_score
@@ -48,6 +52,8 @@ class Recipe:
         Settings of :func:`train_and_score`.
     protocol : bool
         Whether the protocol names the windows: :func:`stforecast.datasets.protocol_times`.
+    test : callable
+        Says in words what test data are, for the comparison with those of the publication.
     """
 
     task: Task
@@ -56,6 +62,18 @@ class Recipe:
     paper: Mapping[str, Any]
     scoring: Mapping[str, Any] = field(default_factory=dict)
     protocol: bool = False
+    test: Callable[[xr.Dataset], str] = lambda ds: " to ".join(
+        iso_time(t)[:10] for t in ds["time"].values[[0, -1]]
+    )
+
+
+def _robots(ds: xr.Dataset) -> str:
+    listed = "test files listed" in ds.attrs[FINGERPRINT]
+    return "trajectories of a list" if listed else "trajectories by a hash of their names"
+
+
+def _windows(ds: xr.Dataset) -> str:
+    return "windows of dataset.npz" if "clip" in ds.coords else Recipe.test(ds)
 
 
 _RGB = ("red", "green", "blue")
@@ -65,6 +83,7 @@ _VIDEO = {"epochs": 100, "batch_size": 4, "steps": 200, "learning_rate": 1e-3}
 _ROBOT: dict[str, Any] = {"fast": _VIDEO}
 _ROBOT |= {"small": _CHANGE | {"translator_channels": 128, "translator_blocks": 4}}
 _ROBOT |= {"paper": {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3}}
+_ROBOT |= {"test": _robots}
 _ALL = 10**9
 # The published MSE and MAE are of forecasts as they are, not clipped.
 _SUMS = {"metrics": ("mse_sum", "mae_sum", "ssim"), "scored": lambda ds: ds}
@@ -88,6 +107,7 @@ RECIPES: dict[str, Recipe] = {
         {"epochs": 50, "batch_size": 16, "learning_rate": 5e-4, "schedule": "cosine"}
         | {"warmup_epochs": 5, "val_windows": _ALL},
         _SUMS,
+        test=_windows,
     ),
     "moving_mnist": Recipe(
         Task("intensity", input_steps=10, target_steps=10, timestep="1s"),
@@ -95,6 +115,7 @@ RECIPES: dict[str, Recipe] = {
         {"epochs": 1, "learning_rate": 1e-3, "validate_every": 100, "val_windows": _ALL},
         {"epochs": 1, "learning_rate": 1e-3, "val_windows": _ALL},
         _SUMS,
+        test=lambda ds: str(ds.attrs["source"]),
     ),
     "kth": Recipe(
         Task("intensity", input_steps=10, target_steps=20, timestep="40ms"),
@@ -102,6 +123,9 @@ RECIPES: dict[str, Recipe] = {
         _VIDEO,
         {"epochs": 100, "batch_size": 16, "learning_rate": 1e-3},
         protocol=True,
+        test=lambda ds: "{} persons, {} actions".format(
+            *(len(np.unique(ds[name])) for name in ("person", "action"))
+        ),
     ),
     "caltech": Recipe(
         Task(_RGB, input_steps=10, target_steps=1, timestep="100ms"),
@@ -109,6 +133,7 @@ RECIPES: dict[str, Recipe] = {
         _VIDEO,
         {"epochs": 100, "batch_size": 16, "learning_rate": 5e-3},
         protocol=True,
+        test=lambda ds: f"{len(np.unique(ds['clip']))} sequences",
     ),
     "robonet": Recipe(Task(_RGB, input_steps=2, target_steps=10, timestep="1s"), **_ROBOT),
     "bridgedata": Recipe(Task(_RGB, input_steps=2, target_steps=10, timestep="200ms"), **_ROBOT),
@@ -143,6 +168,36 @@ def recipe(
     settings = {"size": size, "grid": None} | ({} if paper else dict(own.small))
     config = options.config(**dict(own.paper if paper else own.fast) | training)
     return partial(SimVPv2.for_benchmark, name, **settings), config
+
+
+def sample_of(
+    name: str, test: xr.Dataset, stride: int = 1, data: str | None = None
+) -> dict[str, str]:
+    """Say in words what a benchmark is scored on, to be held against the publication's words.
+
+    Parameters
+    ----------
+    name : str
+        Key of ``RECIPES``.
+    test : xarray.Dataset
+        The test part.
+    stride : int
+        Every which initialisation of it is scored.
+    data : str, optional
+        What the data are. Default: their title, up to a colon.
+
+    Returns
+    -------
+    dict of str to str
+        ``data``, ``grid`` and ``test``, for :func:`stforecast.evaluation.benchmark_table`.
+    """
+    words = RECIPES[name].test(test) + (f", every {stride}. initialisation" * (stride > 1))
+    grid = " x ".join(str(n) for n in Grid.of(test).shape)
+    return {
+        "data": data or str(test.attrs.get("title", "untitled data")).split(":")[0],
+        "grid": grid,
+        "test": words,
+    }
 
 
 def run_benchmark(
@@ -185,8 +240,11 @@ def run_benchmark(
         if options.preset == "paper":
             scoring["train_times"] = protocol_times(parts["train"], own.task)
     scoring = {"stride": options.stride, **own.scoring, **scoring}
+    scoring.setdefault("sample", sample_of(name, parts["test"], options.stride))
     table = train_and_score(published or name, parts, own.task, network, config, options, **scoring)
     written = "model/, forecast.zarr, scores.nc, scores.csv"
-    sys.stdout.write(f"{table.to_string()}\n\nResults are in {options.output.resolve()}: ")
+    why_not = table.attrs.get("not_comparable")
+    sys.stdout.write(f"{table.to_string()}\n" + (f"{why_not}\n" if why_not else ""))
+    sys.stdout.write(f"\nResults are in {options.output.resolve()}: ")
     sys.stdout.write(f"{written}\n")
     return table

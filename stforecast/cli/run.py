@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 from ..errors import DivergenceError, InputError, RankLostError
 
 Options = TypeVar("Options")
-#: What errors advise in Python, and the option that does the same.
-_ADVICE = {"allow_overlap=True": "--allow-overlap"}
 
 
 def run(
@@ -54,8 +52,8 @@ def run(
             main(given)
     except InputError as error:
         text = str(error)
-        for in_python, here in _ADVICE.items():
-            text = text.replace(in_python, here)
+        if hasattr(options, "allow_overlap"):
+            text = text.replace("allow_overlap=True", "--allow-overlap")
         _stop(f"error: {text}", 2)
     except (DivergenceError, RankLostError) as error:
         _stop(f"error: {error}", 1)

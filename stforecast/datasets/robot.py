@@ -133,7 +133,16 @@ def open_robonet(
         _Trajectory(str(f), f, parts(f.name), partial(_look_robonet, f, camera)) for f in files
     ]
     return _open(
-        root, trajectories, split, camera, steps, size, timestep="1s", attrs=_ROBONET, chunks=chunks
+        root,
+        trajectories,
+        split,
+        camera,
+        steps,
+        size,
+        listed=test_files is not None,
+        timestep="1s",
+        attrs=_ROBONET,
+        chunks=chunks,
     )
 
 
@@ -233,6 +242,7 @@ def _open(
     camera: int,
     steps: int | None,
     size: tuple[int, int],
+    listed: bool = False,
     **options: Any,
 ) -> xr.Dataset:
     """Choose the trajectories, look how long they are, and make clips of them."""
@@ -260,7 +270,7 @@ def _open(
         if not clips:
             raise InputError(f"{root}: none of its {len(chosen)} trajectories will do: {left}")
         logger.info("%s: of %d trajectories are left out: %s", root, len(chosen), left)
-    told = f"camera {camera}, {steps or 'all'} frames each"
+    told = f"camera {camera}, {steps or 'all'} frames each{', test files listed' * listed}"
     return clip_dataset(clips, _CHANNELS, size, split=split, options=told, **options)
 
 

@@ -13,6 +13,7 @@ from ..errors import InputError
 from .scorecards import BASELINES, mean_over_time, scorecard, to_table, variables_of, verdicts
 
 log = logging.getLogger(__name__)
+_TURNED = {"better": "worse", "worse": "better"}
 
 
 def compare_forecasts(
@@ -114,6 +115,7 @@ def to_text(card: xr.Dataset, *, metric: str | None = None) -> str:
                     f"({row['difference']:+.3g}, {level} interval {row['low']:+.3g} to "
                     f"{row['high']:+.3g}, p {_p(row['p_value'])}"
                     + (f", {row['leads']} leads)" if row["leads"] else ")")
+                    + (f"; {_TURNED[row['verdict']]} at {row['against']}" if row["against"] else "")
                     for row in told.reset_index().to_dict("records")
                     if row["model"] not in BASELINES
                 ]

@@ -4,8 +4,10 @@ The figures are in ``published.json``: by benchmark, its ``columns`` and its ``t
 protocol to rows by model. A column holds one measure only: columns bear the names of
 :func:`stforecast.evaluate`'s metrics (``ssim_paper`` is not ``ssim``, ``rmse_area`` not ``rmse``),
 and what cannot be had in a column's measure stays empty there. What a column cannot tell (years,
-epochs, how the best weights were chosen) stands in ``protocol``, row by row. ``dated`` benchmarks
-have dates (of weather and traffic) as initialisations, the others only numbers (of clips).
+epochs, how the best weights were chosen) stands in ``protocol``, row by row. ``of`` says what the
+rows are of: data, grid and test, each as a pipeline writes it; other scores do not compare with
+them. ``dated`` benchmarks have dates (of weather and traffic) as initialisations, the others only
+numbers (of clips).
 """
 
 from __future__ import annotations
@@ -34,13 +36,60 @@ def _published() -> dict[str, dict[str, Any]]:
     return json.loads(path.read_text("utf-8"))
 
 
+def _entry(name: str) -> dict[str, Any]:
+    if name not in _published():
+        raise InputError(f"there is no benchmark {name!r}; there are {', '.join(_published())}")
+    return _published()[name]
+
+
 def benchmark_names() -> list[str]:
     """Names of the benchmarks that :func:`benchmark_table` knows."""
     return list(_published())
 
 
+def not_comparable(name: str, sample: Mapping[str, str]) -> str | None:
+    """Say why scores do not compare with the published ones of a benchmark.
+
+    Parameters
+    ----------
+    name : str
+        Of the benchmark.
+    sample : mapping
+        What was scored: ``"data"``, ``"grid"`` and ``"test"``, in words.
+
+    Returns
+    -------
+    str or None
+        One line; None where data, grid and test are the publication's.
+
+    Examples
+    --------
+    >>> not_comparable("taxibj", {"data": "NYTaxi", "grid": "16 x 12", "test": "2016-03-13"})[:48]
+    'not comparable: NYTaxi 16 x 12, test 2016-03-13,'
+    """
+    of = _entry(name)["of"]
+    same_test = sample["test"] in of["test"]
+    if same_test and all(sample[key] == of[key] for key in ("data", "grid")):
+        return None
+    words = [
+        f"{data} {grid}" + ("" if same_test else f", test {test}")
+        for data, grid, test in (
+            (sample["data"], sample["grid"], sample["test"]),
+            (of["data"], of["grid"], " or ".join(of["test"])),
+        )
+    ]
+    models = dict.fromkeys(m for table in _entry(name)["tables"].values() for m in table)
+    return (
+        f"not comparable: {words[0]}, published for {words[1]} ({len(models)} models, "
+        f"stforecast.evaluation.benchmark_table({name!r}))"
+    )
+
+
 def benchmark_table(
-    name: str, results: Mapping[str, xr.Dataset | Mapping[str, Any]] | None = None
+    name: str,
+    results: Mapping[str, xr.Dataset | Mapping[str, Any]] | None = None,
+    *,
+    sample: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Put this run's scores beside the published ones of a benchmark.
 
@@ -53,6 +102,9 @@ def benchmark_table(
         Rows to add, by name of model: what :func:`stforecast.evaluate` gives (its overall scores,
         of all variables together where there are several), or a mapping of metric to value with
         evaluate's names, in which ``"protocol"`` may say how they came about.
+    sample : mapping, optional
+        What `results` are of, as :func:`not_comparable` takes it. Published rows of something else
+        are left out, and ``attrs["not_comparable"]`` of the table says why. Default: not asked.
 
     Returns
     -------
@@ -76,12 +128,12 @@ def benchmark_table(
     >>> table.loc[["SimVPv2", "this run"], "psnr_paper"].tolist()
     [34.24, 33.0]
     """
-    if name not in _published():
-        raise InputError(f"there is no benchmark {name!r}; there are {', '.join(_published())}")
-    columns, dated = _published()[name]["columns"], _published()[name]["dated"]
+    entry = _entry(name)
+    columns, dated = entry["columns"], entry["dated"]
+    why_not = None if sample is None else not_comparable(name, sample)
     rows: list[dict[str, Any]] = [
         {"model": model, **dict(zip(columns, figures, strict=True)), "protocol": protocol}
-        for protocol, table in _published()[name]["tables"].items()
+        for protocol, table in ({} if why_not else entry["tables"]).items()
         for model, figures in table.items()
     ]
     for model, scores in (results or {}).items():
@@ -90,9 +142,12 @@ def benchmark_table(
         else:
             scores, chosen = dict(scores), False
         rows.append({"model": str(model), **_row(str(model), scores, columns, chosen)})
-    table = pd.DataFrame(rows).set_index("model")
+    table = pd.DataFrame(rows or {"model": [], "protocol": []}).set_index("model")
+    table = table.reindex(columns=[*dict.fromkeys([*columns, *table.columns])])
     more = [c for c in table.columns if c not in (*columns, "protocol")]
-    return table[[*columns, *more, "protocol"]].astype(dict.fromkeys([*columns, *more], float))
+    table = table[[*columns, *more, "protocol"]].astype(dict.fromkeys([*columns, *more], float))
+    table.attrs = {"not_comparable": why_not} if why_not else {}
+    return table
 
 
 def cost_table() -> pd.DataFrame:

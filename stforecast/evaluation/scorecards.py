@@ -364,10 +364,11 @@ def verdicts(
         the scores, ``low`` and ``high`` of its interval, ``p_value``, ``block_length`` and
         ``verdict``: "better" or "worse" where the interval leaves out 0, else "no difference
         shown". ``leads`` says at how many lead times the interval leaves out 0, each taken by
-        itself, on the side of the verdict. Empty where the card has no intervals.
+        itself, on the side of the verdict; ``against``, at which ones it does on the other side.
+        Empty where the card has no intervals.
     """
     card, v, _ = _selected(card, variable, weights, region)
-    columns = [*_QUANTITIES, "leads", "verdict"]
+    columns = [*_QUANTITIES, "leads", "verdict", "against"]
     index = pd.MultiIndex.from_tuples([], names=["model", "other_model"])
     if f"{v}_difference" not in card:
         return pd.DataFrame([], index, columns)
@@ -378,15 +379,19 @@ def verdicts(
     for m, r in itertools.combinations(models, 2):
         of = overall.sel(model=m, other_model=r)
         figures = dict(zip(_QUANTITIES, of.values.tolist(), strict=True))
-        verdict = "no difference shown"
+        verdict, contrary = "no difference shown", []
         low, high = (by_lead.sel(model=m, other_model=r, quantity=q) for q in ("low", "high"))
         beyond = (high < 0) | (low > 0)
         if figures["high"] < 0:
-            verdict, beyond = "better", high < 0
+            verdict, beyond, contrary = "better", high < 0, low > 0
         elif figures["low"] > 0:
-            verdict, beyond = "worse", low > 0
-        leads = f"{int(beyond.sum())} of {beyond.size}" if LEAD in by_lead.dims else ""
-        rows[m, r] = [*figures.values(), leads, verdict]
+            verdict, beyond, contrary = "worse", low > 0, high < 0
+        leads = against = ""
+        if LEAD in by_lead.dims:
+            leads = f"{int(beyond.sum())} of {beyond.size}"
+            labels = _lead_labels(by_lead[LEAD].values)
+            against = ", ".join(t for t, yes in zip(labels, contrary, strict=False) if yes)
+        rows[m, r] = [*figures.values(), leads, verdict, against]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     table.index = pd.MultiIndex.from_tuples(list(rows), names=["model", "other_model"])
     return table

@@ -549,7 +549,8 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
 def _reference(path: Any, about: Any, tensors: Mapping[str, Tensor]) -> Reference:
     """The climatology of a bundle, from what it says of it and its tensors."""
     try:
-        return Reference(**about, **under("reference.", tensors))
+        arrays: dict[str, Any] = under("reference.", tensors)
+        return Reference(**about, **arrays)
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path}: the climatology in model.safetensors does not fit bundle.json: {error!s:.500}"

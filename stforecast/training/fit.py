@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from ..conventions.grid import Grid
+from ..conventions.overlap import period_of
 from ..errors import DivergenceError, InputError
 from ..forecasting.bundle import checksum
 from ..forecasting.forecaster import Forecaster
@@ -45,7 +46,7 @@ from .optimizers import Optimizer
 from .progress import Meter, interruptible, reporting
 from .provenance import provenance, units
 from .schedule import schedule
-from .validation import Validation
+from .validation import Validation, covered
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -161,7 +162,9 @@ def fit(
         torch.manual_seed(config.seed)
         grid = Grid.of(source.ds).to_dict()
         network = ready_network(model, task, grid, change / std[feed.targets])
-        told = provenance(source.ds, config, steps, about)
+        starts = feed.starts if own is None else source.starts  # labels are those of all of `ds`
+        seen = source.ds.sel(time=covered(source, starts, task.window))
+        told = provenance(source.ds, config, steps, about) | period_of(seen)
         told["fingerprint"] = checksum({"mean": mean, "std": std, "change": change})[:16]
         if warm_start is not None:
             told["warm_start"] = carry_over(network, warm_start)
@@ -199,8 +202,8 @@ def fit(
         if validation is not None:
             one = partial(opened, windows=config.val_windows, shuffle=False, storage="fp32")
             checker = Validation(validation, forecaster, one, device)
-            if not allow_overlap:  # what a feed of one's own shows has the labels of all of `ds`
-                checker.refuse_overlap(source, feed.starts if own is None else source.starts)
+            if not allow_overlap:
+                checker.refuse_overlap(source, starts)
             told["validation_period"] = checker.period
 
         # From its last checkpoint, if it has one: the step says all about the feed and the rate.

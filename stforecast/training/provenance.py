@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..conventions.overlap import period_of
 from ..task import Task
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ def provenance(
         "data": str(title),
         "data_attributes": keep,
         "period": period(ds),
-        **period_of(ds),
         "config": replace(config, steps=steps).to_dict(),
         **(about or {}),
     }

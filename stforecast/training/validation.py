@@ -112,8 +112,8 @@ class Validation:
         window, inputs = trained.task.window, trained.task.input_steps
         mark, other = (source.ds.attrs.get(FINGERPRINT) for source in (trained, self.source))
         refuse_overlap(
-            _covered(trained, starts, window),
-            _covered(self.source, self.source.starts + inputs, window - inputs),
+            covered(trained, starts, window),
+            covered(self.source, self.source.starts + inputs, window - inputs),
             "the validation period",
             fingerprints=(mark, other),
             invented=trained.invented and self.source.invented,
@@ -130,7 +130,7 @@ class Validation:
         )
 
 
-def _covered(source: Source, starts: np.ndarray, length: int) -> np.ndarray:
+def covered(source: Source, starts: np.ndarray, length: int) -> np.ndarray:
     """The times of `length` steps from each start on."""
     edges = np.zeros(source.shape[0] + 1, dtype=np.int64)
     np.add.at(edges, starts, 1)

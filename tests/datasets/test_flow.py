@@ -590,8 +590,10 @@ def test_pipeline(tmp_path, monkeypatch, capsys, form):
     assert pipeline("taxibj", *options, monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
     rows = {line.split("  ")[0].strip(): line for line in shown.splitlines()}
-    assert "34.8" in rows["SimVPv2"]
     assert {"this run", "persistence"} <= set(rows)
+    assert "SimVPv2" not in rows  # that is of Beijing's 32 x 32 cells
+    found = {"h5": r"TaxiBJ \d+ x \d+, test", "npz": r"TaxiBJ \d+ x \d+,", "nyc": r"NYTaxi \d+ x"}
+    assert re.search(f"not comparable: {found[form]}.*published for TaxiBJ 32 x 32", shown)
     assert ("usual week" in rows) == (form != "npz")
     assert {"model", "run", "forecast.zarr", "scores.csv", "scores.nc"} <= {
         p.name for p in out.iterdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -423,21 +424,18 @@ def test_recognise(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "write", "published"),
-    [
-        ("robonet", write_robonet, "22.78"),
-        ("bridgedata", write_bridgedata, "22.62"),
-    ],
+    ("name", "write"),
+    [("robonet", write_robonet), ("bridgedata", write_bridgedata)],
     ids=["robonet", "bridgedata"],
 )
-def test_the_whole_way(tmp_path, monkeypatch, capsys, name, write, published):
+def test_the_whole_way(tmp_path, monkeypatch, capsys, name, write):
     data = write(tmp_path / "data", train=3, validation=1, test=2, shape=(32, 40))
     out = tmp_path / "out"
     options = ["--data", data, "--output", out, "--steps", 2, "--batch-size", 2]
     options += ["--size", 32, 40, "--device", "cpu"]
     assert pipeline(name, *options, monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
-    assert published in shown
+    assert re.search("not comparable: .*32 x 40, test trajectories by a hash.*120 x 160", shown)
     assert "this run" in shown
     assert "persistence" in shown
     names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv"}

@@ -184,3 +184,34 @@ def test_a_mapping_of_values():
 def test_what_has_no_place_is_refused(name, results, message):
     with pytest.raises(InputError, match=message):
         benchmark_table(name, results)
+
+
+OF_THE_PAPER = {
+    "weatherbench_t2m": ("ERA5", "32 x 64", "2017-01-01 to 2018-12-31"),
+    "taxibj": ("TaxiBJ", "32 x 32", "2016-03-14 to 2016-04-10"),
+    "moving_mnist": ("Moving MNIST", "64 x 64", "mnist_test_seq.npy, 10000 of 10000 sequences"),
+    "kth_10_20": ("KTH human actions", "128 x 128", "9 persons, 6 actions"),
+    "kth_10_40": ("KTH human actions", "128 x 128", "9 persons, 6 actions"),
+    "caltech": ("Caltech Pedestrian", "128 x 160", "66 sequences"),
+    "robonet": ("RoboNet", "120 x 160", "trajectories of a list"),
+    "bridgedata": ("BridgeData", "120 x 160", "trajectories of a list"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_rows_stand_beside_their_own_data_only(name):
+    sample = dict(zip(("data", "grid", "test"), OF_THE_PAPER[name], strict=True))
+    ours = {"this run": {"mae": 1.0, "protocol": "ours"}}
+    table = benchmark_table(name, ours, sample=sample)
+    assert len(table) == len(benchmark_table(name)) + 1
+    assert table.attrs == {}
+    for key in sample:
+        table = benchmark_table(name, ours, sample=sample | {key: "another"})
+        assert table.index.tolist() == ["this run"]
+        assert list(table) == list(benchmark_table(name, ours))
+        why = table.attrs["not_comparable"]
+        assert why.startswith("not comparable: ")
+        assert "another" in why
+        assert sample[key] in why.split("published for ")[1]
+        assert name in why
+    assert benchmark_table(name, {}, sample=sample | {"grid": "another"}).empty

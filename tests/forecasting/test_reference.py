@@ -101,7 +101,7 @@ def test_what_is_asked_of_it_must_be_there():
     [
         ({"cycle": "month"}, "of the week or the year"),
         ({"variables": ["inflow"]}, "fields of 1 variables"),
-        ({"more": 1}, "does not fit"),
+        ({"more": 1}, "does not fit bundle.json"),
     ],
 )
 def test_a_bundle_whose_climatology_does_not_fit_is_refused(change, words, tmp_path):

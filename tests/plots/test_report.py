@@ -120,6 +120,23 @@ def test_verdicts(card):
     assert row["leads"] == "3 of 3"
 
 
+def test_lead_times_on_the_other_side_are_named(truth):
+    """Better on the whole, and worse at the first lead time: the text says both."""
+    good, poor = noisy(truth, 0.2, 5), noisy(truth, 0.6, 6)
+    first = xr.DataArray([True, False, False], {LEAD: good[LEAD]}, LEAD)
+    turned = {"A": xr.where(first, poor, good), "B": xr.where(first, good, poor)}
+    turned = {n: f.transpose(*good[T2M].dims) for n, f in turned.items()}
+    for f in turned.values():
+        f[T2M].attrs = good[T2M].attrs
+    card = compare_forecasts(turned, truth)
+    row = verdicts(card).loc[("A", "B")]
+    assert (row["verdict"], row["leads"], row["against"]) == ("better", "2 of 3", "1 h")
+    assert "A vs B: better" in to_text(card)
+    assert "2 of 3 leads); worse at 1 h" in to_text(card)
+    back = compare_forecasts({"B": turned["B"], "A": turned["A"]}, truth)
+    assert "2 of 3 leads); better at 1 h" in to_text(back)
+
+
 def test_equal_models_are_not_told_apart(truth):
     pair = {"A": noisy(truth, 0.3, 5), "B": noisy(truth, 0.3, 6)}
     row = verdicts(compare_forecasts(pair, truth)).iloc[0]
