@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import xarray as xr
 
 from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
-from ..conventions.overlap import period_of, refuse_other_data, refuse_trained, told_of
+from ..conventions.overlap import refuse_other_data, refuse_trained, told_of
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..task import Task
@@ -68,14 +67,7 @@ def baseline_forecasts(
     theirs, labels = canonicalize(truth, variables)
     refuse_other_data(ours, theirs)
     task = _task(ours, input_steps)
-    if not allow_overlap:
-        periods = [] if climatology is None else [told_of(climatology.attrs)]
-        if train is not None and task is not None:
-            with suppress(InputError):  # which the fits below will tell of
-                periods.append(period_of(canonicalize(train, variables)[0]))
-        for told in periods:
-            refuse_trained(ours, told, theirs, clips="clip" in labels.extras)
-    found = {}
+    found, fitted = {}, []
     try:
         found["Persistence"] = _persistence(ours, theirs)
     except InputError as error:
@@ -86,12 +78,14 @@ def baseline_forecasts(
         except InputError as error:
             log.warning("going on without climatology: %s", error)
     if climatology is not None:
+        fitted.append(told_of(climatology.attrs))
         found["Climatology"] = _climatological(ours, conform(climatology, variables))
     if train is not None:
         try:
             if task is None:
                 raise InputError("lead times are not 1, 2, 3... times one step")
             model = LinearRegression.fit(train, task)
+            fitted.append(model.trained_on)
             init_time = ours["time"].values
             steps = ours.sizes[LEAD]
             found["LinearRegression"] = model.predict(
@@ -99,6 +93,8 @@ def baseline_forecasts(
             )
         except InputError as error:
             log.warning("going on without linear regression: %s", error)
+    for told in [] if allow_overlap else fitted:
+        refuse_trained(ours, told, theirs, clips="clip" in labels.extras)
     return found
 
 

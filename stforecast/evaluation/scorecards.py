@@ -379,9 +379,8 @@ def verdicts(
     for m, r in itertools.combinations(models, 2):
         of = overall.sel(model=m, other_model=r)
         figures = dict(zip(_QUANTITIES, of.values.tolist(), strict=True))
-        verdict, contrary = "no difference shown", []
         low, high = (by_lead.sel(model=m, other_model=r, quantity=q) for q in ("low", "high"))
-        beyond = (high < 0) | (low > 0)
+        verdict, beyond, contrary = "no difference shown", (high < 0) | (low > 0), low > high
         if figures["high"] < 0:
             verdict, beyond, contrary = "better", high < 0, low > 0
         elif figures["low"] > 0:
