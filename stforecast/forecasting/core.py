@@ -167,8 +167,8 @@ def forecast_with(
     out = restore(_labelled(values, ds, ends, steps, model, space), labels)
     clip, axis = labels.extras.get("clip"), labels.axes[TIME]
     if clip is not None and clip.dims == (axis.dim,):
-        number = clip.values if axis.order is None else clip.values[axis.order]
-        out = out.assign_coords(clip=(TIME, number[ends], clip.attrs))
+        ordered = clip.values if axis.order is None else clip.values[axis.order]
+        out = out.assign_coords(clip=(TIME, ordered[ends], clip.attrs))
     return out
 
 
