@@ -6,7 +6,7 @@ from .comparison import compare_forecasts, to_text
 from .evaluate import evaluate
 from .images import psnr, ssim
 from .metrics import METRICS, Metric, WeightedMean, anomaly_correlation
-from .published import benchmark_names, benchmark_table, cost_table
+from .published import benchmark_names, benchmark_table, cost_table, not_comparable
 from .regions import REGIONS, region_fractions
 from .scorecards import save_scores, scorecard, to_table, verdicts
 from .significance import compare
@@ -23,6 +23,7 @@ __all__ = [
     "compare_forecasts",
     "cost_table",
     "evaluate",
+    "not_comparable",
     "psnr",
     "region_fractions",
     "save_scores",
