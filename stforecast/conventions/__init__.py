@@ -7,6 +7,7 @@ from .gate import Labels, canonicalize, check, restore
 from .grid import Grid, area_weights, cell_bounds, grid_weights
 from .regrid import to_grid
 from .times import time_gaps, time_step, valid_times
+from .units import same_units
 from .variables import VARIABLES, canonical_name
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "grid_weights",
     "is_global",
     "restore",
+    "same_units",
     "time_gaps",
     "time_step",
     "to_grid",

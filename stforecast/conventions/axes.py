@@ -11,7 +11,9 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import InputError
+from .attributes import text
 from .times import canonical_times, is_cftime, times_like
+from .units import parse
 
 TIME, LEAD, VALID = "time", "prediction_timedelta", "valid_time"
 
@@ -41,15 +43,15 @@ _DEGREES = {
 
 def role_of(name: Hashable, variable: xr.Variable | None = None) -> str | None:
     """Tell which canonical dimension a coordinate describes, if any."""
-    attrs = {} if variable is None else variable.attrs
+    attrs: Mapping[Any, Any] = {} if variable is None else variable.attrs
     if variable is not None and variable.dtype.kind in "mM":
         return LEAD if variable.dtype.kind == "m" else TIME
     if variable is not None and variable.dtype == object and is_cftime(variable.to_numpy()):
         return TIME
-    standard, axis = attrs.get("standard_name"), attrs.get("axis")
+    standard, axis = text(attrs, "standard_name"), text(attrs, "axis")
     if standard in _ROLES:
         return _ROLES[standard]
-    units = str(attrs.get("units", "")).lower()
+    units = text(attrs, "units").lower()
     if units in _DEGREES:
         return _DEGREES[units]
     if axis in ("X", "Y") and units.startswith("degree"):
@@ -93,7 +95,7 @@ def _unit_of_time(units: Any) -> Any:
 
 def _lead_times(name: Hashable, variable: xr.Variable) -> np.ndarray:
     given = np.atleast_1d(variable.to_numpy())
-    units = str(variable.attrs.get("units", "")).lower()
+    units = text(variable.attrs, "units").lower()
     if given.dtype.kind in "fiu" and units:  # WeatherBench 2 stores that xarray has not decoded
         try:
             return (given * _unit_of_time(units)).astype("timedelta64[ns]")
@@ -154,6 +156,53 @@ def _longitudes(name: Hashable, given: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return lon, order
 
 
+def _per_degree(role: str, name: Hashable, variable: xr.Variable) -> float:
+    """Read a coordinate's unit of angle, such as the radian: how much of it is a degree."""
+    units = text(variable.attrs, "units")
+    unit = parse(units)
+    if unit is None or not unit.powers:
+        return 1.0  # a text that is no unit: degrees, as latitude and longitude are
+    degree = parse("degree")
+    assert degree is not None
+    if unit.powers != degree.powers:
+        raise InputError(
+            f"{role} '{name}' has units {units!r}, expected degrees or radians: if it is a distance"
+            f" on a map, call it {'y' if role == LAT else 'x'}"
+        )
+    per = degree.factor / unit.factor
+    return 1.0 if abs(per - 1) < 1e-9 else per
+
+
+def _degrees(role: str, values: np.ndarray, per: float) -> np.ndarray:
+    """Turn angles, of whose unit a degree has `per`, into degrees."""
+    if per == 1.0:
+        return values
+    values = values / per
+    # The pole in float32's radians lies beyond it.
+    at_pole = (role == LAT) & (np.abs(values) < 90.001)
+    return np.where(at_pole, values.clip(-90, 90), values)
+
+
+def _refuse_radians(latitude: Axis, longitude: Axis) -> None:
+    """Refuse what is called degrees, or has no unit, but spans the whole globe in radians."""
+    lat, lon = latitude.values, longitude.values
+    if lat is None or lon is None or min(len(lat), len(lon)) < 2:
+        return
+    if longitude.per_degree != 1.0 or latitude.per_degree != 1.0:
+        return
+    spacing = float(lon[-1] - lon[0]) / (len(lon) - 1)
+    rest = np.pi / 2 - np.abs(lat[[0, -1]])
+    to_poles = lat[0] < 0 < lat[-1] and (rest > -1e-6).all() and (rest < np.diff(lat).max()).all()
+    round_the_globe = abs(len(lon) * spacing - 2 * np.pi) < 0.01 * spacing
+    if to_poles and round_the_globe:
+        raise InputError(
+            f"latitude '{latitude.coord}' and longitude '{longitude.coord}' look like radians "
+            f"round the whole globe ({lat[0]:g} to {lat[-1]:g}, {lon[0]:g} to {lon[-1]:g}), and "
+            "their units do not say so: set attrs['units'] of both to 'radian', or convert them "
+            "with np.rad2deg"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Axis:
     """One canonical dimension as the caller has it."""
@@ -164,6 +213,7 @@ class Axis:
     variable: xr.Variable | None = None  # that coordinate, as it came
     values: np.ndarray | None = None  # canonical values
     order: np.ndarray | None = None  # canonical position -> caller's position; None: the same
+    per_degree: float = 1.0  # of the caller's unit, which may be a radian
 
     @classmethod
     def of(cls, role: str, dim: Hashable | None, coord: Hashable | None, ds: xr.Dataset) -> Axis:
@@ -179,6 +229,7 @@ class Axis:
         values = given = np.atleast_1d(variable.to_numpy())
         if given.size == 0:
             raise InputError(f"dimension '{dim}' has size 0: expected at least one {role}")
+        per = _per_degree(role, coord, variable) if role in (LAT, LON) else 1.0
         if role == TIME:
             values = canonical_times(coord, given)
         elif role == LEAD:
@@ -186,7 +237,7 @@ class Axis:
         elif given.dtype.kind not in "fiu":
             raise InputError(f"{role} '{coord}' holds {given.dtype} values, expected numbers")
         elif role in (LAT, LON):
-            values = given.astype(np.float64)
+            values = _degrees(role, given.astype(np.float64), per)
         missing = pd.isna(values) | (np.isinf(values) if values.dtype.kind == "f" else False)
         if missing.any():
             raise InputError(
@@ -212,7 +263,7 @@ class Axis:
                 "90: are latitude and longitude exchanged, or in other units?"
             )
         same = bool((order == np.arange(len(order))).all())
-        return cls(role, dim, coord, variable, values, None if same else order)
+        return cls(role, dim, coord, variable, values, None if same else order, per)
 
     @property
     def inverse(self) -> np.ndarray | None:
@@ -237,14 +288,14 @@ class Axis:
         if self.role == TIME:
             return times_like(values, given), None
         if self.role == LEAD and given.dtype.kind != "m":
-            values = values / _unit_of_time(str(self.variable.attrs["units"]).lower())
+            values = values / _unit_of_time(text(self.variable.attrs, "units").lower())
         if self.role == LON:
-            low, high = float(given.min()), float(given.max())
+            low, high = float(given.min()) / self.per_degree, float(given.max()) / self.per_degree
             start = 0.0 if low >= 0 and high < 360 else -180.0 if high < 180 else low
             values = _wrap(values, start)
         if self.role in (LAT, LON):
             order = np.argsort(values, kind="stable")[:: -1 if given[0] > given[-1] else 1]
-            values = values[order]
+            values = values[order] * self.per_degree
         return values.astype(given.dtype), order
 
 
@@ -278,6 +329,8 @@ def axes_of(
     elif LEAD not in used and lead is not None:
         used[LEAD] = None, lead
     axes = {role: Axis.of(role, *used[role], ds) for role in DIMS if role in used}
+    if {LAT, LON} <= axes.keys():
+        _refuse_radians(axes[LAT], axes[LON])
     if LEAD in axes and not np.any(axes[LEAD].values):  # a lead time of zero: an analysis
         del axes[LEAD]
     for name, dims in variables.items():

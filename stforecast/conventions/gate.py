@@ -24,8 +24,9 @@ of at most one dimension come back with :func:`restore`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -34,11 +35,13 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import InputError
+from .attributes import text
 from .axes import DIMS, LAT, LEAD, LON, TIME, VALID, Axis, X, Y, axes_of, find_axes, role_of
 from .codecs import refuse_encoded
+from .fields import Field
 from .lazy import arrange, in_memory
+from .names import refuse_names
 from .times import canonical_times, time_blocks, time_step, times_like, valid_times
-from .units import Field
 from .variables import VARIABLES, Meant, choose, named
 
 _COORD_ATTRS = {
@@ -128,6 +131,9 @@ def canonicalize(
     chosen = choose(ds, variables, found)
     refuse_encoded({m.name: ds.variables[m.name] for m in chosen})
     labels = _labels(ds, chosen, found)
+    own = [m.label for m in chosen]
+    kept = [c for axis in labels.axes.values() for c in (axis.dim, axis.coord) if c is not None]
+    refuse_names([*own, *kept, *labels.extras], own)
     data = {m.canonical: _canonical(m.of(ds), m, labels) for m in chosen}
     attrs = _COORD_ATTRS | (FORECAST_ATTRS if LEAD in labels.axes else {})
     coords: dict[str, Any] = {
@@ -149,12 +155,12 @@ def _labels(
     steps = [axes[role].dim for role in (TIME, LEAD) if role in axes]
     fields = {}
     for m in chosen:
-        variable, sample = variables[m.label], None
-        if LEAD not in axes or not variable.attrs.get("units"):
-            # One step only; a forecast that is still to be computed is not computed for this.
-            sample = variable.isel({d: 0 for d in variable.dims if d in steps}).to_numpy
+        variable, samples = variables[m.label], None
+        if LEAD not in axes or not text(variable.attrs, "units"):
+            # A few maps; a forecast that is still to be computed is not computed for this.
+            samples = partial(_samples, variable, steps)
         temperature = m.base in VARIABLES and m.base.endswith("temperature")
-        fields[m.canonical] = Field.of(m.label, variable, temperature=temperature, sample=sample)
+        fields[m.canonical] = Field.of(m.label, variable, temperature=temperature, samples=samples)
     labels = Labels(fields, axes, {}, None, dict(ds.encoding))
     valid = _valid_time(ds, labels)
     main = {axis.coord for axis in axes.values()} | ({valid[0]} if valid else set())
@@ -167,13 +173,27 @@ def _labels(
     return replace(labels, extras=extras, valid_time=valid)
 
 
+def _samples(variable: xr.Variable, steps: Sequence[Hashable]) -> Iterable[np.ndarray]:
+    """Maps of the first and the last time, of some between in memory; of dask one is computed."""
+    along = [d for d in steps if d in variable.dims]
+    if not along:
+        return [variable.to_numpy()]
+    variable = variable.isel(dict.fromkeys(along[1:], 0))
+    last = variable.sizes[along[0]] - 1
+    count = 16 if in_memory(variable) else 2 if variable.chunks is None else 1
+    places = np.linspace(0, last, count).round().astype(int)
+    maps = variable.isel({along[0]: np.unique(places)})
+    return np.moveaxis(maps.to_numpy(), maps.dims.index(along[0]), 0)
+
+
 def _canonical(variable: xr.Variable, m: Meant, labels: Labels) -> xr.Variable:
     """One of the caller's variables in canonical form, read when it is used."""
     field, axes = labels.fields[m.canonical], labels.axes
     roles = {dim: role for role, dim in labels.dims.items()}
     variable.dims = tuple(roles.get(d, d) for d in variable.dims)
     orders: dict[Hashable, Any] = {role: axis.order for role, axis in axes.items()}
-    convert = None if field.as_is and field.dtype == np.float32 else field.decode
+    whole = in_memory(variable) and field.is_canonical(variable.to_numpy())
+    convert = None if whole else field.decode
     out = arrange(variable, list(axes), orders, convert, np.float32)
     out.attrs = field.unpacked.attrs | ({} if field.unit is None else {"units": "K"}) | m.attrs
     if m.base in VARIABLES:
@@ -204,7 +224,7 @@ def _valid_time(ds: xr.Dataset, labels: Labels) -> tuple[Hashable, xr.Variable] 
         return None
     axes, dims = labels.axes, labels.dims
     for name, coord in ds.coords.items():
-        valid = name == VALID or coord.attrs.get("standard_name") == "time"
+        valid = name == VALID or text(coord.attrs, "standard_name") == "time"
         places = {dims[TIME], dims[LEAD]}
         if not valid or name == axes[TIME].coord or not set(coord.dims) <= places:
             continue

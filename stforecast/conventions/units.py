@@ -1,131 +1,212 @@
-"""How a caller writes the numbers of a variable (units, packing, dtype), and lazy views of them."""
+"""Texts of units, in the many ways that files spell them, and whether two of them are one unit.
+
+What is read is the part of UDUNITS' grammar that CF, GRIB and WeatherBench 2 use: products
+(``m s-1``, ``m.s-1``, ``m*s**-1``), quotients (``kg/m2/s``, ``meters per second``), powers
+(``m2``, ``m^2``, ``m**2``, ``m²``), numbers (``1e-3 kg``), SI prefixes, names and symbols.
+Quotients and products bind alike, from the left, so ``W/m2 sr`` is ``W m-2 sr``, as in UDUNITS. A
+text that is not understood (``m of water equivalent``) is one unit with itself only.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
-from typing import Any
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
 
-import numpy as np
-import xarray as xr
-
-from ..errors import InputError
-
-logger = logging.getLogger(__name__)
-
-# kelvin = scale * x + offset
-_SCALES = {"K": (1.0, 0.0), "degC": (1.0, 273.15), "degF": (5 / 9, 273.15 - 32 * 5 / 9)}
-
+# Symbols and names of a unit: its definition, "" for a base unit. Source: UDUNITS 2's tables; `mb`
+# is a millibar in this field and not a millibarn, `gpm` a height, as in GRIB and not m2 s-2.
+_DEFINITIONS = {
+    "m metre meter": "",
+    "s second sec": "",
+    "g gram gramme": "",
+    "K kelvin degK degC degree_C degree_celsius deg_C celsius °C ℃": "",
+    "mol mole": "",
+    "A ampere": "",
+    "rad radian": "",
+    "sr steradian": "rad2",
+    "degree deg arc_degree ° degree_north degree_east degree_N degree_E degreeN degreeE": (
+        f"{math.pi / 180!r} rad"
+    ),
+    "arcmin arc_minute arcminute": f"{math.pi / 10800!r} rad",
+    "arcsec arc_second arcsecond": f"{math.pi / 648000!r} rad",
+    "gon grad": f"{math.pi / 200!r} rad",
+    "Hz hertz": "s-1",
+    "N newton": "kg m s-2",
+    "Pa pascal": "N m-2",
+    "J joule": "N m",
+    "W watt": "J s-1",
+    "C coulomb": "A s",
+    "V volt": "W A-1",
+    "T tesla": "V s m-2",
+    "bar": "1e5 Pa",
+    "mb": "100 Pa",
+    "atm atmosphere": "101325 Pa",
+    "mmHg": "133.322387415 Pa",
+    "min minute": "60 s",
+    "h hr hour": "3600 s",
+    "d day": "86400 s",
+    "week": "604800 s",
+    "L l litre liter": "1e-3 m3",
+    "t tonne metric_ton": "1000 kg",
+    "ha hectare": "1e4 m2",
+    "gpm geopotential_meter geopotential_metre": "m",
+    "ft foot feet": "0.3048 m",
+    "inch inches": "0.0254 m",
+    "mi mile": "1609.344 m",
+    "nmile nautical_mile": "1852 m",
+    "kt kn knot": "1852 m/h",
+    "mph": "1609.344 m/h",
+    "degF degree_F degree_fahrenheit fahrenheit °F ℉": f"{5 / 9!r} K",
+    "% percent": "0.01",
+    "ppm ppmv": "1e-6",
+    "ppb ppbv": "1e-9",
+    "DU dobson": "4.4615e-4 mol m-2",
+    "PVU": "1e-6 K m2 kg-1 s-1",
+    "1 fraction dimensionless unitless proportion": "1",
+}
+_KNOWN = {
+    word: (words.split()[0], d) for words, d in _DEFINITIONS.items() for word in words.split()
+}
+_WORDS = {word.lower(): found for word, found in _KNOWN.items() if len(word) > 2}
+#: Units that take SI prefixes: a `cd` is a candela and no hundredth of a day.
+_METRIC = {
+    *("m", "s", "g", "K", "mol", "A", "rad", "sr", "Hz", "N", "Pa", "J", "W", "C", "V", "T"),
+    *("bar", "L", "t", "gpm"),
+}
+_SYMBOLS = {"da": 1e1, "h": 1e2, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
+    "d": 1e-1, "c": 1e-2, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9, "p": 1e-12
+}  # fmt: skip
+_PREFIXES = {"deca": 1e1, "hecto": 1e2, "kilo": 1e3, "mega": 1e6, "giga": 1e9, "tera": 1e12} | {
+    "deci": 1e-1, "centi": 1e-2, "milli": 1e-3, "micro": 1e-6, "nano": 1e-9, "pico": 1e-12
+}  # fmt: skip
 _LETTERS = {"k": "K", "c": "degC", "f": "degF"}
+#: Whole texts for a number without a unit (ECMWF's, GRIB's).
+_NUMBERS = ("-", "~", "(0 - 1)", "(0-1)", "0 - 1", "0-1", "numeric")
+_TYPED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺−μº·⋅×", "0123456789-+-µ°***", "{}")  # noqa: RUF001
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<word>[^\W\d_]+(?:_[^\W\d_]+)*|°[CF]?|%)"
+    r"|(?P<bracket>[()])|(?P<over>/)|(?P<times>\*(?!\*)|\.))"
+)
+_POWER = re.compile(r"(?:\s*(?:\^|\*\*)\s*)?([+-]?\d+)(?![\d.]*\d)(?!\.\d)")
 
-_PLAUSIBLE = (160.0, 330.0)  # K: the median of any field of air, sea or ground temperature
 
-_PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+@dataclass(frozen=True)
+class Unit:
+    """A unit as a factor times powers of m, s, g, K, mol, A and rad."""
 
-_DELTAS = ("anom", "difference", "deviation", "error", "tendency", "uncertainty")
+    factor: float = 1.0
+    powers: tuple[tuple[str, int], ...] = ()
+
+    def times(self, other: Unit, power: int = 1) -> Unit:
+        """Multiply by a power of another unit."""
+        powers = Counter(dict(self.powers))
+        for base, n in other.powers:
+            powers[base] += n * power
+        kept = tuple(sorted((base, n) for base, n in powers.items() if n))
+        return Unit(self.factor * other.factor**power, kept)
 
 
-@dataclass(frozen=True, eq=False)
-class Field:
-    """One variable as the caller writes it.
+@lru_cache(maxsize=1024)
+def parse(text: str) -> Unit | None:
+    """Read a text; None where it is not understood. Temperatures are intervals: degC is K."""
+    typed = text.strip().translate(_TYPED)
+    if typed in _NUMBERS:
+        return Unit()
+    if not typed or len(typed) > 200:
+        return None
+    try:
+        unit, rest = _product(re.sub(r"(?<=\w)\s+per\s+(?=\w)", "/", typed))
+    except (ValueError, OverflowError, ZeroDivisionError):
+        return None
+    return unit if not rest.strip() and 0 < unit.factor < math.inf else None
 
-    Its numbers are integers or floats of `dtype`, with `fill` for missing values; times
-    ``packing[0]`` plus ``packing[1]`` they are values in `unit`, a temperature's or None.
+
+def _product(text: str) -> tuple[Unit, str]:
+    """Read products and quotients up to a closing bracket or the end; and what is left."""
+    unit, sign, waiting = Unit(), 1, True
+    while text.strip() and not text.lstrip().startswith(")"):
+        token = _TOKEN.match(text)
+        if token is None:
+            raise ValueError(text)
+        text = text[token.end() :]
+        if token["over"] or token["times"]:
+            if waiting:
+                raise ValueError(text)
+            sign, waiting = -1 if token["over"] else 1, True
+            continue
+        if token["number"]:
+            one = Unit(float(token["number"]))
+        elif token["word"]:
+            one = _unit(token["word"])
+        else:
+            one, text = _product(text)
+            if not text.lstrip().startswith(")"):
+                raise ValueError(text)
+            text = text.lstrip()[1:]
+        power = 1
+        # `10 2` is no power, `10^2` is.
+        explicit = token["word"] or text.lstrip().startswith(("^", "**"))
+        if explicit and (match := _POWER.match(text)):
+            power, text = int(match[1]), text[match.end() :]
+        if abs(power) > 99:
+            raise ValueError(text)
+        unit, sign, waiting = unit.times(one, sign * power), 1, False
+    if waiting:
+        raise ValueError(text)
+    return unit, text
+
+
+def _unit(word: str) -> Unit:
+    """Look up a symbol or a name, with a prefix or an ending of the plural."""
+    for known, given, prefixes in (
+        (_KNOWN, word, _SYMBOLS),
+        (_WORDS, word.lower(), _PREFIXES),
+    ):
+        for prefix, factor in {"": 1.0, **prefixes}.items():
+            bare = given.removeprefix(prefix)
+            for name in (bare, bare.removesuffix("s"), bare.replace("degrees", "degree")):
+                fits = name in known and (not prefix or known[name][0] in _METRIC)
+                if fits and given.startswith(prefix):
+                    return Unit(factor).times(_defined(*known[name]))
+    raise ValueError(word)
+
+
+def _defined(symbol: str, definition: str) -> Unit:
+    if definition in ("", "1"):
+        return Unit(1.0, ((symbol, 1),) if not definition else ())
+    found = parse(definition)
+    assert found is not None, definition
+    return found
+
+
+def same_units(ours: object, theirs: object) -> bool:
+    """Whether two texts are one unit; a unit that is not given contradicts none.
+
+    Parameters
+    ----------
+    ours, theirs : str or None
+        Texts of units. One of another scale (hPa beside Pa) is another unit.
+
+    Examples
+    --------
+    >>> same_units("m s**-1", "m/s"), same_units("kg m-2 s-1", "mm/day"), same_units("mm", "m")
+    (True, False, False)
     """
-
-    name: Hashable
-    dims: tuple[Hashable, ...]
-    dtype: np.dtype
-    attrs: dict[str, Any]
-    encoding: dict[Any, Any]
-    unit: str | None = None
-    packing: tuple[float, float] | None = None
-    fill: tuple[float, ...] = ()
-
-    @classmethod
-    def of(
-        cls, name: Hashable, variable: xr.Variable, *, temperature: bool, sample: Any = None
-    ) -> Field:
-        """Read the units and the packing of a variable.
-
-        Parameters
-        ----------
-        name : hashable
-            The caller's name.
-        variable : xarray.Variable
-            Its data are not read.
-        temperature : bool
-            Whether its name says that it is a temperature, which must have units of one.
-        sample : callable, optional
-            Gives some of its numbers, to hold the units of a temperature against them.
-        """
-        attrs = variable.attrs
-        packing = None
-        if "scale_factor" in attrs or "add_offset" in attrs:  # xarray has not decoded it
-            packing = (float(attrs.get("scale_factor", 1.0)), float(attrs.get("add_offset", 0.0)))
-        fills = [v for key in _PACKING[2:] if key in attrs for v in np.ravel(attrs[key])]
-        fill = tuple(float(v.astype(variable.dtype)) for v in fills if not np.isnan(v))
-        field = cls(name, variable.dims, variable.dtype, dict(attrs), dict(variable.encoding))
-        field = replace(field, packing=packing, fill=fill)
-        standard = str(attrs.get("standard_name", ""))
-        about = f"{name} {standard} {attrs.get('long_name', '')}".lower()
-        if not temperature and any(word in about for word in _DELTAS):
-            return field  # 1 degC of difference is not 274.15 K
-        checked = temperature or standard.endswith("temperature")
-        units = str(attrs.get("units", "")).strip()
-        unit = _temperature_unit(units, letters=checked)
-        if unit is None and units and temperature:
-            raise InputError(
-                f"'{name}' has units {units!r}, expected a temperature (K, degC or degF): correct "
-                f"ds['{name}'].attrs['units'], or rename the variable if it is none"
-            )
-        if checked and sample is not None and (unit or temperature):
-            unit = _agreed_unit(name, units, unit, field.decode(sample()))
-        return replace(field, unit=unit)
-
-    @property
-    def as_is(self) -> bool:
-        """Whether the numbers are canonical but for their dtype."""
-        return self.unit in (None, "K") and self.packing is None and not self.fill
-
-    @property
-    def unpacked(self) -> Field:
-        """The same units, written as plain float32."""
-        attrs = {k: v for k, v in self.attrs.items() if k not in _PACKING}
-        return Field(self.name, self.dims, np.dtype(np.float32), attrs, {}, self.unit)
-
-    def decode(self, numbers: np.ndarray) -> np.ndarray:
-        """Caller's numbers to canonical float32, by way of float64."""
-        if self.as_is:
-            return numbers.astype(np.float32)
-        out = numbers.astype(np.float64)
-        if self.fill:
-            out[np.isin(numbers, self.fill)] = np.nan
-        scale, offset = _SCALES[self.unit or "K"]
-        factor, shift = self.packing or (1.0, 0.0)
-        return ((out * factor + shift) * scale + offset).astype(np.float32)
-
-    def encode(self, values: np.ndarray) -> np.ndarray:
-        """Canonical values to the caller's numbers."""
-        scale, offset = _SCALES[self.unit or "K"]
-        factor, shift = self.packing or (1.0, 0.0)
-        out = values
-        if not self.as_is:
-            out = ((values.astype(np.float64) - offset) / scale - shift) / factor
-        if self.fill:
-            out = np.where(np.isnan(out), self.fill[0], out)
-        if self.dtype.kind in "iu":
-            if np.isnan(out).any():
-                raise InputError(
-                    f"'{self.name}' holds {np.isnan(out).sum()} missing values (NaN), which its "
-                    f"integer dtype {self.dtype} without a _FillValue cannot hold"
-                )
-            out = np.rint(out)
-        return out.astype(self.dtype)
+    texts = [" ".join(str(u).split()) if u is not None else "" for u in (ours, theirs)]
+    if not all(texts) or texts[0] == texts[1]:
+        return True
+    scales = [temperature_unit(t) for t in texts]
+    if any(scales):
+        return scales[0] == scales[1]
+    a, b = map(parse, texts)
+    if a is None or b is None or a.powers != b.powers:
+        return False
+    return math.isclose(a.factor, b.factor, rel_tol=1e-6)
 
 
-def _temperature_unit(units: str, *, letters: bool) -> str | None:
+def temperature_unit(units: str, *, letters: bool = False) -> str | None:
     """Read 'K', 'degC' or 'degF'; a bare C (coulomb) or F (farad) only where `letters`."""
     word = units.lower().replace("℃", "degc").replace("℉", "degf")
     bare = word.translate({ord(c): None for c in " _°º."})
@@ -134,27 +215,3 @@ def _temperature_unit(units: str, *, letters: bool) -> str | None:
     if bare not in ("k", "kelvin", "kelvins", "c", "celsius", "f", "fahrenheit"):
         return None
     return None if word in ("c", "f") and not letters else _LETTERS[bare[0]]
-
-
-def _agreed_unit(name: Hashable, units: str, unit: str | None, values: np.ndarray) -> str | None:
-    """Hold a temperature's unit against its values; infer it where it is missing."""
-    finite = values[np.isfinite(values)]
-    if unit is not None and not finite.size:
-        return unit
-    middle = float(np.median(finite)) if finite.size else float("nan")
-    fits = [u for u, (a, b) in _SCALES.items() if _PLAUSIBLE[0] <= a * middle + b <= _PLAUSIBLE[1]]
-    if unit in fits:
-        return unit
-    if unit is not None:
-        raise InputError(
-            f"'{name}' has units {units!r}, but its values (around {middle:g}) contradict them, "
-            f"they would fit {' or '.join(map(repr, fits)) or 'no unit of temperature'}: correct "
-            f"ds['{name}'].attrs['units'] or the values"
-        )
-    if not {"K", "degC"} & set(fits):
-        raise InputError(
-            f"'{name}' has no units, and its values (around {middle:g}) do not tell them: set "
-            f"ds['{name}'].attrs['units'] to 'K', 'degC' or 'degF'"
-        )
-    logger.warning("%r has no units: taken as %s, its values are around %g", name, fits[0], middle)
-    return fits[0]

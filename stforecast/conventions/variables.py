@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
+from .attributes import text
 from .axes import LAT, LON, TIME, X, Y, quoted, role_of, scalar
 
 logger = logging.getLogger(__name__)
@@ -159,9 +160,9 @@ def _hectopascals(name: Hashable, variable: xr.Variable, *, along: bool) -> np.n
     if variable.dtype.kind not in "fiu":
         return None
     attrs, lower = variable.attrs, str(name).lower()
-    units = str(attrs.get("units", "")).strip().lower()
+    units = text(attrs, "units").lower()
     factor = _HECTOPASCALS.get(units)
-    about = f"{attrs.get('long_name', '')} {attrs.get('standard_name', '')}".lower()
+    about = f"{text(attrs, 'long_name')} {text(attrs, 'standard_name')}".lower()
     named = lower in _LEVEL_NAMES or "air_pressure" in about
     if not (named or (along and factor)) or (units not in ("", "1") and factor is None):
         return None
@@ -356,14 +357,13 @@ def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | Non
             return f"{dims}: more than one of them looks like {role}"
     curved = [
         c
-        for c, coord in ds.coords.items()
-        if coord.ndim == 2
-        and {*coord.dims} <= {*variable.dims}
-        and role_of(c, coord.variable) == LAT
+        for c, coord in ds.variables.items()
+        if coord.ndim >= 2 and {*coord.dims} <= {*variable.dims} and role_of(c, coord) == LAT
     ]
     if curved and not geographic:
         return (
-            f"'{name}' is on a curvilinear grid (its latitude '{curved[0]}' is 2-D), expected 1-D "
+            f"'{name}' is on a curvilinear grid (its latitude '{curved[0]}' is "
+            f"{ds[curved[0]].ndim}-D), expected 1-D "
             "latitude and longitude, for area weights and maps: regrid it, or drop the 2-D "
             "coordinates with ds.drop_vars to treat its points as pixels"
         )

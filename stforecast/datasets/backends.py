@@ -11,12 +11,14 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import xarray as xr
 
 from ..errors import InputError
+from .decoding import open_decoded
 from .limits import refuse_hdf5_claims
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,8 @@ def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = No
             else:
                 _refuse_truncated_netcdf3(Path(source))
                 refuse_hdf5_claims(Path(source))
-                ds = xr.open_dataset(source, engine="netcdf4", cache=False)
+                opening = partial(xr.open_dataset, source, engine="netcdf4", cache=False)
+                ds = open_decoded(source, opening)
         except InputError:
             raise
         except Exception as error:
@@ -160,7 +163,8 @@ def _open_zarr(source: str | Path, storage_options: Mapping[str, Any] | None) ->
     else:
         store = LocalStore(source, read_only=True)
     guarded = GuardedStore(StrictStore(store))
-    return xr.open_dataset(guarded, engine="zarr", cache=False)  # type: ignore[arg-type]
+    opening = partial(xr.open_dataset, guarded, engine="zarr", cache=False)  # type: ignore[arg-type]
+    return open_decoded(source, opening)
 
 
 # --- netCDF 3 -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..conventions.axes import TIME
-from ..conventions.units import Field
+from ..conventions.fields import Field
 
 _PACKED_FILLS = ("_FillValue", "missing_value")
 #: Of float32 read at once where nothing else says how much.

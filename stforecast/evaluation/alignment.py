@@ -15,22 +15,25 @@ from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
 from ..conventions.grid import TOLERANCE, Grid, grid_weights
 from ..conventions.times import valid_times
+from ..conventions.units import same_units
 from ..errors import InputError
 from .regions import choose_regions
 
 log = logging.getLogger(__name__)
 
 
-def check_units(forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str]) -> None:
+def check_units(
+    forecast: xr.Dataset, truth: xr.Dataset, variables: Sequence[str], whose: str = "truth"
+) -> None:
     """Refuse variables whose units differ; where one is not given the log says so."""
     for v in variables:
         ours, theirs = forecast[v].attrs.get("units"), truth[v].attrs.get("units")
-        if ours is None or theirs is None:
-            log.info("%s: units are not given (forecast %s, truth %s)", v, ours, theirs)
-        elif ours != theirs:
+        if not ours or not theirs:
+            log.info("%s: units are not given (forecast %s, %s %s)", v, ours, whose, theirs)
+        elif not same_units(ours, theirs):
             raise InputError(
-                f"{v} is in {ours!r} in the forecast and {theirs!r} in truth; convert one and set "
-                "its attribute units"
+                f"{v} is in {ours!r} in the forecast and {theirs!r} in {whose}; convert one and "
+                "set its attribute units"
             )
 
 
@@ -129,6 +132,8 @@ def _weights(
         return grid_weights(shape, latitude, weights)
     # The gate wants a time; an array of weights has none.
     array = weights.drop_vars("time", errors="ignore").rename("weights")
+    if array.dtype == bool:  # a mask
+        array = array.astype(np.float32)
     own, _ = canonicalize(array.expand_dims(time=forecast["time"].values[:1]).to_dataset())
     check_grid(forecast, own, space, "the array of weights")
     grid = own["weights"].isel(time=0).transpose(*space).values.astype(np.float64)

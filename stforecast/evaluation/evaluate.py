@@ -15,6 +15,7 @@ from ..conventions.axes import LEAD, VALID, role_of
 from ..conventions.gate import canonicalize
 from ..conventions.overlap import refuse_other_data, refuse_trained, told_of
 from ..conventions.times import iso_time
+from ..conventions.units import same_units
 from ..errors import InputError
 from ..package import __version__
 from .aggregation import FRAMES, Job, compute, gather
@@ -82,8 +83,8 @@ def evaluate(
     weights : {"area", "uniform"}, both of these, or xarray.DataArray
         Area of the cells, or every point the same (as in the SimVPv2 paper's tables); or
         ``("area", "uniform")`` for both side by side. An array on the forecast's grid gives
-        weights of your own; where it is 0, points are masked: neither scored nor checked for NaN.
-        A grid without latitude has uniform weights.
+        weights of your own, a mask of True and False 1 and 0; where it is 0, points are masked:
+        neither scored nor checked for NaN. A grid without latitude has uniform weights.
     by : sequence of {"prediction_timedelta", "time", "latitude", "longitude"}
         Dimensions to keep (``y``, ``x`` on grids without latitude).
     regions : str, sequence of str or mapping, optional
@@ -169,6 +170,7 @@ def evaluate(
         reference = climatology.dataset if isinstance(climatology, Climatology) else climatology
         reference = conform(reference, variables)
         check_grid(first, reference, space, "climatology")
+        check_units(first, reference, variables, "the climatology")
 
     dims = ("time", LEAD, *space)
     keep = [dims.index(name) for name in by]
@@ -378,7 +380,8 @@ def _check_frames(
     if FRAMES in forecast.data_vars:
         raise InputError(f"{what} are reported as {FRAMES!r}; rename the variable of that name")
     units = {str(v): forecast[v].attrs.get("units") for v in forecast.data_vars}
-    if len(set(units.values())) > 1:
+    one = next(iter(units.values()))
+    if any(bool(u) != bool(one) or not same_units(u, one) for u in units.values()):
         raise InputError(
             f"{what} take all variables together, and these have several units: {units}; evaluate "
             "them one by one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..conventions.grid import Grid
 from ..conventions.overlap import FINGERPRINT
 from ..conventions.regrid import covers, to_grid
 from ..conventions.times import time_step, valid_times
+from ..conventions.units import same_units
 from ..errors import InputError
 from ..parallel import survive_forks
 from ..task import Task, WindowForecaster, refuse_months, window_starts
@@ -151,6 +153,7 @@ def forecast_with(
     if "prediction_timedelta" in ds.dims:
         raise InputError("predict needs a history (time, latitude, longitude), found a forecast")
     _check_step(ds, model)
+    check_units(ds, model)
     ds = _on_grid(ds, model, regrid)
     ends = _inits(ds, task, init_time)
 
@@ -190,6 +193,20 @@ def _check_step(ds: xr.Dataset, model: WindowForecaster) -> None:
             f"{_training_note(model)} Select or average the data to that step, or fit a model of "
             f"your own: stforecast.fit(ds, Task(..., timestep='{step:g}h'))"
         )
+
+
+def check_units(ds: xr.Dataset, model: Any, whose: str = "the data") -> None:
+    """Refuse canonical data in other units than those that a model was trained on."""
+    trained: Mapping[Any, Any] = getattr(model, "variables", {})
+    if (own := getattr(model, "dataset", None)) is not None:  # a climatology
+        trained = {name: array.attrs for name, array in own.data_vars.items()}
+    for name, attrs in trained.items():
+        ours, theirs = ds[name].attrs.get("units") if name in ds else None, attrs.get("units")
+        if not same_units(ours, theirs):
+            raise InputError(
+                f"'{name}' is in {ours!r} in {whose}, and the model was trained on {theirs!r}: "
+                f"convert {whose}, and set the attribute units"
+            )
 
 
 def _on_grid(ds: xr.Dataset, model: WindowForecaster, regrid: bool) -> xr.Dataset:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..conventions.grid import Grid, area_weights
 from ..conventions.overlap import FINGERPRINT, refuse_overlap
 from ..errors import InputError
+from ..forecasting.core import check_units
 from ..forecasting.forecaster import Forecaster
 from ..loading.base import Feed
 from ..loading.source import Source
@@ -39,7 +40,7 @@ class Validation:
     Raises
     ------
     InputError
-        If the data lie on another grid than the training data.
+        If the data lie on another grid than the training data, or are in other units.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Validation:
                 f"the training and the validation data lie on different grids: {difference}; put "
                 "both on one grid first"
             )
+        check_units(source.ds, forecaster, "the validation data")
         self.source, self.feed, self.forecaster = source, feed(source), forecaster
         self.period = period(source.ds)
         # One number for all variables: errors in units of each variable's standard deviation.
