@@ -23,11 +23,12 @@ LIMITS = ("valid_range", "valid_min", "valid_max")
 
 def _entries(value: Any) -> list[Any]:
     """Take what an attribute holds, one by one; bytes are read as text."""
-    if isinstance(value, (np.ndarray, np.generic)):
+    if isinstance(value, np.ndarray):
         value = value.tolist()
     entries = []
     for one in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(one, (list, tuple)):
+        one = one.item() if isinstance(one, np.generic) else one
+        if isinstance(one, (list, tuple, np.ndarray)):
             entries += _entries(one)
         elif one is not None:
             entries.append(one.decode("utf-8", "replace") if isinstance(one, bytes) else one)

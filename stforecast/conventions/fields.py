@@ -94,7 +94,7 @@ class Field:
                 float(np.asarray(v).astype(dtype))
                 for key in ("_FillValue", "missing_value")
                 for v in numbers(attrs, key, name)
-                if dtype.kind == "f" or np.can_cast(np.min_scalar_type(v), dtype, "same_kind")
+                if _holds(dtype, v)
             ),
             unwritten=_unwritten(name, variable),
         )
@@ -192,6 +192,14 @@ class Field:
                 )
             out = np.rint(out)
         return out.astype(self.dtype)
+
+
+def _holds(dtype: np.dtype, value: float) -> bool:
+    """Whether a number can stand among numbers of a type: 1e20 cannot among 16-bit integers."""
+    if dtype.kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max
 
 
 def _packing(name: Hashable, attrs: Mapping[Any, Any]) -> tuple[float, float] | None:

@@ -44,6 +44,9 @@ from .names import refuse_names
 from .times import canonical_times, time_blocks, time_step, times_like, valid_times
 from .variables import VARIABLES, Meant, choose, named
 
+#: Times of an array in memory whose values are held against their units.
+_SAMPLES = 16
+
 _COORD_ATTRS = {
     TIME: {"standard_name": "time", "long_name": "time"},
     LAT: {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"},
@@ -174,16 +177,14 @@ def _labels(
 
 
 def _samples(variable: xr.Variable, steps: Sequence[Hashable]) -> Iterable[np.ndarray]:
-    """Maps of the first and the last time, of some between in memory; of dask one is computed."""
+    """The map of the first time; in memory, where it costs nothing, of some more to the last."""
     along = [d for d in steps if d in variable.dims]
     if not along:
         return [variable.to_numpy()]
-    variable = variable.isel(dict.fromkeys(along[1:], 0))
-    last = variable.sizes[along[0]] - 1
-    count = 16 if in_memory(variable) else 2 if variable.chunks is None else 1
-    places = np.linspace(0, last, count).round().astype(int)
-    maps = variable.isel({along[0]: np.unique(places)})
-    return np.moveaxis(maps.to_numpy(), maps.dims.index(along[0]), 0)
+    maps = variable.isel(dict.fromkeys(along[1:], 0))
+    last = maps.sizes[along[0]] - 1 if in_memory(variable) else 0
+    places = np.unique(np.linspace(0, last, _SAMPLES).round().astype(int))
+    return [maps.isel({along[0]: i}).to_numpy() for i in places]
 
 
 def _canonical(variable: xr.Variable, m: Meant, labels: Labels) -> xr.Variable:

@@ -45,7 +45,7 @@ _DEFINITIONS = {
     "atm atmosphere": "101325 Pa",
     "mmHg": "133.322387415 Pa",
     "min minute": "60 s",
-    "h hr hour": "3600 s",
+    "h hr hrs hour": "3600 s",
     "d day": "86400 s",
     "week": "604800 s",
     "L l litre liter": "1e-3 m3",
@@ -147,7 +147,7 @@ def _product(text: str) -> tuple[Unit, str]:
             text = text.lstrip()[1:]
         power = 1
         # `10 2` is no power, `10^2` is.
-        explicit = token["word"] or text.lstrip().startswith(("^", "**"))
+        explicit = not token["number"] or text.lstrip().startswith(("^", "**"))
         if explicit and (match := _POWER.match(text)):
             power, text = int(match[1]), text[match.end() :]
         if abs(power) > 99:
@@ -160,16 +160,15 @@ def _product(text: str) -> tuple[Unit, str]:
 
 def _unit(word: str) -> Unit:
     """Look up a symbol or a name, with a prefix or an ending of the plural."""
-    for known, given, prefixes in (
-        (_KNOWN, word, _SYMBOLS),
-        (_WORDS, word.lower(), _PREFIXES),
-    ):
+    named = word.lower()  # of names an ending too, but `ms` is no plural of `m`
+    named = named.removesuffix("s") if named not in _WORDS else named
+    named = named.replace("degrees", "degree")
+    for known, given, prefixes in ((_KNOWN, word, _SYMBOLS), (_WORDS, named, _PREFIXES)):
         for prefix, factor in {"": 1.0, **prefixes}.items():
-            bare = given.removeprefix(prefix)
-            for name in (bare, bare.removesuffix("s"), bare.replace("degrees", "degree")):
-                fits = name in known and (not prefix or known[name][0] in _METRIC)
-                if fits and given.startswith(prefix):
-                    return Unit(factor).times(_defined(*known[name]))
+            name = given.removeprefix(prefix)
+            fits = name in known and (not prefix or known[name][0] in _METRIC)
+            if fits and given.startswith(prefix):
+                return Unit(factor).times(_defined(*known[name]))
     raise ValueError(word)
 
 

@@ -666,7 +666,7 @@ def test_real_files_come_back(path, decode):
 # --- laziness -------------------------------------------------------------------------------------
 
 
-def test_of_a_file_the_first_and_the_last_time_are_read(weather):
+def test_of_a_file_one_time_step_is_read(weather):
     theirs = relabel(
         weather,
         names={NAME: "t2m", "longitude": "lon"},
@@ -678,11 +678,11 @@ def test_of_a_file_the_first_and_the_last_time_are_read(weather):
     lazy, arrays = on_file(theirs)
     ours, labels = canonicalize(lazy)
     size = weather[NAME].isel(time=0).size
-    assert arrays["t2m"].read == 2 * size
+    assert arrays["t2m"].read == size
     back = restore(ours, labels)
-    assert arrays["t2m"].read == 2 * size
+    assert arrays["t2m"].read == size
     window = ours[NAME].isel(time=slice(2, 5), longitude=[4, 0, 5]).values
-    assert arrays["t2m"].read == size * (2 + 3 * 3 / 6)  # what was asked for, and no more
+    assert arrays["t2m"].read == size * (1 + 3 * 3 / 6)  # what was asked for, and no more
     np.testing.assert_allclose(window, weather[NAME][2:5, :, [4, 0, 5]], rtol=0, atol=0.0051)
     np.testing.assert_array_equal(back["t2m"], theirs["t2m"])
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stforecast import __version__
 from stforecast.baselines.climatology import Climatology
+from stforecast.baselines.persistence import Persistence
 from stforecast.conventions.grid import area_weights
 from stforecast.errors import InputError
 from stforecast.evaluation.aggregation import merge
@@ -597,6 +598,29 @@ def test_pairs_that_do_not_fit_are_refused(pair, case):
 def test_options_that_do_not_fit_are_refused(pair, options, message):
     with pytest.raises(InputError, match=message):
         evaluate(*pair, **options)
+
+
+def test_a_mask_of_booleans_weighs_as_one_and_zero(pair):
+    forecast, truth = pair
+    field = truth[T2M].isel(time=0, drop=True)
+    mask = field > field.median()
+    right = evaluate(forecast, truth, weights=mask.astype("float32"))
+    for whole in (mask, mask.astype("int8"), mask.transpose(..., field.dims[0])):
+        xr.testing.assert_identical(evaluate(forecast, truth, weights=whole), right)
+    with pytest.raises(InputError, match="not all zero"):
+        evaluate(forecast, truth, weights=mask & ~mask)
+
+
+def test_a_climatology_in_other_units_is_refused(truth):
+    task = Task("msl", 2, 2)
+    truth = truth.rename({T2M: "msl"})
+    truth["msl"].attrs = {"units": "Pa"}
+    reference = Climatology.fit(truth, task, window_days=3).dataset
+    forecast = Persistence(task).predict(truth, init_time=truth.time[4:6])
+    evaluate(forecast, truth, climatology=reference)
+    reference["mean_sea_level_pressure"].attrs["units"] = "hPa"
+    with pytest.raises(InputError, match="'Pa' in the forecast and 'hPa' in the climatology"):
+        evaluate(forecast, truth, climatology=reference)
 
 
 # --- scorecards -----------------------------------------------------------------------------------

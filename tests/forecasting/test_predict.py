@@ -316,6 +316,23 @@ def test_lazy_reads_nothing_and_computes_nothing(weather):
             fc.compute()
 
 
+def test_data_in_other_units_than_the_training_are_refused(weather):
+    task = Task("msl", input_steps=4, target_steps=3, timestep="1h")
+    data = weather.rename({"2m_temperature": "msl"})
+    data["msl"].attrs = {"units": "Pa"}
+    network = Forecaster(Drift(), task, variables={"mean_sea_level_pressure": {"units": "Pa"}})
+    for model in (network, Climatology.fit(data, task, window_days=3)):
+        right = predict(data, model)
+        for units in ("pascal", "N m-2", None, ""):
+            data["msl"].attrs["units"] = units
+            xr.testing.assert_equal(predict(data, model), right)
+        for units in ("hPa", "K"):
+            data["msl"].attrs["units"] = units
+            with pytest.raises(InputError, match=f"'{units}' in the data.* trained on 'Pa'"):
+                predict(data, model)
+        data["msl"].attrs["units"] = "Pa"
+
+
 class Lopsided(torch.nn.Module):
     """A network that tells north from south, east from west, a step and a place from another."""
 

@@ -320,6 +320,19 @@ def test_monthly_sea_surface_temperature(real):
     assert (first.year, first.month, first.day) == (2018, 7, 1)
 
 
+def test_validation_in_other_units_is_refused(weather, valid):
+    task = Task("gust", 4, 3)
+    train, test = (
+        ds.rename({"2m_temperature": "gust"}).map(lambda a: a.assign_attrs(units="m s-1"))
+        for ds in (weather, valid)
+    )
+    config = replace(CONFIG, steps=1)
+    fit(train, task, model=tiny, config=config, validation=test)
+    test["gust"].attrs["units"] = "km/h"
+    with pytest.raises(InputError, match="'km/h' in the validation data.* trained on 'm s-1'"):
+        fit(train, task, model=tiny, config=config, validation=test)
+
+
 def test_learns_a_wave(weather, valid):
     """A travelling wave is forecast far better than by persistence after a minute's training."""
     smooth = make_weather(200, shape=(6, 10), noise=0.02)
