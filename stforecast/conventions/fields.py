@@ -76,13 +76,6 @@ class Field:
             If an attribute is not what it must be, or contradicts the numbers.
         """
         attrs, dtype = variable.attrs, variable.dtype
-        if lost := [key for key in unread(variable.encoding) if key in PACKING[:2]]:
-            shown = str(variable.encoding[lost[0]])[:60]
-            raise InputError(
-                f"'{name}' has {lost[0]} {shown!r} in its file, expected a number: open the file "
-                "with stforecast.datasets.open_grid, or xarray's mask_and_scale=False; both are "
-                "read as numbers"
-            )
         field = cls(
             name,
             variable.dims,
@@ -98,7 +91,7 @@ class Field:
             ),
             unwritten=_unwritten(name, variable),
         )
-        limits = _limits(field)
+        limits = _limits(field, _packing(name, variable.encoding))
         standard, units = text(attrs, "standard_name"), text(attrs, "units", name)
         said = (text(attrs, key) for key in ("long_name", "units_metadata", "cell_methods"))
         about = " ".join((str(name), standard, *said)).lower()
@@ -235,8 +228,10 @@ def _unwritten(name: Hashable, variable: xr.Variable) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def _limits(field: Field) -> tuple[float, float]:
+def _limits(field: Field, before: tuple[float, float] | None) -> tuple[float, float]:
     """Smallest and largest number, as numbers stand in the variable, that is not missing.
+
+    `before` is the packing of what xarray has decoded.
 
     Source: CF 1.11, 2.5.1, and the NetCDF User's Guide, "Attribute Conventions": limits are in the
     units of the packed numbers, but where these are integers and the limits are not.
@@ -249,7 +244,6 @@ def _limits(field: Field) -> tuple[float, float]:
     given = [[*both[i : i + 1], *end] for i, end in enumerate(ends)]
     if not any(given):
         return _UNLIMITED
-    before = _packing(name, field.encoding)  # of what xarray has decoded
     stored = np.dtype(field.encoding.get("dtype") or field.dtype) if before else field.dtype
     scale, offset = field.packing or before or (1.0, 0.0)
     low, high = -np.inf, np.inf

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from .attributes import text
+from .attributes import PACKING, text, unread
 from .axes import LAT, LON, TIME, X, Y, quoted, role_of, scalar
 
 logger = logging.getLogger(__name__)
@@ -350,6 +350,12 @@ def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | Non
     here = [roles[d] for d in variable.dims if d in roles]
     geographic = {LAT, LON} <= set(here)
     dims = f"'{name}' has dimensions ({', '.join(map(str, variable.dims))})"
+    if lost := [key for key in unread(variable.encoding) if key in PACKING[:2]]:
+        shown = str(variable.encoding[lost[0]])[:60]
+        return (
+            f"'{name}' has {lost[0]} {shown!r} in its file, expected a number: open the file with "
+            "stforecast.datasets.open_grid, or with mask_and_scale=False; then it is read as one"
+        )
     if variable.dtype.kind not in "fiu":
         return f"'{name}' holds {variable.dtype} values, expected numbers"
     for role in here:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from ..conventions.attributes import mend, unread
@@ -40,7 +41,8 @@ def open_decoded(source: str | Path, open_with: Callable[..., xr.Dataset]) -> xr
         raw = open_with(decode_cf=False)
     try:
         for name, variable in raw.variables.items():
-            variable.attrs = mend(name, variable.attrs)
+            if variable.dtype.kind in "fiu":
+                variable.attrs = mend(name, variable.attrs)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     return xr.decode_cf(raw)
@@ -54,4 +56,6 @@ def _undecoded(open_with: Callable[..., xr.Dataset]) -> xr.Dataset | None:
 
 
 def _packed(ds: xr.Dataset) -> list[xr.Variable]:
-    return [v for v in ds.variables.values() if v.dtype.kind in "fiu"]
+    """Variables that are stored as numbers; undecodable ones are texts to xarray."""
+    stored = ((v, np.dtype(v.encoding.get("dtype") or v.dtype)) for v in ds.variables.values())
+    return [v for v, dtype in stored if dtype.kind in "fiu"]
