@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 #: What the netCDF, HDF5 and zarr libraries raise on data they cannot read.
-READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, zlib.error)
+READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, OverflowError, zlib.error)
 #: Packages with kinds of errors of their own.
 _FOREIGN = ("gribapi", "eccodes", "cfgrib", "obstore")
 #: What is in the names of storage options that give credentials.

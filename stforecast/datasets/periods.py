@@ -123,7 +123,8 @@ def split(ds: xr.Dataset, **periods: str | int) -> dict[str, xr.Dataset]:
 
 def when(time: Any) -> str:
     """Write a time, ``datetime64`` or cftime, to the minute."""
-    return (time if hasattr(time, "calendar") else pd.Timestamp(time)).strftime("%Y-%m-%dT%H:%M")
+    stamp = time if hasattr(time, "calendar") else pd.Timestamp(time)
+    return "NaT" if stamp is pd.NaT else stamp.strftime("%Y-%m-%dT%H:%M")
 
 
 def _maker(times: np.ndarray) -> Callable[..., Any]:
