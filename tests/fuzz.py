@@ -8,6 +8,7 @@ same, so a line that is printed can be tried again.
 from __future__ import annotations
 
 import copy
+import faulthandler
 import json
 import resource
 import shutil
@@ -204,14 +205,19 @@ SUBJECTS = {
 # --- the child ------------------------------------------------------------------------------------
 
 
+def subject(number: int) -> str:
+    """Name what an input is made of."""
+    names = [*SUBJECTS, "attributes"]
+    return names[number % len(names)]
+
+
 def attempt(number: int, seed: int, sound: Path, scratch: Path) -> str | None:
     """Try one input; what came of it unless it was right or an InputError."""
-    rng = np.random.default_rng([seed, number])
-    names = [*SUBJECTS, "attributes"]
-    name = names[number % len(names)]
+    rng, name = np.random.default_rng([seed, number]), subject(number)
     place = scratch / "now"
     shutil.rmtree(place, ignore_errors=True)
     signal.alarm(SECONDS)
+    faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # a C library that does not end
     try:
         if name == "attributes":
             attributes(place, rng)
@@ -230,6 +236,7 @@ def attempt(number: int, seed: int, sound: Path, scratch: Path) -> str | None:
         return f"{name}: {' | '.join(lines[-9:])}"
     finally:
         signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
     return None
 
 
