@@ -102,7 +102,7 @@ def mounted(directory, *arguments):
     try:
         yield
     finally:
-        subprocess.run(["umount", str(directory)], check=False)
+        subprocess.run(["umount", "--lazy", str(directory)], check=False)  # threads may write yet
 
 
 def fill_up(path):

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from helpers import fill_up, mounted
+from safetensors.torch import load_file, save_file
 
-from stforecast.errors import InputError
+from stforecast.baselines.persistence import Persistence
+from stforecast.baselines.regression import LinearRegression
+from stforecast.errors import DiskFullError, InputError
 from stforecast.files import replacing
+from stforecast.forecasting import ensemble
 from stforecast.forecasting.forecaster import Forecaster, Normalizer, load
+from stforecast.forecasting.predict import predict
+from stforecast.forecasting.writing import write_forecast
 from stforecast.models.simvp import SimVPv2
+from stforecast.plots.layout import save
+from stforecast.plots.maps import plot_map
 from stforecast.task import Task
+from stforecast.testing.weather import make_weather
 
 TASK = Task("t2m", input_steps=3, target_steps=2, timestep="6h")
 
@@ -110,6 +121,115 @@ def test_damaged_bundles(bundle, damage, words):
         load(bundle)
 
 
+#: Too small, too large, no number at all.
+NO_SIZE = (0, -1, 1.5, 10**9, 10**30, float("nan"), float("inf"), True, "x", None, [], {})
+
+
+@pytest.mark.parametrize("name", ["translator_channels", "translator_blocks", "target_steps"])
+@pytest.mark.parametrize("size", [10**4, *NO_SIZE], ids=repr)
+def test_sizes_that_no_network_has(bundle, name, size):
+    """Refused by themselves, or because the weights are others; without the network's memory."""
+    description = json.loads((bundle / "bundle.json").read_text())
+    description["model"]["settings"][name] = size
+    edit(bundle, **description)
+    with pytest.raises(InputError, match=f"bundle: .*({name} must be|does not fit|network has)"):
+        load(bundle)
+    if name == "target_steps" and size not in (10**4, 1.5):
+        edit(bundle, task=TASK.to_dict() | {name: size})
+        with pytest.raises(InputError, match=f"Task.{name} must be a whole number"):
+            load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("drop_path", v) for v in (1e9, -0.1, float("nan"), "x")),
+        *(("dropout", v) for v in ("x", -0.1, True)),
+        *(("grid", v) for v in (7, [4, 0], ["a", "b"])),
+        *((name, v) for name in ("circular_longitude", "predict_change") for v in ("x", 1, None)),
+        ("mlp_ratio", 1e9),
+        ("encoder_kernel", 10**6 + 1),
+        ("translator", 5),
+    ],
+)
+def test_settings_of_another_kind(bundle, name, value):
+    description = json.loads((bundle / "bundle.json").read_text())
+    description["model"]["settings"][name] = value
+    edit(bundle, **description)
+    with pytest.raises(InputError, match=f"{name} must be"):
+        load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        *(("model", v, "model must") for v in (5, None, [1], {}, {"name": 1, "settings": {}})),
+        *(("model", {"name": "SimVPv2", "settings": v}, "a table of settings") for v in (3, [1])),
+        *(("task", v, "task must be a table") for v in (5, None, ["t2m"])),
+        *(("variables", v, "variables must") for v in (1, ["t2m"], {"t2m": 5})),
+        ("variables", {"t2m": {"units": ["K"]}}, "variables must hold a table of texts"),
+        *(("training", v, "training must be a table") for v in (1, "x", [])),
+        *(("sha256", v, "sha256 must be a text") for v in (1, None)),
+        *(("version", v, "bundle of version") for v in (True, "2", [2], 2.5, None)),
+        *(("grid", v, "grid must have") for v in (5, [], {}, {"latitude": [1.0, 2.0]})),
+        *(
+            ("grid", {"latitude": v, "longitude": [0.0, 1.0]}, "latitude of the grid must be")
+            for v in (["a"], [], 5, [[1.0]], [1.0, float("nan")], [1.0, 1.0], [10**400, 1], [True])
+        ),
+        *(("grid", {"y": v, "x": 3}, "y of the grid must be") for v in (0, -4, True, 1.5, "4")),
+    ],
+)
+def test_parts_of_another_kind(bundle, part, value, words):
+    edit(bundle, **{part: value})
+    with pytest.raises(InputError, match=words):
+        load(bundle)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"a":' * 10**5, '{"format": ' + "9" * 5000 + "}"])
+def test_json_that_python_does_not_read(bundle, text):
+    (bundle / "bundle.json").write_text(text)
+    with pytest.raises(InputError, match="not readable as JSON"):
+        load(bundle)
+
+
+def reweigh(bundle, change):
+    """Change the tensors of a bundle, with the checksum that they then have."""
+    tensors = load_file(bundle / "model.safetensors")
+    change(tensors)
+    save_file(tensors, bundle / "model.safetensors")
+    sha = hashlib.sha256((bundle / "model.safetensors").read_bytes()).hexdigest()
+    edit(bundle, sha256=sha)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("network.readout.bias"), "1 missing: network.readout.bias"),
+        (lambda t: t.pop("normalizer.std"), "1 missing: normalizer.std"),
+        (lambda t: t.update(more=torch.ones(1)), "1 not in the network: more"),
+        (lambda t: t["network.readout.bias"].fill_(torch.nan), "NaN or infinite"),
+        (lambda t: t["normalizer.std"].fill_(0), "2m_temperature has the mean 280"),
+        (
+            lambda t: t.update({"network.readout.bias": t["network.readout.bias"].long()}),
+            "readout.bias hold numbers of another type",
+        ),
+        (lambda t: t.update({"normalizer.mean": torch.ones(2)}), r"file \(2,\), network \(1,\)"),
+    ],
+)
+def test_tensors_that_are_not_the_networks(bundle, change, words):
+    reweigh(bundle, change)
+    with pytest.raises(InputError, match=words):
+        load(bundle)
+
+
+def test_weights_in_double_precision_come_back_in_it(forecaster, tmp_path):
+    forecaster.network.double()
+    x = np.random.default_rng(0).normal(280, 5, (2, 3, 1, 4, 3)).astype(np.float32)
+    again = load(forecaster.save(tmp_path / "double"))
+    assert again.dtype == torch.float64
+    np.testing.assert_array_equal(again.forecast(x), forecaster.forecast(x))
+
+
 @pytest.mark.parametrize("keep", [0, 7, 200, -1])
 def test_truncated_weights(bundle, keep):
     weights = bundle / "model.safetensors"
@@ -165,6 +285,32 @@ def test_nothing_half_written(tmp_path):
             path.mkdir()
             (path / content).write_text(content)
     assert [p.name for p in folder.iterdir()] == ["2"]
+
+
+@pytest.mark.parametrize("full", ["from the start", "half-way"])
+@pytest.mark.parametrize("what", ["bundle", "ensemble", "forecast", "picture", "table"])
+def test_a_full_disk_is_one_clear_error(forecaster, tmp_path, what, full):
+    size = "256k" if full == "from the start" else "24k"
+    weather = make_weather(40, shape=(16, 32), noise=1.0)
+    forecast = predict(
+        weather.chunk(time=5), Persistence(Task("t2m", 3, 12)), init_time=slice(None)
+    )
+    doors = {
+        "bundle": lambda: forecaster.save(tmp_path / "new"),
+        "ensemble": lambda: ensemble.save([forecaster, forecaster], tmp_path / "new"),
+        "forecast": lambda: write_forecast(forecast, tmp_path / "new"),
+        "picture": lambda: save(plot_map(weather["2m_temperature"][0]), tmp_path / "new.png"),
+        "table": lambda: LinearRegression.fit(weather, Task("t2m", 3, 3), neighbours=0).save(
+            tmp_path / "new.nc"
+        ),
+    }
+    with mounted(tmp_path, "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
+        if full == "from the start":
+            fill_up(tmp_path / "other")
+        with pytest.raises(DiskFullError, match=rf"{tmp_path / 'new'}.*the disk is full"):
+            doors[what]()
+        seen = {p.name for p in tmp_path.iterdir() if p.name[0] != "." or ".part" in p.name}
+        assert seen <= {"other"}
 
 
 def test_normalizer():

@@ -476,6 +476,16 @@ def test_another_grid_wants_regrid(weather):
         predict(part, model, regrid=True)
 
 
+@pytest.mark.parametrize("part", [slice(20, 40), slice(None)], ids=["Europe", "a finer globe"])
+def test_regrid_is_advised_where_it_can_help(part):
+    fine = make_weather(12, shape=(61, 120)).isel(longitude=part)
+    with pytest.raises(InputError) as refused:
+        predict(fine)
+    helps = part == slice(None)
+    assert ("Pass regrid=True" in str(refused.value)) == helps
+    assert ("They do not cover it all: fit a model" in str(refused.value)) != helps
+
+
 def test_another_step_is_refused(weather):
     with pytest.raises(InputError, match=r"3-hourly, the model needs a step of 1h.*timestep='3h'"):
         predict(weather.isel(time=slice(None, None, 3)), Forecaster(Drift(), TASK))
@@ -495,6 +505,11 @@ def test_nan_in_the_input_is_named(weather):
     [
         ({"steps": 0}, "steps must be a whole number"),
         ({"batch_size": 1.5}, "batch_size must be a whole number"),
+        *(
+            ({name: value}, f"{name} must be a whole number")
+            for name in ("steps", "batch_size")
+            for value in (float("nan"), float("inf"), -float("inf"), 10**12, True, "3", [3], 0)
+        ),
         ({"init_time": "1999-01-01"}, "not among the data's times"),
         ({"model": 3}, "model must be a Forecaster"),
         ({"model": "/nowhere/bundle"}, "no bundle at"),

@@ -190,6 +190,17 @@ def test_two_writers_of_one_store(tmp_path):
     write_forecast(predict(weather(20), Meanwhile(TASK)), path)
 
 
+@pytest.mark.parametrize("name", ["x.nc", "x.NC4", "x.grib", "x.h5", "x.csv"])
+def test_a_name_of_another_format_is_refused(tmp_path, name):
+    forecast = predict(make_weather(8, shape=(4, 8)), Persistence(Task("t2m", 2, 2)))
+    with pytest.raises(InputError, match=r"give 'x.zarr', or write netCDF: forecast.to_netcdf"):
+        write_forecast(forecast, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="no place for a zarr store"):
+        write_forecast(forecast, tmp_path / "file")
+
+
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write to"):
