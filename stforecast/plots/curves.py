@@ -13,16 +13,7 @@ from ..conventions.axes import LEAD
 from ..errors import InputError
 from ..evaluation.scorecards import to_table
 from .colours import upper_limit
-from .labels import (
-    METRICS,
-    MINUS,
-    plain,
-    sample_label,
-    sentence,
-    variable_label,
-    weights_label,
-    with_unit,
-)
+from .labels import MINUS, plain, score_label, score_title
 from .layout import SMALL, TEXT, new_figure, plain_axes, require
 
 if TYPE_CHECKING:
@@ -175,7 +166,7 @@ def lead_curve(
     models = [str(m) for m in card["model"].values]
     scores = table.to_numpy(float)[: len(models), :-1]
 
-    figure = new_figure(7.2, 3.8, _score_title(card, name) if title is None else title)
+    figure = new_figure(7.2, 3.8, score_title(card, name) if title is None else title)
     ax = figure.add_subplot()
     colours = iter(_COLOURS * len(models))
     ends = []
@@ -197,7 +188,7 @@ def lead_curve(
     ax.set_xlim(min(0.0, float(lead[0])), float(lead[-1]) or 1.0)
     ax.xaxis.set_major_locator(MaxNLocator(9, integer=unit != "days", steps=[1, 2, 3, 6, 10]))
     ax.set_xlabel(f"Lead time [{unit}]", fontsize=TEXT)
-    ax.set_ylabel(_score_label(card, name, metric), fontsize=TEXT, parse_math=False)
+    ax.set_ylabel(score_label(card, name, metric), fontsize=TEXT, parse_math=False)
     plain_axes(ax, "y")
     _name_lines(ax, ends)
     return figure
@@ -295,7 +286,7 @@ def scorecard(
     colours, low, high = "YlOrRd", 0.0, 1.4 * limit
     if metric in ("bias", "acc"):
         colours, low, high = ("RdBu_r" if metric == "bias" else "RdBu"), -limit, limit
-    blocks = [(scores, _score_label(card, name, metric), colours, low, high)]
+    blocks = [(scores, score_label(card, name, metric), colours, low, high)]
     if len(skill):
         caption = f"Skill: 1 {MINUS} RMSE / RMSE of the baseline (blue: better than the baseline)"
         blocks.append((skill, caption, "RdBu", -1.0, 1.0))
@@ -303,7 +294,7 @@ def scorecard(
     rows = [len(block) for block, *_ in blocks]
     width = 0.4 + 0.082 * max(map(len, table.index)) + max(0.6 * table.shape[1], 4.4)
     height = 0.36 * sum(rows) + 0.68 * len(blocks)
-    title = _score_title(card, name) if title is None else title
+    title = score_title(card, name) if title is None else title
     figure = new_figure(width, height, title, h_pad=0.1)
     axes = figure.subplots(len(blocks), squeeze=False, height_ratios=rows)[:, 0]
     for ax, (block, caption, colours, low, high) in zip(axes, blocks, strict=True):
@@ -392,12 +383,3 @@ def _bands(
         )
         found[m] = low, high
     return found
-
-
-def _score_title(card: xr.Dataset, name: str) -> str:
-    small = " · ".join(filter(None, [weights_label(card), sample_label(card)]))
-    return f"{sentence(variable_label(card[name]))}\n{small}"
-
-
-def _score_label(card: xr.Dataset, name: str, metric: str) -> str:
-    return with_unit(sentence(METRICS.get(metric, metric)), card[name].attrs.get(f"units_{metric}"))

@@ -114,3 +114,14 @@ def sample_label(scores: xr.Dataset) -> str:
         return ""
     a, b = (str(scores.attrs[f"{end}_initialisation"])[:10] for end in ("first", "last"))
     return f"{n} initialisation{'s' * (n != 1)}, {a if a == b else f'{a} to {b}'}"
+
+
+def score_title(card: xr.Dataset, name: str) -> str:
+    """Title of scores: the variable, and on a second line weights and sample."""
+    small = " · ".join(filter(None, [weights_label(card), sample_label(card)]))
+    return f"{sentence(variable_label(card[name]))}\n{small}"
+
+
+def score_label(card: xr.Dataset, name: str, metric: str) -> str:
+    """Name of a score, with its unit."""
+    return with_unit(sentence(METRICS.get(metric, metric)), card[name].attrs.get(f"units_{metric}"))
