@@ -137,7 +137,14 @@ class Task:
 
     def lead_times(self, steps: int | None = None) -> np.ndarray:
         """Lead times ``timedelta64[ns]`` of `steps` target steps (default: ``target_steps``)."""
-        return self.step * np.arange(1, (self.target_steps if steps is None else steps) + 1)
+        steps = self.target_steps if steps is None else steps
+        longest = np.iinfo(np.int64).max // int(self.step.astype(np.int64))
+        if steps > longest:
+            raise InputError(
+                f"{steps} steps of {self.timestep} are longer than the 292 years that a lead time "
+                f"can have (timedelta64[ns]): ask for at most {longest} steps"
+            )
+        return self.step * np.arange(1, steps + 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .climatology import Climatology, climatology_at
+from .climatology import Climatology
 from .forecasts import baseline_forecasts
+from .lookup import climatology_at
 from .persistence import Persistence
 from .regression import LinearRegression
 from .weekly import WeeklyClimatology

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..conventions.times import time_blocks, valid_times
 from ..errors import InputError
 from ..forecasting.core import ForecastModel
 from ..task import Task, require_task
+from .lookup import climatology_at, conform
 
 _MOST_A_DAY = 1440  # steps of a minute
 
@@ -59,7 +59,8 @@ class Climatology(ByTime):
         Dims (hour, dayofyear, latitude, longitude), or (…, y, x): one variable for each of
         ``task.outputs``. ``hour`` is the time of day in hours UTC (fractions for steps below an
         hour), ``dayofyear`` runs from 1 to 366. The climatologies published with WeatherBench 2
-        have this form; dimensions may come in any order, latitudes in any direction.
+        have this form; dimensions may come in any order, latitudes in any direction. ``month`` may
+        stand for ``dayofyear``; without ``hour`` it is of data with one time of day.
     task : Task
         What is forecast.
 
@@ -71,6 +72,11 @@ class Climatology(ByTime):
 
     def __init__(self, dataset: xr.Dataset, task: Task) -> None:
         self.dataset = conform(dataset, task.outputs)
+        if np.isnan(self.dataset["hour"].values).all() and int(task.step.astype("int64")) % DAY:
+            raise InputError(
+                "a climatology has dims (hour, dayofyear, latitude, longitude); without hour it is "
+                f"of steps of whole days, and the task's are {task.timestep}"
+            )
         self.task = task
         self.fitted_on = Grid.of(self.dataset)
 
@@ -121,7 +127,7 @@ class Climatology(ByTime):
         require_task(task)
         if window_days % 2 == 0 or not 3 <= window_days <= 365:
             raise InputError(f"window_days must be odd, from 3 to 365, found {window_days}")
-        canonical, _ = canonicalize(ds, task.outputs)
+        canonical, _ = canonicalize(ds, task.outputs, form="history")
         time = canonical["time"].values
         year, day, clock = calendar_parts(time)
         bins = gcd(int(task.step.astype("int64")), DAY)
@@ -193,105 +199,17 @@ class Climatology(ByTime):
 
     def table(self) -> tuple[Cycle, np.ndarray, np.ndarray]:
         """Cycle "year", nanoseconds since 1 January (K,), and fields (K, C', H, W)."""
-        day, clock = self.dataset["dayofyear"].values - 1, self.dataset["hour"].values * (DAY / 24)
+        hours = self.dataset["hour"].values
+        if "dayofyear" not in self.dataset.dims or np.isnan(hours).any():
+            raise InputError(
+                "a network forecasts around a climatology by hour and day of the year, found "
+                f"one of {tuple(self.dataset.dims)}: Climatology.fit(train, task) makes one"
+            )
+        day, clock = self.dataset["dayofyear"].values - 1, hours * (DAY / 24)
         slots = (day[:, None] * DAY + np.round(clock)).astype(np.int64).ravel()
         fields = [self.dataset[v].values.swapaxes(0, 1) for v in self.task.outputs]
         whole = np.stack(fields, axis=2)  # (day, hour, variable, H, W)
         return "year", slots, whole.reshape(-1, *whole.shape[2:])
-
-
-def conform(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
-    """Bring a climatology's names, order of dims, latitudes and longitudes in canonical form.
-
-    The gate (:func:`stforecast.conventions.canonicalize`) is for arrays with a time; this is for
-    those with (hour, dayofyear) in its place.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        As for :class:`Climatology`.
-    variables : sequence of str
-        Canonical names of those to keep.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dims (hour, dayofyear, latitude, longitude), or (…, y, x); hours in UTC, latitude ascending,
-        temperatures in K, float32.
-
-    Raises
-    ------
-    InputError
-        If a dimension or a variable is missing.
-    """
-    missing = {"hour", "dayofyear"} - set(dataset.dims)
-    if missing:
-        raise InputError(
-            "a climatology has dims (hour, dayofyear, latitude, longitude), or (..., y, x) in "
-            f"place of the last two; found {tuple(dataset.dims)}"
-        )
-    dataset = dataset.sortby(["hour", "dayofyear"])
-    # To the gate a climatology is a forecast: of the hours (as lead times) from every day. The
-    # leads are just numbers, from 1 h: the gate takes a lead time of 0 for no forecast at all.
-    days = np.datetime64("1999-12-31", "ns") + dataset["dayofyear"].values * np.timedelta64(1, "D")
-    leads = np.arange(1, dataset.sizes["hour"] + 1) * np.timedelta64(1, "h").astype("m8[ns]")
-    names = {"dayofyear": "time", "hour": "prediction_timedelta"}
-    as_forecast = dataset.rename(names).assign_coords(time=days, prediction_timedelta=leads)
-    out, _ = canonicalize(as_forecast, variables)
-    out = out.drop_vars("valid_time").rename({v: k for k, v in names.items()})
-    out = out.assign_coords({k: dataset[k].variable for k in names})
-    return out.transpose("hour", "dayofyear", ...)
-
-
-def climatology_at(dataset: xr.Dataset, valid_time: Any) -> xr.Dataset:
-    """Look up a Dataset with dims (hour, dayofyear, …) at any times.
-
-    Day 366 of a data set that ends with day 365 is that day.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        Climatology as :class:`Climatology` holds it.
-    valid_time : xarray.DataArray or array-like
-        As for :meth:`Climatology.at`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Dims (those of `valid_time`, latitude, longitude).
-
-    Raises
-    ------
-    InputError
-        If the climatology does not have a time of day that is asked for.
-    """
-    valid_time = as_labelled(valid_time)
-    times = valid_time.values
-    _, day, clock = calendar_parts(times.ravel())
-    own = np.round(dataset["hour"].values * (DAY / 24)).astype(np.int64)
-    slot = np.searchsorted(own, clock).clip(max=own.size - 1)
-    if np.any(own[slot] != clock):
-        first = times.ravel()[np.argmax(own[slot] != clock)]
-        raise InputError(
-            f"the climatology has the hours {dataset['hour'].values.tolist()}, "
-            f"which do not include that of {first}; fit it with the time step of the forecast"
-        )
-    days = dataset["dayofyear"].values
-    index = np.searchsorted(days, day).clip(max=days.size - 1)
-    found = dataset.isel(
-        hour=xr.DataArray(slot.reshape(times.shape), dims=valid_time.dims),
-        dayofyear=xr.DataArray(index.reshape(times.shape), dims=valid_time.dims),
-    )
-    found = found.drop_vars(["hour", "dayofyear"]).transpose(*valid_time.dims, ...)
-    return found.assign_coords(valid_time=(valid_time.dims, times))
-
-
-def as_labelled(valid_time: Any) -> xr.DataArray:
-    """Give times the dims ``time``, or ``(time, prediction_timedelta)``, if they have none."""
-    if isinstance(valid_time, xr.DataArray):
-        return valid_time
-    values = np.asarray(valid_time)
-    return xr.DataArray(values, dims=("time", "prediction_timedelta")[: values.ndim])
 
 
 def _year_lengths(time: np.ndarray, year: np.ndarray) -> dict[int, int]:

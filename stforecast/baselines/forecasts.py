@@ -10,12 +10,13 @@ import pandas as pd
 import xarray as xr
 
 from ..conventions.axes import LEAD
-from ..conventions.gate import canonicalize
 from ..conventions.overlap import refuse_other_data, refuse_trained, told_of
+from ..conventions.pairs import open_forecast, open_truth
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..task import Task
-from .climatology import Climatology, climatology_at, conform
+from .climatology import Climatology
+from .lookup import climatology_at, conform, places
 from .regression import LinearRegression
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,11 @@ def baseline_forecasts(
         If valid times of the forecast lie in the period that baselines are fitted to, or truth is
         of other clips than the forecast.
     """
-    ours, _ = canonicalize(forecast)
-    variables = [str(v) for v in ours.data_vars]
-    theirs, labels = canonicalize(truth, variables)
+    ours, labels = open_forecast(forecast, truth)
+    needed = [] if climatology is None else [climatology]
+    theirs, labels = open_truth(truth, ours, labels, *needed)
+    variables = [str(v) for v in theirs.data_vars]
+    ours = ours[variables]
     refuse_other_data(ours, theirs)
     task = _task(ours, input_steps)
     found, fitted = {}, []
@@ -140,6 +143,7 @@ def _climatological(forecast: xr.Dataset, climatology: xr.Dataset) -> xr.Dataset
     import dask.array as da
 
     valid = valid_times(forecast["time"].values, forecast[LEAD].values)
+    places(climatology, valid)
     n = _block(forecast)
     climatology = climatology.compute()
     fields = {}

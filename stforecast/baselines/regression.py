@@ -169,7 +169,7 @@ class LinearRegression(ForecastModel):
             raise InputError(f"ridge must be above 0, found {ridge!r}")
         near_steps = min(neighbour_steps, task.input_steps)
         layout = _Layout(task.input_steps, neighbours, near_steps, len(task.variables))
-        canonical, _ = canonicalize(ds, task.channels)
+        canonical, _ = canonicalize(ds, task.channels, form="history")
         time = canonical["time"].values
         starts = window_starts(time, task.step, task.window)
         if windows is not None and len(starts) > windows:

@@ -17,7 +17,8 @@ from ..conventions.times import time_blocks, valid_times
 from ..errors import InputError
 from ..files import replacing
 from ..task import Task, WindowForecaster, require_task
-from .climatology import ByTime, as_labelled
+from .climatology import ByTime
+from .lookup import as_labelled
 
 
 class WeeklyClimatology(ByTime):
@@ -78,7 +79,7 @@ class WeeklyClimatology(ByTime):
             If times are not ``datetime64``, or data are not finite.
         """
         require_task(task)
-        canonical, _ = canonicalize(ds, task.outputs)
+        canonical, _ = canonicalize(ds, task.outputs, form="history")
         time = canonical["time"].values
         slots, index, weeks = np.unique(
             phase(time, "week"), return_inverse=True, return_counts=True

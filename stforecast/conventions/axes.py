@@ -12,18 +12,29 @@ import xarray as xr
 
 from ..errors import InputError
 from .attributes import text
-from .times import canonical_times, is_cftime, times_like
+from .times import canonical_times, is_dates, times_like, without_rounding
 from .units import parse
 
 TIME, LEAD, VALID = "time", "prediction_timedelta", "valid_time"
 
 LAT, LON, Y, X = "latitude", "longitude", "y", "x"
 
+_LONGEST = 9.2e9  # seconds that timedelta64[ns] holds
+
 DIMS = (TIME, LEAD, LAT, LON, Y, X)  # the canonical order
 
+MEMBER = "realization"
+MEMBERS = "realization realisation number member members ensemble ensemble_member ens mem"
+
+_INITS = (
+    "init_time init initialization_time initialisation_time initial_time reference_time reftime "
+    "forecast_reference_time forecast_init_time"
+)
+
 _NAMES = {
-    TIME: "time valid_time date datetime init_time forecast_reference_time",
-    LEAD: "prediction_timedelta lead_time leadtime step forecast_period",
+    TIME: f"time valid_time date datetime {_INITS}",
+    LEAD: "prediction_timedelta lead_time leadtime lead step forecast_period forecast_hour fhour "
+    "forecast_step forecast_lead lead_hour lead_hours lead_day lead_days",
     LAT: "latitude lat nav_lat xlat",
     LON: "longitude lon long nav_lon xlong",
     Y: "y row rows height nj j rlat south_north grid_latitude projection_y_coordinate",
@@ -46,7 +57,7 @@ def role_of(name: Hashable, variable: xr.Variable | None = None) -> str | None:
     attrs: Mapping[Any, Any] = {} if variable is None else variable.attrs
     if variable is not None and variable.dtype.kind in "mM":
         return LEAD if variable.dtype.kind == "m" else TIME
-    if variable is not None and variable.dtype == object and is_cftime(variable.to_numpy()):
+    if variable is not None and variable.dtype == object and is_dates(variable.to_numpy()):
         return TIME
     standard, axis = text(attrs, "standard_name"), text(attrs, "axis")
     if standard in _ROLES:
@@ -70,43 +81,95 @@ def find_axes(ds: xr.Dataset) -> dict[Hashable, tuple[str, Hashable | None]]:
     """
     found: dict[Hashable, tuple[str, Hashable | None]] = {}
     for dim in ds.dims:
-        along = [c for c in ds.coords if ds.coords[c].dims == (dim,)]
+        along = coords_along(ds, dim)
         along.sort(key=lambda c: c != dim)
         roles = [(role, c) for c in along if (role := role_of(c, ds.variables[c]))]
         roles.sort(key=lambda r: r[0] in (Y, X))  # lat(y) says more than y(y)
         named = role_of(dim)
+        if named == TIME:  # time since the start in `time`, and dates in another
+            roles.sort(key=lambda r: r[0] != TIME)
+        if named == LEAD and not roles and ds.sizes[dim] == 1:
+            continue  # one lead time that is not told says nothing
         if roles or named:
             found[dim] = roles[0] if roles else (str(named), None)
     return found
 
 
+def coords_along(ds: xr.Dataset, *dims: Hashable) -> list[Hashable]:
+    """Names of the coordinates with these dimensions; others of theirs have size 1."""
+    return [
+        name
+        for name, coord in ds.coords.items()
+        if {*dims} <= {*coord.dims} and all(d in dims or ds.sizes[d] == 1 for d in coord.dims)
+    ]
+
+
+def says_init(name: Hashable, attrs: Mapping[str, Any]) -> bool:
+    """Whether a coordinate of dates is called an initialisation."""
+    standard = text(attrs, "standard_name") == "forecast_reference_time"
+    return standard or str(name).lower() in _INITS.split()
+
+
+def says_valid(name: Hashable, attrs: Mapping[str, Any]) -> bool:
+    """Whether a coordinate of dates is called a valid time, and not merely ``time``."""
+    return name == VALID or "valid" in text(attrs, "long_name").lower()
+
+
 def scalar(ds: xr.Dataset, role: str) -> Hashable | None:
     """Name of the scalar coordinate that stands for a time or a lead time."""
+    found = []
     for name, coord in ds.coords.items():
-        named = coord.ndim == 0 and _ROLES.get(str(name).lower()) == role
-        if named and role_of(name, coord.variable) == role and coord.dtype.kind in "mMO":
-            return name
-    return None
+        standard = {LEAD: "forecast_period", TIME: "forecast_reference_time"}[role]
+        called = _ROLES.get(str(name).lower()) == role or (
+            text(coord.attrs, "standard_name") == standard
+        )
+        dated = coord.ndim == 0 and coord.dtype.kind in "mMO"
+        if dated and called and role_of(name, coord.variable) == role:
+            found.append(name)
+    # Where there is an initialisation and a valid time, the initialisation counts.
+    found.sort(key=lambda c: (not says_init(c, ds[c].attrs), says_valid(c, ds[c].attrs)))
+    return found[0] if found else None
 
 
-def _unit_of_time(units: Any) -> Any:
-    return pd.Timedelta(1, unit=units).as_unit("ns").to_timedelta64()
+def unit_of_lead(name: Hashable, variable: xr.Variable) -> Any:
+    """Unit of lead times that are numbers, a ``pandas.Timedelta``; None where nothing tells it."""
+    units = text(variable.attrs, "units").strip()
+    if not units:  # `forecast_hour` says it
+        words = str(name).lower()
+        units = "h" if "hour" in words else "D" if "day" in words else "none"
+    if units == "M":  # months, which pandas would take for minutes once in small letters
+        return None
+    units = units.lower()
+    short: Any = {"hrs": "h", "mins": "min", "secs": "s", "week": "w", "weeks": "w"}
+    try:
+        return pd.Timedelta(1, unit=short.get(units, units)).as_unit("ns")
+    except ValueError:
+        return None
 
 
-def _lead_times(name: Hashable, variable: xr.Variable) -> np.ndarray:
-    given = np.atleast_1d(variable.to_numpy())
-    units = text(variable.attrs, "units").lower()
-    if given.dtype.kind in "fiu" and units:  # WeatherBench 2 stores that xarray has not decoded
-        try:
-            return (given * _unit_of_time(units)).astype("timedelta64[ns]")
-        except ValueError:
-            pass
-    if given.dtype.kind != "m":
+def lead_times(name: Hashable, variable: xr.Variable) -> np.ndarray:
+    """Lead times as ``timedelta64[ns]``, whatever their unit; those rounded by a file put right."""
+    given = np.atleast_1d(variable.to_numpy()).ravel()
+    units = text(variable.attrs, "units")
+    if given.dtype.kind in "fiu" and (unit := unit_of_lead(name, variable)):
+        seconds = given.astype(np.float64) * unit.total_seconds()
+        given = given * unit.to_timedelta64()
+    elif given.dtype.kind == "m":
+        seconds = given / np.timedelta64(1, "s")
+    else:
+        hint = f"pd.to_timedelta(ds['{name}'], 'h')"
+        if units == "M" or units.lower().startswith(("mon", "y")):
+            hint = f"ds['{name}'].astype(int) * np.timedelta64(30, 'D')"
         raise InputError(
             f"lead time '{name}' holds {given.dtype} values with units {units!r}, expected "
-            f"timedelta64: ds.assign_coords({name}=pd.to_timedelta(ds['{name}'], 'h'))"
+            f"timedelta64, or a unit of one length: ds.assign_coords({name}={hint})"
         )
-    return given.astype("timedelta64[ns]")
+    if (np.abs(seconds) > _LONGEST).any():
+        raise InputError(
+            f"lead time '{name}' goes to {np.nanmax(np.abs(seconds)) / 31_556_952:.0f} years, "
+            "expected at most 292, which is what timedelta64[ns] holds"
+        )
+    return without_rounding(name, given.astype("timedelta64[ns]"))
 
 
 def is_global(longitude: np.ndarray) -> bool:
@@ -226,14 +289,14 @@ class Axis:
                 f"set with ds.assign_coords({dim}=...)"
             )
         variable = ds.variables[coord].to_base_variable()
-        values = given = np.atleast_1d(variable.to_numpy())
+        values = given = np.atleast_1d(variable.to_numpy()).ravel()
         if given.size == 0:
             raise InputError(f"dimension '{dim}' has size 0: expected at least one {role}")
         per = _per_degree(role, coord, variable) if role in (LAT, LON) else 1.0
         if role == TIME:
             values = canonical_times(coord, given)
         elif role == LEAD:
-            values = _lead_times(coord, variable)
+            values = lead_times(coord, variable)
         elif given.dtype.kind not in "fiu":
             raise InputError(f"{role} '{coord}' holds {given.dtype} values, expected numbers")
         elif role in (LAT, LON):
@@ -283,12 +346,18 @@ class Axis:
     def in_convention(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Write other canonical values in the caller's convention; their order in it."""
         assert self.variable is not None
-        given = np.atleast_1d(self.variable.to_numpy())
+        given = np.atleast_1d(self.variable.to_numpy()).ravel()
         order = None
+        if self.role in (TIME, LEAD) and self.values is not None:
+            # Theirs as they came, rounded and in their zone, where they are among them.
+            at = pd.Index(self.values).get_indexer(pd.Index(values))
+            if (at >= 0).all():
+                return given[at if self.order is None else self.order[at]], None
         if self.role == TIME:
             return times_like(values, given), None
         if self.role == LEAD and given.dtype.kind != "m":
-            values = values / _unit_of_time(text(self.variable.attrs, "units").lower())
+            assert self.coord is not None
+            values = values / unit_of_lead(self.coord, self.variable).to_timedelta64()
         if self.role == LON:
             low, high = float(given.min()) / self.per_degree, float(given.max()) / self.per_degree
             start = 0.0 if low >= 0 and high < 360 else -180.0 if high < 180 else low

@@ -14,9 +14,9 @@ int16 packing come back exactly.
 
 On pressure levels there is one variable a level: ``geopotential_500`` (hPa). It is asked for by
 that name, or as ``z500``, where the caller has a variable with a dimension of levels, of which no
-other level is read; a variable on several levels is left out if nobody asks. :func:`restore` gives
-it back under the caller's name with the level, ``z_500``; one that came on a single level, as it
-came.
+other level is read; a variable on several levels is left out if nobody asks, but of a forecast that
+is to be scored every level is taken. :func:`restore` gives it back under the caller's name with the
+level, ``z_500``; one that came on a single level, as it came.
 
 Data variables that are not asked for, or do not lie on time and a grid, are left out; coordinates
 of at most one dimension come back with :func:`restore`.
@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ from .attributes import text
 from .axes import DIMS, LAT, LEAD, LON, TIME, VALID, Axis, X, Y, axes_of, find_axes, role_of
 from .codecs import refuse_encoded
 from .fields import Field
+from .forms import Form, as_dataset, in_form
 from .lazy import arrange, in_memory
 from .names import refuse_names
 from .times import canonical_times, time_blocks, time_step, times_like, valid_times
@@ -73,6 +73,7 @@ class Labels:
     extras: Mapping[Hashable, xr.Variable]
     valid_time: tuple[Hashable, xr.Variable] | None
     encoding: Mapping[Any, Any]
+    unasked: frozenset[str] = frozenset()  # variables that are one of several levels
 
     @property
     def dims(self) -> dict[Hashable, Hashable]:
@@ -92,7 +93,7 @@ class Labels:
 
 
 def canonicalize(
-    ds: Any, variables: Sequence[str] | str | None = None
+    ds: Any, variables: Sequence[str] | str | None = None, *, form: Form | None = None
 ) -> tuple[xr.Dataset, Labels]:
     """Bring a Dataset into canonical form, lazily.
 
@@ -103,7 +104,10 @@ def canonicalize(
     variables : sequence of str, optional
         What to take, by the caller's names or the canonical ones, one level of a variable as
         ``geopotential_500`` or ``z500``. Default: every variable that lies on time and a grid, but
-        none that lies on several levels.
+        none that lies on several levels; of a `form` "forecast" all of their levels too.
+    form : {"history", "forecast"}, optional
+        What is needed; the other is refused. One run on its valid times, and one lead time of many
+        runs on theirs, can be either.
 
     Returns
     -------
@@ -128,12 +132,14 @@ def canonicalize(
     ('K', ['t2m'])
     """
     variables = [variables] if isinstance(variables, str) else variables
-    ds = _dataset(ds, variables)
+    ds = as_dataset(ds, variables)
     refuse_encoded(ds.coords.variables)
+    ds = in_form(ds, form)
     found = find_axes(ds)
-    chosen = choose(ds, variables, found)
+    chosen = choose(ds, variables, found, every_level=form == "forecast")
     refuse_encoded({m.name: ds.variables[m.name] for m in chosen})
     labels = _labels(ds, chosen, found)
+    _refuse_other(form, labels)
     own = [m.label for m in chosen]
     kept = [c for axis in labels.axes.values() for c in (axis.dim, axis.coord) if c is not None]
     refuse_names([*own, *kept, *labels.extras], own)
@@ -147,6 +153,21 @@ def canonicalize(
     if (times := labels.valid_times) is not None:
         coords[VALID] = (times.dims, times.values, attrs[VALID])
     return xr.Dataset(data, coords, ds.attrs), labels
+
+
+def _refuse_other(form: Form | None, labels: Labels) -> None:
+    """Refuse a forecast where a history is needed, and a history for a forecast."""
+    dims = ", ".join(map(str, labels.dims.values()))
+    if form == "history" and LEAD in labels.axes:
+        raise InputError(
+            "this needs a history (time, latitude, longitude), observations or analyses, not "
+            f"forecasts; found a forecast ({dims}) with lead times '{labels.axes[LEAD].coord}'"
+        )
+    if form == "forecast" and LEAD not in labels.axes:
+        raise InputError(
+            f"a forecast has the dimensions time (the initialisation) and {LEAD}, found ({dims}) "
+            "and nothing that tells lead times; stforecast.predict gives this form"
+        )
 
 
 def _labels(
@@ -173,7 +194,8 @@ def _labels(
         for name, coord in ds.coords.items()
         if name not in main and {*coord.dims} <= dims and sum(n > 1 for n in coord.shape) <= 1
     }
-    return replace(labels, extras=extras, valid_time=valid)
+    unasked = frozenset(m.canonical for m in chosen if m.position is not None)
+    return replace(labels, extras=extras, valid_time=valid, unasked=unasked)
 
 
 def _samples(variable: xr.Variable, steps: Sequence[Hashable]) -> Iterable[np.ndarray]:
@@ -202,30 +224,13 @@ def _canonical(variable: xr.Variable, m: Meant, labels: Labels) -> xr.Variable:
     return out
 
 
-def _dataset(ds: Any, variables: Sequence[str] | None) -> xr.Dataset:
-    if not isinstance(ds, (xr.Dataset, xr.DataArray)) and hasattr(ds, "to_xarray"):
-        ds = ds.to_xarray()
-    if isinstance(ds, xr.DataArray):
-        only = variables[0] if variables is not None and len(variables) == 1 else "data"
-        ds = ds.to_dataset(name=only if ds.name is None else ds.name)
-    if not isinstance(ds, xr.Dataset):
-        text = "open it first" if isinstance(ds, (str, PathLike)) else "make one with xr.DataArray"
-        raise InputError(
-            "expected an xarray Dataset or DataArray, or an object with .to_xarray(); found "
-            f"{type(ds).__name__}: {text}"
-        )
-    if not ds.data_vars:
-        raise InputError("the Dataset is empty: expected at least one data variable")
-    return ds
-
-
 def _valid_time(ds: xr.Dataset, labels: Labels) -> tuple[Hashable, xr.Variable] | None:
     """Find a forecast's own coordinate of valid times; refuse it if it is wrong."""
     if (computed := labels.valid_times) is None:
         return None
     axes, dims = labels.axes, labels.dims
     for name, coord in ds.coords.items():
-        valid = name == VALID or text(coord.attrs, "standard_name") == "time"
+        valid = name in (VALID, TIME) or text(coord.attrs, "standard_name") == "time"
         places = {dims[TIME], dims[LEAD]}
         if not valid or name == axes[TIME].coord or not set(coord.dims) <= places:
             continue

@@ -17,7 +17,7 @@ import xarray as xr
 
 from ..errors import InputError
 from .attributes import PACKING, text, unread
-from .axes import LAT, LON, TIME, X, Y, quoted, role_of, scalar
+from .axes import LAT, LEAD, LON, MEMBERS, TIME, X, Y, quoted, role_of, scalar
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ _HECTOPASCALS = {
 }
 _IN_PASCALS = ("plev", "isobaricinpa")  # without units
 _OTHER_LEVELS = ("model", "hybrid", "sigma", "soil", "depth")
+_EXTRA = "an extra dimension"
 _LEVELLED = re.compile(r"(.+)_(\d+(?:\.\d+)?)")
 
 
@@ -310,7 +311,11 @@ def named(ds: xr.Dataset, wanted: str) -> Meant:
 
 
 def choose(
-    ds: xr.Dataset, variables: Sequence[str] | None, found: Mapping[Hashable, tuple[str, Any]]
+    ds: xr.Dataset,
+    variables: Sequence[str] | None,
+    found: Mapping[Hashable, tuple[str, Any]],
+    *,
+    every_level: bool = False,
 ) -> list[Meant]:
     """Take the variables asked for, or all that can be used.
 
@@ -322,26 +327,46 @@ def choose(
         By the caller's names, canonical ones or aliases.
     found : mapping
         As :func:`stforecast.conventions.axes.find_axes` gives it.
+    every_level : bool
+        Unasked, take a variable on several pressure levels as one variable a level.
 
     Raises
     ------
     InputError
         If one that is asked for cannot be used, if none can, or two are one variable.
     """
-    picked = meant(ds) if variables is None else [named(ds, wanted) for wanted in variables]
     roles = {dim: role for dim, (role, _) in found.items()}
+    if variables is not None:
+        picked = [named(ds, wanted) for wanted in variables]
+    else:
+        picked = [one for m in meant(ds) for one in (_by_level(ds, m) if every_level else [m])]
     reasons = {m.label: reason for m in picked if (reason := _unfit(ds, m, roles))}
     chosen = [m for m in picked if m.label not in reasons]
     if reasons and (variables is not None or not chosen):
         raise InputError("; ".join(list(reasons.values())[:3]))
     if reasons:
-        logger.info("left out: %s", "; ".join(reasons.values()))
+        # What could have been used, one level or member at a time, must not go unnoticed.
+        usable = [r for r in reasons.values() if _EXTRA in r]
+        logger.log(
+            logging.WARNING if usable else logging.INFO, "left out: %s", "; ".join(reasons.values())
+        )
     if len({m.canonical for m in chosen}) < len(chosen):
         raise InputError(
             f"several of {quoted(m.label for m in chosen)} are one variable: ask for it by "
             "variables=[...]"
         )
     return chosen
+
+
+def _by_level(ds: xr.Dataset, m: Meant) -> list[Meant]:
+    """Take a variable apart by its pressure levels, where it has several."""
+    levels = levels_of(ds, m.name) if m.levels is None else None
+    if levels is None or levels.dim is None or len(levels.values) < 2:
+        return [m]
+    return [
+        Meant(m.name, level_name(m.canonical, float(level)), levels, position)
+        for position, level in enumerate(levels.values)
+    ]
 
 
 def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | None:
@@ -376,6 +401,12 @@ def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | Non
     if not (geographic or {Y, X} <= set(here)):
         return f"{dims}, expected latitude and longitude (or y and x) among them"
     if TIME not in here and scalar(ds, TIME) is None:
+        since = [d for d in variable.dims if roles.get(d) == LEAD and role_of(d) == TIME]
+        if since:
+            return (
+                f"{dims}: '{since[0]}' holds timedelta64, the time since a start, expected dates: "
+                f"ds.assign_coords({since[0]}=start + ds['{since[0]}'])"
+            )
         return (
             f"{dims}: it has no time dimension. Give it one with "
             "ds.expand_dims(time=[np.datetime64('2000-01-01')])"
@@ -389,8 +420,10 @@ def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | Non
             if levels is not None and levels.dim == dim:
                 one = level_name(canonical_name(str(name)), float(levels.values[0]))
                 asked = f", or ask for a level by its name, as '{one}' (it has {levels.text} hPa)"
+            elif str(dim).lower() in MEMBERS.split():
+                asked = f", or take the mean of the members with ds.mean('{dim}')"
             return (
-                f"'{name}' has an extra dimension '{dim}' of size {ds.sizes[dim]}: select one "
+                f"'{name}' has {_EXTRA} '{dim}' of size {ds.sizes[dim]}: select one "
                 f"with ds.{first}{asked}"
             )
     return None

@@ -69,19 +69,6 @@ class Repeated(LazyArray):
         return np.broadcast_to(values, (times, *values.shape)).copy()
 
 
-class FirstValid(LazyArray):
-    """Values of one variable, filled from another where they are NaN."""
-
-    def __init__(self, first: xr.Variable, second: xr.Variable):
-        self.first, self.second = first, second
-        self.dtype, self.shape = np.dtype(first.dtype), first.shape
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        values = self.first[key].to_numpy()
-        missing = np.isnan(values)
-        return np.where(missing, self.second[key].to_numpy(), values) if missing.any() else values
-
-
 def locate(ends: np.ndarray, key: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find indices in parts that lie one behind the other and end at `ends`.
 

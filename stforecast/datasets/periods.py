@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.times import time_step
+from ..conventions.axes import TIME, find_axes
+from ..conventions.times import canonical_times, time_step
 from ..errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def select_period(ds: xr.Dataset, period: str | int) -> xr.Dataset:
     Parameters
     ----------
     ds : xarray.Dataset
-        Canonical; times of any calendar.
+        Canonical, or as it was opened: times of any name and calendar, in order.
     period : str or int
         A year, a range of years ``"2013:2016"``, or an interval ``"start/end"`` of dates, times,
         months or years. Ends are inclusive to their own precision: ``2013-06-30`` is all of that
@@ -54,15 +55,7 @@ def select_period(ds: xr.Dataset, period: str | int) -> xr.Dataset:
     >>> select_period(ds, "2013-01-30/2013-02;2014").sizes["time"]
     395
     """
-    if "time" not in ds.indexes:
-        raise InputError(
-            f"expected a time coordinate to select {period!r} from, found {list(ds.coords)}"
-        )
-    if not ds.indexes["time"].is_monotonic_increasing:
-        raise InputError("expected times in order: pass the Dataset through canonicalize() first")
-    times = ds.indexes["time"].to_numpy()
-    if not len(times):
-        raise InputError(f"period {period!r} has no data: the Dataset has no times at all")
+    dim, times = _times(ds, period)
     if times.dtype != object:
         times = times.astype("datetime64[us]")
     chosen = np.zeros(len(times), dtype=bool)
@@ -72,7 +65,7 @@ def select_period(ds: xr.Dataset, period: str | int) -> xr.Dataset:
         if first == last:
             raise InputError(
                 f"period '{part}' has no data: they go from {when(times[0])} to {when(times[-1])}, "
-                f"years {years_in_ranges(ds['time'].dt.year.to_numpy())}"
+                f"years {years_in_ranges(pd.Index(times).year)}"
             )
         _report_lacking(part, times, start, stop)
         chosen[first:last] = True
@@ -80,7 +73,23 @@ def select_period(ds: xr.Dataset, period: str | int) -> xr.Dataset:
     if not len(index):
         raise InputError(f"period {period!r} is empty: expected {_FORMS}")
     contiguous = index[-1] - index[0] == len(index) - 1
-    return ds.isel(time=slice(int(index[0]), int(index[-1]) + 1) if contiguous else index)
+    return ds.isel({dim: slice(int(index[0]), int(index[-1]) + 1) if contiguous else index})
+
+
+def _times(ds: xr.Dataset, period: str | int) -> tuple[Hashable, np.ndarray]:
+    """Dimension of the times, and the times, whatever they are called."""
+    found = [(d, c) for d, (role, c) in find_axes(ds).items() if role == TIME and c is not None]
+    if len(found) != 1:
+        raise InputError(
+            f"expected a time coordinate to select {period!r} from, found {list(ds.coords)}"
+        )
+    dim, coord = found[0]
+    if not ds.sizes[dim]:
+        raise InputError(f"period {period!r} has no data: the Dataset has no times at all")
+    times = canonical_times(coord, ds[coord].to_numpy().ravel())
+    if not pd.Index(times).is_monotonic_increasing:
+        raise InputError("expected times in order: pass the Dataset through canonicalize() first")
+    return dim, times
 
 
 def split(ds: xr.Dataset, **periods: str | int) -> dict[str, xr.Dataset]:
@@ -89,7 +98,7 @@ def split(ds: xr.Dataset, **periods: str | int) -> dict[str, xr.Dataset]:
     Parameters
     ----------
     ds : xarray.Dataset
-        Canonical.
+        As :func:`select_period` takes it.
     **periods : str or int
         As :func:`select_period` takes them.
 
@@ -112,7 +121,8 @@ def split(ds: xr.Dataset, **periods: str | int) -> dict[str, xr.Dataset]:
     """
     parts = {name: select_period(ds, period) for name, period in periods.items()}
     for a, b in combinations(parts, 2):
-        common = parts[a].indexes["time"].intersection(parts[b].indexes["time"])
+        mine, other = (pd.Index(_times(parts[name], periods[name])[1]) for name in (a, b))
+        common = mine.intersection(other)
         if len(common):
             raise InputError(
                 f"{a} ({periods[a]}) and {b} ({periods[b]}) have {len(common)} times in common, "

@@ -325,7 +325,7 @@ def _plan(
             f"expected a Dataset to prepare, found the path {source}: open it with the adapter "
             "that datasets.describe(path) names"
         )
-    ds, labels = canonicalize(source, variables)
+    ds, labels = canonicalize(source, variables, form="history")
     axis = labels.axes[TIME]
     for name, extra in labels.extras.items():  # clip, step: in the order of time
         if extra.dims == (axis.dim,) and extra.dtype.kind in "biufmM":

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ..conventions.axes import LAT, LON, TIME, find_axes
+from ..conventions.forms import EXPVER, PRELIMINARY, merge_streams, stream_number
 from ..conventions.gate import canonicalize
 from ..conventions.times import time_gaps, time_step
 from ..conventions.variables import VARIABLES
@@ -21,7 +22,6 @@ from ..errors import InputError
 from .backends import GRIB_SUFFIXES, PathLike, is_grib, is_zarr, open_parts
 from .finding import FILES, find_sources
 from .joining import open_joined, some
-from .lazy import FirstValid
 from .limits import open_zip
 from .periods import when
 
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).parent / "sample" / "plasim_t2m.zarr"
 _WEATHERBENCH1 = re.compile(r"_\d{4}_[\d.]+deg\.nc$|^constants_[\d.]+deg\.nc$")
-_EXPVER = "expver"
-_FINAL, _PRELIMINARY = 1, 5  # ERA5, and ERA5T of the last three months
 _NCEP = re.compile(r"\b(NMC|NCEP)\b.{0,12}reanalysis", re.IGNORECASE)
 
 
@@ -328,46 +326,19 @@ def _report_gaps(ds: xr.Dataset, label: object) -> None:
 
 
 def _merge_streams(ds: xr.Dataset, source: object) -> xr.Dataset:
-    """Bring the two streams of ERA5 together, lazily: final data, else preliminary (ERA5T).
+    """Bring the two streams of ERA5 together, and tell which times are preliminary.
 
-    In the older layout they lie on a dimension ``expver`` of size 2, with NaN where the other
-    stream applies. In the newer one it is a text for each time, and nothing is to be done.
+    In the newer layout of the Climate Data Store ``expver`` is a text for each time, and nothing
+    else is to be done.
     """
-    if _EXPVER in ds.coords and ds[_EXPVER].ndim == 1 and _EXPVER not in ds.dims:
+    if EXPVER in ds.coords and ds[EXPVER].ndim == 1 and EXPVER not in ds.dims:
         _report_preliminary(ds, source)
-    if _EXPVER not in ds.dims:
-        return ds
-    streams = [_number(v) for v in ds[_EXPVER].values] if _EXPVER in ds.coords else []
-    if ds.sizes[_EXPVER] == 1:
-        return ds.isel({_EXPVER: 0}, drop=True)
-    if sorted(streams) != [_FINAL, _PRELIMINARY]:
-        raise InputError(
-            f"{source}: dimension 'expver' of size {ds.sizes[_EXPVER]} holds the streams "
-            f"{streams or 'without their numbers'}, expected 1 (ERA5) and 5 (ERA5T): select one "
-            "with xarray, and write it to a file"
-        )
-    order = [streams.index(_FINAL), streams.index(_PRELIMINARY)]
-    merged: dict[Hashable, xr.Variable] = {}
-    for name in ds.data_vars:
-        variable = ds.variables[name]
-        if _EXPVER in variable.dims:
-            final, late = (variable.isel({_EXPVER: i}) for i in order)
-            both = FirstValid(final, late)
-            merged[name] = both.variable(final.dims, variable.attrs, variable.encoding)
-    logger.info("%s: the streams ERA5 and ERA5T (expver 1 and 5) are taken as one", source)
-    return ds.assign(merged).drop_dims(_EXPVER)
-
-
-def _number(stream: Any) -> int:
-    try:
-        return int(stream)
-    except ValueError:
-        return -1
+    return merge_streams(ds, source)
 
 
 def _report_preliminary(ds: xr.Dataset, source: object) -> None:
-    along = ds[_EXPVER].dims[0]
-    late = np.array([_number(v) == _PRELIMINARY for v in ds[_EXPVER].values])
+    along = ds[EXPVER].dims[0]
+    late = np.array([stream_number(v) == PRELIMINARY for v in ds[EXPVER].values])
     if late.any() and along in ds.coords:
         times = ds[along].values[late]
         first, last = when(times.min()), when(times.max())
@@ -424,6 +395,6 @@ def _recognise_dataset(source: Path, ds: xr.Dataset) -> str | None:
     if _NCEP.search(titles):
         return "open_ncep: NCEP/NCAR reanalysis"
     made = f"{ds.attrs.get('history', '')} {ds.attrs.get('GRIB_centre', '')}"
-    if _EXPVER in ds.variables or "grib_to_netcdf" in made or "ecmf" in made:
+    if EXPVER in ds.variables or "grib_to_netcdf" in made or "ecmf" in made:
         return f"open_era5: {'GRIB' if is_grib(source) else 'netCDF'} as of ERA5"
     return "open_grid: gridded data"

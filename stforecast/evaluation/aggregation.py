@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..baselines.climatology import climatology_at
+from ..baselines.lookup import climatology_at
 from ..conventions.axes import LEAD
 from ..conventions.lazy import in_memory
 from ..conventions.times import valid_times

@@ -14,12 +14,14 @@ import xarray as xr
 from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
 from ..conventions.grid import TOLERANCE, Grid, grid_weights
-from ..conventions.times import valid_times
+from ..conventions.times import times_like, valid_times
 from ..conventions.units import same_units
 from ..errors import InputError
 from .regions import choose_regions
 
 log = logging.getLogger(__name__)
+
+_STANDARD = {"standard", "gregorian", "proleptic_gregorian"}
 
 
 def check_units(
@@ -58,7 +60,13 @@ def valid_positions(forecast: xr.Dataset, truth: xr.Dataset) -> np.ndarray:
     valid = valid_times(forecast["time"].values, forecast[LEAD].values)
     have = truth.indexes["time"]
     calendars = [getattr(t, "calendar", "standard") for t in (valid.flat[0], have[0])]
-    if calendars[0] != calendars[1]:
+    if {*calendars} <= _STANDARD and valid.dtype != have.dtype:
+        # One of them leaves the years of datetime64[ns], and is in cftime for that alone.
+        if have.dtype == object:
+            valid = times_like(valid, have.values)
+        else:
+            have = pd.Index(times_like(have.values, valid))
+    elif calendars[0] != calendars[1]:
         raise InputError(
             f"the forecast's calendar is {calendars[0]} and truth's {calendars[1]}; bring one to "
             "the other with ds.convert_calendar"

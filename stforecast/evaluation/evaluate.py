@@ -10,11 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from ..baselines.climatology import Climatology, conform
+from ..baselines.climatology import Climatology
+from ..baselines.lookup import conform, places
 from ..conventions.axes import LEAD, VALID, role_of
-from ..conventions.gate import canonicalize
+from ..conventions.forms import as_dataset, with_members
+from ..conventions.gate import Labels
 from ..conventions.overlap import refuse_other_data, refuse_trained, told_of
-from ..conventions.times import iso_time
+from ..conventions.pairs import open_forecast, open_truth
+from ..conventions.times import iso_time, valid_times
 from ..conventions.units import same_units
 from ..errors import InputError
 from ..package import __version__
@@ -66,6 +69,8 @@ def evaluate(
         Dims (time, prediction_timedelta, latitude, longitude) in any order, as
         :func:`stforecast.predict` gives it, or (…, y, x). ``time`` is the initialisation. A
         single time or lead time may be a scalar coordinate. An ensemble has ``realization`` too.
+        Where a coordinate tells initialisations or lead times, ``time`` may be the valid time. Of a
+        variable on pressure levels each level is scored, as ``geopotential_500``.
     truth : xarray.Dataset
         The same variables with dims (time, latitude, longitude).
     metrics : str, Metric, or sequence of these
@@ -137,12 +142,13 @@ def evaluate(
     if nan not in ("refuse", "mask"):
         raise InputError(f'nan must be "refuse" or "mask", found {nan!r}')
     settings = {"data_range": data_range, "lpips": _perceptual(chosen, lpips)}
-    members, member = _members(forecast, chosen, ensemble)
+    reference = climatology.dataset if isinstance(climatology, Climatology) else climatology
+    opened, member = _members(forecast, truth, chosen, ensemble)
+    needed = [] if reference is None else [reference]
+    truth, truths = open_truth(truth, *opened[0], *needed)
+    variables = [str(v) for v in truth.data_vars]
+    members = [one[variables] for one, _ in opened]
     first = members[0]
-    variables = [str(v) for v in first.data_vars]
-    truth, truths = canonicalize(truth, variables)
-    if LEAD in truth.dims:
-        raise InputError(f"truth has {LEAD}; give observations or analyses by time, not forecasts")
     space = first[variables[0]].dims[2:]
     known = ("time", LEAD, *map(str, space))
     by = (by,) if isinstance(by, str) else by
@@ -165,12 +171,11 @@ def evaluate(
     of_frames = [name for name, metric in chosen.items() if metric.of_frames]
     if of_frames:
         _check_frames(of_frames, first, truth, points, set(by) & set(space), nan)
-    reference = None
-    if climatology is not None:
-        reference = climatology.dataset if isinstance(climatology, Climatology) else climatology
+    if reference is not None:
         reference = conform(reference, variables)
         check_grid(first, reference, space, "climatology")
         check_units(first, reference, variables, "the climatology")
+        places(reference, valid_times(first["time"].values, first[LEAD].values))
 
     dims = ("time", LEAD, *space)
     keep = [dims.index(name) for name in by]
@@ -232,18 +237,19 @@ def _finished(metric: Metric, state: WeightedMean, points: int, overall: bool) -
 
 
 def _members(
-    forecast: Any, metrics: Mapping[str, Metric], ensemble: str
-) -> tuple[list[xr.Dataset], xr.Variable | None]:
+    forecast: Any, truth: Any, metrics: Mapping[str, Metric], ensemble: str
+) -> tuple[list[tuple[xr.Dataset, Labels]], xr.Variable | None]:
     """Members of a forecast, each through the gate, and their labels; of a single one itself."""
     if ensemble not in ("mean", "members"):
         raise InputError(f'ensemble must be "mean" or "members", found {ensemble!r}')
     of_all = [name for name, metric in metrics.items() if MEMBERS in metric.dims]
-    count = getattr(forecast, "sizes", {}).get(MEMBERS)
+    forecast = with_members(as_dataset(forecast))
+    count = forecast.sizes.get(MEMBERS)
     if count is None and (of_all or ensemble == "members"):
         what = ", ".join(of_all) or 'ensemble="members"'
         raise InputError(
             f"{what} is of forecasts with the dimension "
-            f"{MEMBERS!r}, found {tuple(getattr(forecast, 'dims', ()))}; "
+            f"{MEMBERS!r}, found {tuple(forecast.dims)}; "
             "predict(ds, [model, model, ...]) gives one"
         )
     if count == 0:
@@ -253,8 +259,8 @@ def _members(
             f'{", ".join(of_all)} is of all members together: ask for it with ensemble="mean"'
         )
     if count is None:
-        return [_open_forecast(forecast)], None
-    each = [_open_forecast(forecast.isel({MEMBERS: i}, drop=True)) for i in range(count)]
+        return [open_forecast(forecast, truth)], None
+    each = [open_forecast(forecast.isel({MEMBERS: i}, drop=True), truth) for i in range(count)]
     return each, forecast[MEMBERS].variable if MEMBERS in forecast.coords else None
 
 
@@ -345,17 +351,6 @@ def _choose(
     if unknown or not (names or empty):
         raise InputError(f"{what} must be among {list(known)}, found {unknown or list(names)}")
     return names
-
-
-def _open_forecast(forecast: Any) -> xr.Dataset:
-    """Pass a forecast through the gate, and check what makes it a forecast."""
-    out, _ = canonicalize(forecast)
-    if LEAD not in out.dims:
-        raise InputError(
-            f"a forecast has dims time (the initialisation) and {LEAD}, found "
-            f"{tuple(out.dims)}; stforecast.predict gives this form"
-        )
-    return out
 
 
 def _check_frames(

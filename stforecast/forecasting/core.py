@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ..conventions.axes import LAT, LEAD, LON, TIME, VALID
@@ -15,7 +16,7 @@ from ..conventions.gate import FORECAST_ATTRS, canonicalize, restore
 from ..conventions.grid import Grid
 from ..conventions.overlap import FINGERPRINT
 from ..conventions.regrid import covers, to_grid
-from ..conventions.times import time_step, valid_times
+from ..conventions.times import as_labels, time_step, valid_times
 from ..conventions.units import same_units
 from ..errors import InputError
 from ..parallel import survive_forks
@@ -134,8 +135,6 @@ def forecast_with(
         place = find_device(device)
         if hasattr(model, "to"):
             model.to(place)
-    if not isinstance(ds, (xr.Dataset, xr.DataArray)) and hasattr(ds, "to_xarray"):
-        ds = ds.to_xarray()
     survive_forks()
     task = model.task
     for name, value in (("steps", steps), ("batch_size", batch_size)):
@@ -149,9 +148,7 @@ def forecast_with(
     task.lead_times(steps)  # those that are too long are refused before anything is computed
     batch_size = None if batch_size is None else int(batch_size)
 
-    ds, labels = canonicalize(ds, task.variables)
-    if "prediction_timedelta" in ds.dims:
-        raise InputError("predict needs a history (time, latitude, longitude), found a forecast")
+    ds, labels = canonicalize(ds, task.variables, form="history")
     _check_step(ds, model)
     check_units(ds, model)
     ds = _on_grid(ds, model, regrid)
@@ -186,6 +183,12 @@ def _check_step(ds: xr.Dataset, model: WindowForecaster) -> None:
         return  # the window check says it better
     refuse_months(ds["time"].values)
     found = time_step(ds["time"].values)
+    if found != task.step and abs(found - task.step) < task.step / 100:
+        raise InputError(
+            f"the data's times are {pd.Timedelta(found)} apart, near to the model's step of "
+            f"{task.timestep} but not equal to it: where they were rounded, put them right with "
+            f"ds.assign_coords(time=ds['time'].dt.round('{task.timestep}'))"
+        )
     if found != task.step:
         step = found / np.timedelta64(1, "h")
         raise InputError(
@@ -245,7 +248,7 @@ def _inits(ds: xr.Dataset, task: Task, init_time: Any) -> np.ndarray:
         return complete[-1:]
     positions = xr.DataArray(np.arange(len(time)), coords={"time": ds["time"]}, dims="time")
     try:
-        chosen = np.atleast_1d(positions.sel(time=init_time).values)
+        chosen = np.atleast_1d(positions.sel(time=as_labels(time, init_time)).values)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"init_time {init_time!r} is not among the data's times ({time[0]} to {time[-1]})"

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..conventions import gate
 from ..conventions.axes import TIME
 from ..conventions.lazy import LazyView, below
-from ..conventions.times import time_differences
+from ..conventions.times import as_labels, time_differences
 from ..datasets.lazy import Joined
 from ..errors import InputError
 from ..task import Task, refuse_months, window_starts
@@ -51,7 +51,7 @@ class Source:
     """
 
     def __init__(self, ds: xr.Dataset, task: Task, what: str = "training") -> None:
-        self.ds, labels = gate.canonicalize(ds, task.channels)
+        self.ds, labels = gate.canonicalize(ds, task.channels, form="history")
         self.task, self.what = task, what
         self.invented = "clip" in ds.coords  # times of clips are no dates
         self._names = {v: labels.fields[v].encoding.get("source") for v in task.channels}
@@ -173,8 +173,9 @@ class Source:
         InputError
             If one of them has no complete window of input and target.
         """
-        times = np.atleast_1d(init_time)
-        starts = self.ds.indexes[TIME].get_indexer(pd.Index(times)) - self.task.input_steps + 1
+        index = self.ds.indexes[TIME]
+        times = np.atleast_1d(as_labels(index, init_time))
+        starts = index.get_indexer(pd.Index(times)) - self.task.input_steps + 1
         lacking = np.flatnonzero(~np.isin(starts, self.starts))
         if len(lacking) or not len(times):
             raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..conventions import pairs
 from ..conventions.axes import LEAD, TIME, X, Y, find_axes
 from ..conventions.gate import Labels, canonicalize
 from ..conventions.grid import grid_weights
@@ -244,14 +245,9 @@ def open_forecast(
     forecast: Any, variable: str | None, truth: Any = None
 ) -> tuple[xr.Dataset, Labels, str]:
     """Canonical forecast of one variable (of an ensemble the mean), its labels, that variable."""
-    check_order(forecast, truth)
-    ours, labels = canonicalize(mean_member(forecast), None if variable is None else [variable])
-    if LEAD not in ours.dims:
-        raise InputError(
-            f"a forecast has the dimensions time (the initialisation) and {LEAD}, found "
-            f"{tuple(map(str, ours.dims))}; stforecast.predict gives this form"
-        )
-    name = str(next(iter(ours.data_vars)))
+    wanted = None if variable is None else [variable]
+    ours, labels = pairs.open_forecast(mean_member(forecast), truth, wanted)
+    name = min(map(str, ours.data_vars), key=lambda v: v in labels.unasked)  # else the first
     return ours[[name]], labels, name
 
 

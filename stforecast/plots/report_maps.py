@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..conventions.axes import LEAD
-from ..conventions.gate import canonicalize
+from ..conventions.pairs import open_forecast, open_truth
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..evaluation.alignment import check_grid, check_units, valid_positions
@@ -44,13 +44,11 @@ def map_data(
     InputError
         If the forecasts do not fit each other or `truth`.
     """
-    through = {name: canonicalize(mean_member(f)) for name, f in forecasts.items()}
+    through = {name: open_forecast(mean_member(f), truth) for name, f in forecasts.items()}
     opened = {name: f for name, (f, _) in through.items()}
     first, labels = next(iter(through.values()))
-    variables = [str(v) for v in first.data_vars]
-    canonical_truth, _ = canonicalize(truth, variables)
-    if LEAD not in first.dims:
-        raise InputError(f"a forecast has the dim {LEAD}, found {tuple(first.dims)}")
+    canonical_truth, _ = open_truth(truth, first, labels)
+    variables = [str(v) for v in canonical_truth.data_vars]
     space = first[variables[0]].dims[2:]
     for name, f in opened.items():
         for dim in ("time", LEAD):

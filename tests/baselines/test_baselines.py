@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from stforecast.baselines.climatology import Climatology, climatology_at
+from stforecast.baselines import Climatology, climatology_at
 from stforecast.baselines.persistence import Persistence
 from stforecast.conventions.times import time_blocks
 from stforecast.errors import InputError

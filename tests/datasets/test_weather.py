@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from stforecast.conventions.forms import FirstValid
 from stforecast.conventions.gate import canonicalize, check
 from stforecast.datasets import lazy as _lazy
 from stforecast.datasets.periods import select_period
@@ -373,7 +374,7 @@ def test_opening_reads_one_map_at_most(tmp_path, case, chunks, monkeypatch):
     write, opens, variables = OPEN[case]
     path = write(tmp_path)
     reads = []
-    for kind in (_lazy.Joined, _lazy.Repeated, _lazy.FirstValid):
+    for kind in (_lazy.Joined, _lazy.Repeated, FirstValid):
         read = kind._read
 
         def counted(self, key, read=read):
