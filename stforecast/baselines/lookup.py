@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from ..conventions.cycles import DAY, calendar_parts
@@ -148,7 +147,7 @@ def places(dataset: xr.Dataset, times: np.ndarray) -> tuple[np.ndarray, np.ndarr
     key = _key(dataset)
     have = dataset[key].values
     if key == "month":
-        day = pd.Index(flat).month.to_numpy()
+        day = xr.DataArray(flat, dims="time").dt.month.values
     elif have[-1] == 365:
         day = np.minimum(day, 365)
     index = np.searchsorted(have, day).clip(max=have.size - 1)

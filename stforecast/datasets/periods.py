@@ -65,7 +65,7 @@ def select_period(ds: xr.Dataset, period: str | int) -> xr.Dataset:
         if first == last:
             raise InputError(
                 f"period '{part}' has no data: they go from {when(times[0])} to {when(times[-1])}, "
-                f"years {years_in_ranges(pd.Index(times).year)}"
+                f"years {years_in_ranges(xr.DataArray(times, dims='time').dt.year.values)}"
             )
         _report_lacking(part, times, start, stop)
         chosen[first:last] = True

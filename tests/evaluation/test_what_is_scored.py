@@ -181,7 +181,12 @@ def test_a_climatology_by_day_alone(days, daily, case):
     np.testing.assert_allclose(acc, expected, atol=1e-4)
 
 
-def test_a_climatology_by_month(days, daily):
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_a_climatology_by_month(days, daily, calendar):
+    if calendar == "noleap":
+        days = days.convert_calendar(calendar, use_cftime=True)
+        task = Task("t2m", 4, 2, timestep="1D")
+        daily = Persistence(task).predict(days, init_time=days["time"].values[100:120])
     usual = days.groupby("time.month").mean()
     acc = evaluate(daily, days, climatology=usual)[T2M].sel(metric="acc")
     month = usual[T2M].sel(month=days["time"].dt.month).drop_vars("month")
