@@ -431,7 +431,7 @@ class Run:
                 "train anew, or start another run from its weights (warm_start=, --warm-start)"
             )
         return InputError(
-            f"{self.directory} holds a run with other settings ({what} differ{how}); give another "
+            f"{self.directory} holds a run with other settings ({what} differ){how}; give another "
             f"directory, or {_ANEW} to start anew there{longer}"
         )
 

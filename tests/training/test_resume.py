@@ -71,15 +71,18 @@ WIDE = {"encoder_channels": 8, "translator_channels": 8}
     [
         (
             {"config": replace(CONFIG, steps=8)},
-            r"\(config differ: steps: 6, now 8\).*resume='never'.*cannot be made longer.*warm_st",
+            r"\(config differ\): steps: 6, now 8; .*resume='never'.*cannot be made longer.*warm_st",
         ),
-        ({"config": replace(CONFIG, steps=5)}, r"\(config differ: steps: 6, now 5\)"),
+        ({"config": replace(CONFIG, steps=5)}, r"\(config differ\): steps: 6, now 5;"),
         ({"config": replace(CONFIG, steps=None, epochs=3)}, r"steps: 6, now 21"),
         ({"config": replace(CONFIG, seed=1, ema=None)}, r"ema: 0.9, now None; seed: 0, now 1"),
-        ({"config": replace(CONFIG, loss="mae")}, r"\(config differ: loss: mse, now mae\)"),
-        ({"model": lambda: tiny(**WIDE)}, r"\(model differ: encoder_channels: \d+, now 8"),
-        ({"task": replace(TASK, nan="mask")}, r"\(task differ: nan: refuse, now mask\)"),
-        ({"validation": None}, r"\(validation period differ: validation period: 2002-.*now None\)"),
+        ({"config": replace(CONFIG, loss="mae")}, r"\(config differ\): loss: mse, now mae;"),
+        ({"model": lambda: tiny(**WIDE)}, r"\(model differ\): encoder_channels: \d+, now 8"),
+        ({"task": replace(TASK, nan="mask")}, r"\(task differ\): nan: refuse, now mask;"),
+        (
+            {"validation": None},
+            r"\(validation period differ\): validation period: 2002-.*now None;",
+        ),
     ],
 )
 def test_what_differs_is_named(data, copy, change, words):
@@ -237,7 +240,7 @@ def test_a_checkpoint_of_before_goes_on(data, finished, copy):
 
 def test_a_network_of_another_kind_is_another_run(data, tmp_path):
     go(data, tmp_path)
-    with pytest.raises(InputError, match=r"\(model differ: .* is float32 .*, expected float64"):
+    with pytest.raises(InputError, match=r"\(model differ\): .* is float32 .*, expected float64"):
         go(data, tmp_path, model=lambda: tiny().double())
     assert not list(tmp_path.glob("damaged-*"))
 
