@@ -205,11 +205,11 @@ def _step_of(path: Path) -> int:
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return type(value) is int and value >= least  # True is no count
+    return type(value) is int and least <= value < 2**63  # True is no count
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _words(dtype: torch.dtype, shape: Iterable[int]) -> str:

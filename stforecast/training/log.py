@@ -15,27 +15,31 @@ Beside its checkpoints (:mod:`stforecast.training.checkpoints`) a run's director
 ``tensorboard/``
     The same numbers as TensorBoard reads them, where it is installed.
 
-None of it is needed to go on: where it cannot be written, that is logged once and training goes on.
+None of it is needed to go on: where it cannot be written, that is logged once and training goes on;
+a ``log.jsonl`` that cannot be read is set aside as ``damaged-log.jsonl``.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import replacing
+from ..files import is_plain_file, replacing
+from .checkpoint_files import is_event
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +72,13 @@ class TrainingLog:
         if self.directory is None:
             return self
         with self._harmless():
-            lines = read_log(self.directory) if self._first else []
+            lines, whole = _read(self.directory / "log.jsonl") if self._first else ([], True)
+            if not whole:  # a log is no state: the run goes on without what cannot be read
+                aside = _set_aside(self.directory / "log.jsonl")
+                logger.warning(
+                    "%s cannot be read in full and was set aside as %s; the log goes on with the "
+                    "%d lines that can", self.directory / "log.jsonl", aside.name, len(lines),
+                )  # fmt: skip
             with replacing(self.directory / "log.jsonl") as path:
                 kept = (line for line in lines if line["step"] <= self._first)
                 path.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -92,7 +102,7 @@ class TrainingLog:
                 ending["error"] = f"{type(error).__name__}: {error}"
             self._calls[-1] |= ending
             self._write_about()
-            lines = read_log(self.directory)
+            lines = [_finite(line) for line in read_log(self.directory)]
             if lines and util.find_spec("matplotlib"):
                 from ..plots.curves import loss_curve
                 from ..plots.layout import save
@@ -144,20 +154,42 @@ def read_log(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        In the order of the steps; a last line that was torn by a kill is left out. Empty where
-        there is no such file.
+        In the order of the steps; a last line that was torn by a kill is left out, as is what was
+        not written by a run. Empty where there is no such file.
     """
-    try:
-        text = (Path(directory) / "log.jsonl").read_text()
-    except FileNotFoundError:
-        return []
-    lines = []
-    for line in text.splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
+    return _read(Path(directory) / "log.jsonl")[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The lines of a log that can be read, and whether those are all, but for a torn last one."""
+    if not is_plain_file(path):  # a pipe has no end, and a link leads elsewhere
+        return [], not os.path.lexists(path)
+    texts = path.read_text(errors="replace").split("\n")
+    lines: list[dict[str, Any]] = []
+    whole = True
+    for number, text in enumerate(texts, 1):
+        with suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            after = lines[-1]["step"] if lines else 0
+            if is_event(line) and line["step"] > after and math.isfinite(line.get("loss", 0)):
+                lines.append(line)
+                continue
+        whole = whole and number == len(texts)
+    return lines, whole
+
+
+def _finite(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be drawn of a line: a score may have overflowed."""
+    return {name: value for name, value in line.items() if math.isfinite(value)}
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a damaged file another name, in the place of an earlier one."""
+    aside = path.with_name(f"damaged-{path.name}")
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    path.replace(aside)
+    return aside
 
 
 def origin() -> dict[str, Any]:
@@ -177,15 +209,19 @@ def origin() -> dict[str, Any]:
 
 def _calls(path: Path) -> list[dict[str, Any]]:
     try:
-        return list(json.loads(path.read_text())["calls"])
-    except (OSError, ValueError, KeyError, TypeError):  # the run is told by its checkpoints
-        return []
+        if is_plain_file(path):
+            return list(json.loads(path.read_text())["calls"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # the run is told by its checkpoints
+    return []
 
 
 def _tensorboard(directory: Path, step: int) -> Any:
     """A writer of TensorBoard's files, or None where it is not installed."""
     if not util.find_spec("tensorboard"):
         return None
+    if (directory / "tensorboard").is_symlink():
+        raise InputError(f"{directory / 'tensorboard'} is a link, which leads out of the run")
     from torch.utils.tensorboard import SummaryWriter
 
     # What an earlier call wrote of later steps is hidden.
