@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .base import Feed
+
+_ROUNDING = 2.0**-24  # of float32, in which the data are
 
 
 class Moments:
@@ -38,6 +41,11 @@ def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation (C,), and the typical change (T', C') up to each lead time.
 
     In one pass over what is not NaN. The change is over about 512 windows.
+
+    Raises
+    ------
+    InputError
+        If a variable never changes, as far as float32 can tell.
     """
     task, out = feed.task, feed.targets
     some = feed.starts[:: max(len(feed.starts) // (512 * feed.thinning), 1)]
@@ -52,4 +60,14 @@ def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
             changes[0, lead] += change.square().nansum((0, 2, 3)).cpu()
             changes[1, lead] += (~change.isnan()).sum((0, 2, 3)).cpu()
     change = (changes[0] / changes[1].clamp_min(1)).sqrt()
+    still = (moments.std <= _ROUNDING * moments.mean.abs()).tolist()
+    if constant := [
+        f"'{name}' ({mean:.6g})"
+        for name, mean, same in zip(task.channels, moments.mean.tolist(), still, strict=True)
+        if same
+    ]:
+        raise InputError(
+            f"{', '.join(constant)} never {'change' if constant[1:] else 'changes'} in the "
+            "training data, or all of it is missing: nothing can be learnt from it. Leave it out of the Task"
+        )
     return moments.mean.float(), moments.std.float(), change.float()
