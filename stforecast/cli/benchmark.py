@@ -56,6 +56,8 @@ class TrainingOptions:
     """Budget of this call: training ends with a checkpoint, and the same command goes on."""
     warm_start: Path | None = None
     """The bundle of a trained model to start from."""
+    resume: Literal["auto", "never"] = "auto"
+    """never: start anew where the output directory holds a run, which is lost."""
     trials: int = 1
     """Runs with seeds of their own; mean and standard deviation of their scores are printed."""
     seed: int = 0
@@ -67,7 +69,7 @@ class TrainingOptions:
         """The preset's settings, and these where they are given."""
         from ..training.config import TrainConfig
 
-        own = ("output", "warm_start", "trials")
+        own = ("output", "warm_start", "resume", "trials")
         names = (f.name for f in fields(TrainingOptions) if f.name not in own)
         given = {name: getattr(self, name) for name in names}
         if self.learning_rate == "auto":
@@ -120,7 +122,7 @@ def train(
     from ..training.fit import fit
     from ..training.tuning import find_learning_rate
 
-    more |= {"warm_start": options.warm_start}
+    more |= {"warm_start": options.warm_start, "resume": options.resume}
     if options.learning_rate == "auto":
         began = time.monotonic()
         table = find_learning_rate(

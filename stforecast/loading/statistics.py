@@ -68,6 +68,7 @@ def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
     ]:
         raise InputError(
             f"{', '.join(constant)} never {'change' if constant[1:] else 'changes'} in the "
-            "training data, or all of it is missing: nothing can be learnt from it. Leave it out of the Task"
+            "training data, or all of it is missing: nothing can be learnt from it. Leave it out "
+            "of the Task"
         )
     return moments.mean.float(), moments.std.float(), change.float()
