@@ -114,9 +114,12 @@ def fit(
     resume : {"auto", "never"}
         ``"auto"`` goes on from the last checkpoint in `run_dir`; ``"never"`` starts anew.
     progress : bool or callable, optional
-        Show a progress bar; one is shown in a terminal and in Jupyter unless told otherwise. Or a
-        function, called after each step with ``step``, ``steps``, ``samples``, every so often
-        ``loss``, and after a validation ``val_rmse``.
+        Show a progress bar; one is shown in a terminal and in Jupyter unless told otherwise.
+        Elsewhere a line says after a few steps what is trained and until when, and one every five
+        minutes where it is: in the log (INFO), or, if that shows none and there is a minute or
+        more to wait, on the standard error, unless this is False. Or a function, called after each
+        step with ``step``, ``steps``, ``samples``, every so often ``loss``, and after a validation
+        ``val_rmse``.
     about : mapping, optional
         More to record in the bundle: a ``command``, say.
 
@@ -213,7 +216,10 @@ def fit(
         )  # fmt: skip
         interrupted = stack.enter_context(interruptible())
         stack.enter_context(run)
-        report = stack.enter_context(reporting(progress if world.is_main else False))
+        report: Callable[[dict[str, Any]], None] = lambda event: None  # noqa: E731
+        if world.is_main:
+            what = f"{run.description['parameters']:,} parameters on {device}"
+            report = stack.enter_context(reporting(progress, what, config.minutes))
         log = stack.enter_context(
             TrainingLog(run_dir if world.is_main else None, run.description, step=run.step)
         )
@@ -251,7 +257,8 @@ def fit(
             late = config.minutes is not None and time.monotonic() - began >= 60 * config.minutes
             stop = world.largest(2 if interrupted() else 1 if late else 0)
             event: dict[str, Any] = {"step": step + 1, "steps": steps, "samples": feed.size(step)}
-            if due or losses == _REPORT_EVERY:
+            opening = step == 0 and every > _REPORT_EVERY and not due  # where the curve begins
+            if due or opening or losses == _REPORT_EVERY:
                 mean_loss = float(all_sum(loss_sum.clone())) / losses
                 if not math.isfinite(mean_loss):
                     raise DivergenceError(
@@ -260,7 +267,8 @@ def fit(
                         f"or precision='fp32'. The last good checkpoint is kept"
                     )
                 event["loss"] = mean_loss
-                loss_sum, losses = torch.zeros_like(loss_sum), 0
+                if not opening:
+                    loss_sum, losses = torch.zeros_like(loss_sum), 0
             if due:
                 event["learning_rate"] = rate
                 with average.applied():

@@ -3,7 +3,8 @@
 Beside its checkpoints (:mod:`stforecast.training.checkpoints`) a run's directory holds
 
 ``log.jsonl``
-    A line of JSON for every 50 steps and every validation: step, mean loss of the steps since the
+    A line of JSON for every 50 steps and every validation (and for the first step, where neither
+    comes soon): step, mean loss of the steps since the
     line before, learning rate, samples a second, the share of the time spent on waiting for data,
     scores. A run that was killed and goes on has the lines of one that never stopped, but for
     times.

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..loading.base import Feed
 
 logger = logging.getLogger(__name__)
+
+#: Seconds between lines that say where training is.
+EVERY = 300.0
+_COUNTED = 5  # steps after the first, by which the time of a step is known
+_PATIENCE = 60.0  # s that anybody waits without being told
 
 
 @contextmanager
@@ -67,18 +74,104 @@ class Meter:
         return found
 
 
+class Narrator:
+    """Lines for who sees no bar: what is done and how long it takes; later, where it is.
+
+    They are logged (INFO). Where the log shows none of it and there is a minute to wait, or more,
+    they go to the standard error if they may: so a batch job is not silent for hours.
+
+    Parameters
+    ----------
+    what : str
+        What is trained, for the first line.
+    minutes : float or None
+        A budget after which training ends.
+    aloud : bool
+        Whether the standard error may be written to.
+    """
+
+    def __init__(self, what: str, minutes: float | None, *, aloud: bool) -> None:
+        self._what, self._aloud = what, aloud
+        self._budget = math.inf if minutes is None else 60 * minutes
+        self._began = self._since = self._told = time.monotonic()
+        self._seen, self._loss = 0, math.nan
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Take in a step, as ``fit(progress=)`` does."""
+        now, step, steps = time.monotonic(), event["step"], event["steps"]
+        self._loss = event.get("loss", self._loss)
+        self._seen += 1
+        if self._seen == 1:  # it takes longer than others: what is compiled, tuned, filled
+            self._since = now
+        counted = max(self._seen - 1, 1)
+        rate = (now - (self._since if self._seen > 1 else self._began)) / counted
+        left = max(min((steps - step) * rate, self._began + self._budget - now), 0.0)
+        end = f"{rate:.3g} s a step, until about {_clock(left)}, in {_span(left)}"
+        if self._told == self._began:
+            if counted == _COUNTED or now - self._began > _PATIENCE or step == steps:
+                self._told = now
+                work = f"{steps - step:,} of {steps:,} steps to go, of {event['samples']} windows"
+                self._tell(f"training {self._what}: {work}; {end}", left)
+        elif now - self._told >= EVERY:
+            self._told = now
+            loss = "" if math.isnan(self._loss) else f"loss {self._loss:.3g}; "
+            self._tell(f"step {step:,} of {steps:,}: {loss}{end}", math.inf)
+
+    def _tell(self, line: str, left: float) -> None:
+        logger.info("%s", line)
+        shown = logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
+        if self._aloud and not shown and left >= _PATIENCE:
+            sys.stderr.write(f"{datetime.now():%H:%M:%S} {line}\n")
+            sys.stderr.flush()
+
+
 @contextmanager
 def reporting(
     progress: bool | Callable[[dict[str, Any]], None] | None,
+    what: str,
+    minutes: float | None = None,
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Where the steps are reported to: a function, a progress bar, or nowhere."""
+    """Where the steps are reported to: a progress bar, or lines; and a function, if one is given.
+
+    Parameters
+    ----------
+    progress : bool or callable, optional
+        As in :func:`stforecast.fit`.
+    what, minutes
+        For the lines: see :class:`Narrator`.
+    """
+    narrate = Narrator(what, minutes, aloud=progress is None)
     if callable(progress):
-        yield progress
+        function = progress
+
+        def both(event: dict[str, Any]) -> None:
+            narrate(event)
+            function(event)
+
+        yield both
     elif progress or (progress is None and (sys.stderr.isatty() or _in_jupyter())):
         with progress_bar("training") as update:
             yield update
     else:
-        yield lambda event: None
+        yield narrate
+
+
+def _clock(seconds: float) -> str:
+    """The time of day in so many seconds; with its date, if it is another day's."""
+    now = datetime.now()
+    then = now + timedelta(seconds=min(seconds, 1e10))
+    return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M}"
+
+
+def _span(seconds: float) -> str:
+    """A length of time in words: ``5 h 7 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, days = minutes // 60, minutes // 1440
+    if days:
+        return f"{days:,} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 def _in_jupyter() -> bool:

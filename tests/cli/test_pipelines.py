@@ -335,6 +335,20 @@ def test_a_budget_of_minutes_ends_with_a_checkpoint_and_goes_on(tmp_path, monkey
     assert [call["from_step"] for call in calls] == [0, 1]
 
 
+def test_other_settings_are_named_and_a_run_can_start_anew(tmp_path, monkeypatch, capsys):
+    def go(*arguments):
+        return pipeline("weatherbench_t2m", *shared(tmp_path, *arguments), monkeypatch=monkeypatch)
+
+    minutes = ("--minutes", "1e-6")  # which score nothing
+    assert go("--steps", 4, *minutes) == 0
+    assert go("--steps", 5, *minutes) == 2
+    error = capsys.readouterr().err
+    assert "config differ: steps: 4, now 5" in error
+    assert "--resume never" in error
+    assert go("--steps", 5, "--resume", "never", *minutes) == 0
+    assert "Stopped after step 1 of 5" in capsys.readouterr().out
+
+
 def test_trials_have_seeds_of_their_own(tmp_path, monkeypatch, capsys):
     arguments = shared(tmp_path, "--steps", 2, "--trials", 2, "--seed", 7)
     assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
