@@ -343,7 +343,7 @@ def test_other_settings_are_named_and_a_run_can_start_anew(tmp_path, monkeypatch
     assert go("--steps", 4, *minutes) == 0
     assert go("--steps", 5, *minutes) == 2
     error = capsys.readouterr().err
-    assert "config differ: steps: 4, now 5" in error
+    assert "(config differ): steps: 4, now 5" in error
     assert "--resume never" in error
     assert go("--steps", 5, "--resume", "never", *minutes) == 0
     assert "Stopped after step 1 of 5" in capsys.readouterr().out
