@@ -142,11 +142,11 @@ def world(device: str | torch.device | None = None) -> World:
     """
     numbers = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
     rank, size, local, here = (int(os.environ.get(name, other)) for name, other in numbers)
-    place = find_device(device)
-    if size > 1 and place.type == "cuda":
-        if place.index is not None:
+    wanted = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if size > 1 and wanted.startswith("cuda"):  # asked before what is there: this is the cause
+        if ":" in wanted:
             raise InputError(
-                f"device is {str(place)!r} in each of {size} processes: give 'cuda', and each "
+                f"device is {wanted!r} in each of {size} processes: give 'cuda', and each "
                 f"takes the GPU of its own number"
             )
         if local >= torch.cuda.device_count():
@@ -154,8 +154,10 @@ def world(device: str | torch.device | None = None) -> World:
                 f"{here} processes on a host with {torch.cuda.device_count()} GPUs: start as many "
                 f"as there are (torchrun --nproc-per-node)"
             )
-        place = torch.device("cuda", local)
-    return World(rank, size, local, here, place)
+        wanted = f"cuda:{local}"
+    else:
+        find_device(device)
+    return World(rank, size, local, here, torch.device(wanted))
 
 
 def is_main() -> bool:

@@ -318,11 +318,11 @@ def test_options_that_do_not_fit(options, message):
 def test_another_grid_is_refused():
     model = LinearRegression.fit(make_data(noise()), TASK)
     inputs = np.zeros((1, 3, 1, 4, 6))
-    with pytest.raises(InputError, match="than the input.s: latitude has 4 points"):
+    with pytest.raises(InputError, match=r"than the input.s: latitude has 4 points"):
         model.forecast(inputs, None, 1, latitude=LATITUDE + 1, longitude=LONGITUDE)
     with pytest.raises(
         InputError,
-        match="than the input.s: longitude has 6 points and 5 points",
+        match=r"than the input.s: longitude has 6 points and 5 points",
     ):
         model.forecast(inputs[..., :5], None, 1)
     with pytest.raises(InputError, match=r"'coefficients' with dims .*LinearRegression\.fit"):

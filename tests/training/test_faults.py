@@ -510,6 +510,16 @@ def test_leftovers_of_a_kill_are_cleared(datasets, copy):
     assert tree(copy) == before | {copy / "notes.txt": b"mine"}
 
 
+class Steps(torch.nn.Linear):
+    """A network of another class, that fits the task."""
+
+    def __init__(self, size):
+        super().__init__(size, size)
+
+    def forward(self, x):
+        return super().forward(x[:, -3:])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -517,7 +527,7 @@ def test_leftovers_of_a_kill_are_cleared(datasets, copy):
             {"model": lambda: SimVPv2(4, 3, encoder_channels=8, translator_channels=12)},
             r"\(model differ",
         ),
-        ({"model": lambda: torch.nn.Linear(10, 10)}, r"\(model differ"),
+        ({"model": lambda: Steps(10)}, r"\(model differ"),
         ({"config": replace(SHORT, seed=1)}, r"\(config differ"),
         ({"init_time": "some"}, r"\(windows differ"),
         ({"warmer": 10.0}, r"\(values of the data differ"),
@@ -812,7 +822,7 @@ def test_a_finished_run_holds_what_its_description_says(finished):
     state, tensors = read_checkpoint(directory / "checkpoint-00000006")
     assert set(state) == {
         "format", "version", "library", "step", "losses", "best", "history", "seconds", "ranks",
-        "identity", "files",
+        "identity", "files", "tensors",
     }  # fmt: skip
     parts = {name.split(".")[0] for name in tensors}
     assert parts == {"network", "normalizer", "optimizer", "best", "rng", "loss_sum"}
