@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..errors import InputError
 from .attributes import text
+from .number_dates import dates_from_numbers
 from .times import canonical_times, is_dates, times_like, without_rounding
 from .units import parse
 
@@ -294,7 +295,7 @@ class Axis:
             raise InputError(f"dimension '{dim}' has size 0: expected at least one {role}")
         per = _per_degree(role, coord, variable) if role in (LAT, LON) else 1.0
         if role == TIME:
-            values = canonical_times(coord, given)
+            values = canonical_times(coord, dates_from_numbers(coord, variable))
         elif role == LEAD:
             values = lead_times(coord, variable)
         elif given.dtype.kind not in "fiu":

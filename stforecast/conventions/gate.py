@@ -52,6 +52,8 @@ _COORD_ATTRS = {
     LAT: {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"},
     LON: {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"},
 }
+#: In the encoding of what was read from a zarr store: how that store, of its version, keeps it.
+_OF_THE_STORE = ("compressor", "compressors", "filters", "serializer", "chunks", "shards")
 #: Attributes of the coordinates of a forecast.
 FORECAST_ATTRS = {
     TIME: {"standard_name": "forecast_reference_time", "long_name": "initialisation time"},
@@ -311,6 +313,8 @@ def restore(ds: xr.Dataset, labels: Labels) -> xr.Dataset:
         data[name if field is None else field.name] = out
     result = xr.Dataset(data, coords, ds.attrs)
     result.encoding = dict(labels.encoding)
+    for variable in result.variables.values():  # another store has other codecs and chunks
+        variable.encoding = {k: v for k, v in variable.encoding.items() if k not in _OF_THE_STORE}
     return result
 
 

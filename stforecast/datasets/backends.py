@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import math
 import os
-import struct
-import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
 import xarray as xr
 
+from ..conventions.number_dates import decode_times
 from ..errors import InputError
 from .decoding import open_decoded
+from .headers import another_kind, refuse_truncated_netcdf3
 from .limits import refuse_hdf5_claims
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, OverflowError, zlib.
 _FOREIGN = ("gribapi", "eccodes", "cfgrib", "obstore")
 #: What is in the names of storage options that give credentials.
 _CREDENTIALS = ("key", "token", "secret", "credential", "service_account")
+_GROUPS_DEPTH = 4
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
@@ -60,45 +62,160 @@ def is_zarr(path: Path) -> bool:
     )
 
 
-def open_lazy(source: str | Path, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
+@dataclass(frozen=True)
+class Reading:
+    """How a file or store is read.
+
+    Parameters
+    ----------
+    storage_options : mapping, optional
+        For a URL, as in :func:`object_store`.
+    group : str, optional
+        The group of a netCDF file or zarr store that holds the data; the root unless given.
+    missing_chunks : {"raise", "fill"}
+        What a chunk is that a zarr store does not hold: lost, or all fill values.
+    """
+
+    storage_options: Mapping[str, Any] | None = None
+    group: str | None = None
+    missing_chunks: Literal["raise", "fill"] = "raise"
+
+    def __post_init__(self) -> None:
+        if self.missing_chunks not in ("raise", "fill"):
+            raise InputError(
+                f"missing_chunks must be 'raise' or 'fill', found {self.missing_chunks!r}"
+            )
+
+
+_PLAINLY = Reading()
+
+
+def open_lazy(source: str | Path, reading: Reading = _PLAINLY) -> xr.Dataset:
     """Open a netCDF file (3 or 4), a zarr store or the URL of one, without dask and a cache.
 
-    Metadata and coordinates are read, data are not. `storage_options` are as in
-    :func:`object_store`. A missing chunk of a zarr store is refused later, on reading.
+    Metadata and coordinates are read, data are not. A missing chunk of a zarr store is refused
+    later, on reading.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             if is_remote(source) or Path(source).is_dir():
-                ds = _open_zarr(source, storage_options)
+                ds = _open_zarr(source, reading)
             else:
-                _refuse_truncated_netcdf3(Path(source))
+                refuse_truncated_netcdf3(Path(source))
                 refuse_hdf5_claims(Path(source))
                 opening = partial(xr.open_dataset, source, engine="netcdf4", cache=False)
-                ds = open_decoded(source, opening)
+                ds = _decoded(source, partial(opening, group=reading.group))
         except InputError:
             raise
         except Exception as error:
             if not (is_read_error(error) or isinstance(error, (KeyError, TypeError))):
                 raise
-            advice = (
-                ": it is truncated, damaged or neither netCDF nor zarr. Copy or download it again"
-            )
-            if isinstance(error, PermissionError):
-                advice = ""
-            raise InputError(f"{source}: cannot be opened ({reason(error)}){advice}") from error
+            why = _misfit(source, error, reading.group) or fault(error)
+            raise InputError(f"{source}: cannot be opened ({reason(error)}): {why}") from error
     for warning in caught:
         logger.info("%s: %s", source, warning.message)
     return ds
 
 
-def open_parts(
-    source: str | Path, storage_options: Mapping[str, Any] | None = None
-) -> list[xr.Dataset]:
-    """Open a source as :func:`open_lazy` does; a GRIB file gives a Dataset a grid."""
-    if not is_remote(source) and is_grib(Path(source)):
-        return open_grib(Path(source))
-    return [open_lazy(source, storage_options)]
+def _decoded(source: str | Path, opening: Callable[..., xr.Dataset]) -> xr.Dataset:
+    try:
+        return open_decoded(source, opening)
+    except ValueError as error:
+        if "unable to decode time" not in str(error):
+            raise
+    return decode_times(opening(decode_times=False))
+
+
+def groups_of(source: str | Path, reading: Reading = _PLAINLY) -> list[str]:
+    """Names of the groups in a netCDF file or zarr store; none where they cannot be listed."""
+    try:
+        if is_remote(source) or Path(source).is_dir():
+            import zarr
+
+            root = zarr.open_group(_store(source, reading), mode="r")
+            members = root.members(max_depth=_GROUPS_DEPTH)
+            return sorted(name for name, member in members if isinstance(member, zarr.Group))
+        import netCDF4
+
+        with netCDF4.Dataset(source) as file:
+            return sorted(_below(file))
+    except Exception:  # it is looked at to make a message better
+        return []
+
+
+def _below(group: Any) -> Iterator[str]:
+    for child in group.groups.values():
+        yield child.path.strip("/")
+        yield from _below(child)
+
+
+def _misfit(source: str | Path, error: Exception, group: str | None) -> str | None:
+    """Say why a source that is whole is not opened, and what to do; None if it may be damaged."""
+    if group is not None and (there := groups_of(source)) and group.strip("/") not in there:
+        return f"it has no group '{group}', its groups are {', '.join(there)}"
+    if "decode time" in str(error) or "calendar" in str(error):
+        return (
+            "its times are in units or a calendar that are not understood. Correct these "
+            "attributes, as with ncatted, or open it with xarray (decode_times=False) and assign "
+            "the times"
+        )
+    if is_remote(source):
+        return None
+    path = Path(source)
+    if path.is_dir():
+        if "dimension_names" in str(error) or "_ARRAY_DIMENSIONS" in str(error):
+            return "its arrays do not say which dimensions they have: it was not written by xarray"
+        return None
+    return another_kind(path) if os.access(path, os.R_OK) else None
+
+
+def fault(error: BaseException, otherwise: str = "neither netCDF nor zarr") -> str:
+    """Say what an error on reading means for the file, and what to do.
+
+    Damage is what remains: first comes whatever else makes a sound file unreadable.
+    """
+    said, kind = str(error), type(error).__name__
+    number = getattr(error, "errno", None)
+    if isinstance(error, UnicodeError):
+        return (
+            "the locale of this process cannot write the letters of its path. Set LC_ALL=C.UTF-8 "
+            "or PYTHONUTF8=1, or rename it"
+        )
+    if "Permission" in kind or number in (errno.EACCES, errno.EPERM) or " 403" in said:
+        return "it may not be read. Ask for the permission, or give credentials"
+    if kind == "UnauthenticatedError":
+        return "it wants credentials: give them in storage_options"
+    if type(error).__module__.startswith("obstore"):
+        if "error sending request" in said or "timed out" in said or "operation timed" in said:
+            return "it cannot be reached. Is there a network, and is the address right?" + _s3(said)
+        return "the server does not give it out. Try again later" + _s3(said)
+    if kind in ("GroupNotFoundError", "FileNotFoundError", "NodeNotFoundError"):
+        return "there is no zarr store or file of this name. Is the address right?"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open. Raise the limit, with ulimit -n"
+    if number in (errno.EIO, errno.ESTALE, errno.ENODEV):
+        return "the disk does not answer. Is it mounted and sound?"
+    if number == errno.EAGAIN or "unable to lock" in said:
+        return (
+            "another process holds a lock on it. Wait until it is written, or set "
+            "HDF5_USE_FILE_LOCKING=FALSE"
+        )
+    if "ilter" in said or "codec" in said:
+        return (
+            "it is compressed by a filter that is not installed here. Install it, as with "
+            "pip install hdf5plugin, or write it anew with zlib"
+        )
+    return f"it is truncated, damaged or {otherwise}. Copy or download it again"
+
+
+def _s3(said: str) -> str:
+    if "S3" not in said:
+        return ""
+    return (
+        " For S3 name the region, as in storage_options={'region': 'eu-central-1'}: the options "
+        "are those of obstore, not of s3fs"
+    )
 
 
 def is_read_error(error: Exception) -> bool:
@@ -151,7 +268,13 @@ def object_store(url: str, storage_options: Mapping[str, Any] | None = None) -> 
         ) from error
 
 
-def _open_zarr(source: str | Path, storage_options: Mapping[str, Any] | None) -> xr.Dataset:
+def _open_zarr(source: str | Path, reading: Reading) -> xr.Dataset:
+    store = _store(source, reading)
+    opening = partial(xr.open_dataset, store, engine="zarr", cache=False, group=reading.group)
+    return _decoded(source, opening)
+
+
+def _store(source: str | Path, reading: Reading) -> Any:
     from zarr.storage import LocalStore, ObjectStore
 
     from .guarded_store import GuardedStore
@@ -159,147 +282,10 @@ def _open_zarr(source: str | Path, storage_options: Mapping[str, Any] | None) ->
 
     store: ObjectStore | LocalStore
     if is_remote(source):
-        store = ObjectStore(object_store(str(source), storage_options), read_only=True)
+        store = ObjectStore(object_store(str(source), reading.storage_options), read_only=True)
     else:
         store = LocalStore(source, read_only=True)
-    guarded = GuardedStore(StrictStore(store))
-    opening = partial(xr.open_dataset, guarded, engine="zarr", cache=False)  # type: ignore[arg-type]
-    return open_decoded(source, opening)
-
-
-# --- netCDF 3 -------------------------------------------------------------------------------------
-
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
-
-
-def _refuse_truncated_netcdf3(path: Path) -> None:
-    """Hold a classic netCDF file's length against its header.
-
-    The netCDF library reads zeros beyond the end of such a file, without an error. (HDF5 checks
-    the length itself.)
-    """
-    with open(path, "rb") as file:
-        magic = file.read(4)
-        if magic[:3] != b"CDF" or magic[3:] not in (b"\1", b"\2", b"\5"):
-            return
-        actual = os.fstat(file.fileno()).st_size
-        try:
-            expected = _netcdf3_bytes(file, magic[3])
-        except (struct.error, KeyError, IndexError):
-            raise InputError(
-                f"{path}: its netCDF 3 header is truncated or damaged ({actual} bytes). "
-                "Copy or download it again"
-            ) from None
-    if actual < expected:
-        raise InputError(
-            f"{path}: truncated netCDF 3 file, {actual} bytes of {expected}. "
-            "Copy or download it again"
-        )
-
-
-def _netcdf3_bytes(file: IO[bytes], version: int) -> int:
-    """Read the header after its magic number: bytes that the data need at least.
-
-    Source: "File Format Specifications", NetCDF User's Guide (classic, 64-bit offset and data).
-    """
-    wide = 8 if version == 5 else 4
-
-    def number(size: int = wide) -> int:
-        return int(struct.unpack(">q" if size == 8 else ">i", file.read(size))[0])
-
-    def skip(size: int) -> None:
-        file.seek(-(-size // 4) * 4, os.SEEK_CUR)  # padded to 4 bytes
-
-    def skip_attributes() -> None:
-        number(4)
-        for _ in range(number()):
-            skip(number())
-            size = _TYPE_BYTES[number(4)]
-            skip(number() * size)
-
-    records = number()  # -1: written as a stream, unknown
-    number(4)
-    lengths = []
-    for _ in range(number()):
-        skip(number())
-        lengths.append(number())
-    skip_attributes()
-    number(4)
-    fixed, per_record = [0], []
-    for _ in range(number()):
-        skip(number())
-        shape = [lengths[number()] for _ in range(number())]
-        skip_attributes()
-        size = _TYPE_BYTES[number(4)]
-        number()  # vsize: redundant, and wrong for large variables
-        begin = number(4 if version == 1 else 8)
-        if shape and shape[0] == 0:
-            per_record.append((begin, math.prod(shape[1:]) * size))
-        else:
-            fixed.append(begin + math.prod(shape) * size)
-    if not per_record or records < 1:
-        return max(fixed)
-    single = len(per_record) == 1  # then records are not padded
-    step = sum(size if single else -(-size // 4) * 4 for _, size in per_record)
-    return max(*fixed, *(begin + (records - 1) * step + size for begin, size in per_record))
-
-
-# --- GRIB ----------------------------------------------------------------------------------------
-
-GRIB_SUFFIXES = (".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".gb2")
-
-
-def is_grib(path: Path) -> bool:
-    """Whether a file says that it is GRIB, by its first four bytes or else by its name."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(4) == b"GRIB" or path.suffix.lower() in GRIB_SUFFIXES
-
-
-def open_grib(path: Path) -> list[xr.Dataset]:
-    """Open a GRIB file lazily: a Dataset for every kind of level and grid in it.
-
-    The headers of all messages are read, as nothing else tells what the file holds; no index is
-    left beside it. Forecast steps (ERA5's accumulations) lie on their valid times.
-    """
-    try:
-        import cfgrib
-    except (ImportError, RuntimeError) as error:  # the latter where the library ecCodes is missing
-        raise InputError(
-            f"{path}: reading GRIB needs a package that is not installed ({error}): "
-            "pip install 'stforecast[grib]'"
-        ) from error
-    _refuse_cut(path)
-    options: dict[str, Any] = {"errors": "raise", "time_dims": ("valid_time",), "squeeze": False}
-    try:
-        # cfgrib reads all headers for every kind of field; with an index for this time, once.
-        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
-            warnings.simplefilter("ignore")
-            options["indexpath"] = f"{scratch}/{{short_hash}}.idx"
-            parts = cfgrib.open_datasets(str(path), backend_kwargs=options, cache=False)
-    except Exception as error:  # ecCodes has some sixty kinds, cfgrib its own
-        raise InputError(
-            f"{path}: cannot be opened ({reason(error)}): it is truncated, damaged or no GRIB. "
-            "Copy or download it again"
-        ) from error
-    if not parts:
-        raise InputError(f"{path}: it has no GRIB message. Copy or download it again")
-    return list(parts)
-
-
-def _refuse_cut(path: Path) -> None:
-    """Refuse what does not begin and end as GRIB: ecCodes passes over what it cannot read."""
-    with open(path, "rb") as file:
-        begins = file.read(4)
-        file.seek(0, os.SEEK_END)
-        file.seek(-min(file.tell(), 64), os.SEEK_END)
-        ends = file.read().rstrip(b"\0")[-4:]
-    if begins != b"GRIB" or ends != b"7777":
-        raise InputError(
-            f"{path}: begins with {begins!r} and ends with {ends!r}, expected b'GRIB' and b'7777': "
-            "it is truncated, damaged or no GRIB. Copy or download it again"
-        )
+    return GuardedStore(StrictStore(store, fill=reading.missing_chunks == "fill"))
 
 
 # --- HDF5 ----------------------------------------------------------------------------------------
@@ -318,6 +304,5 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     # A damaged tree answers with KeyError, or with a group where a dataset was.
     except (*READ_ERRORS, KeyError, AttributeError, TypeError) as error:
         what = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{path}: truncated, damaged or no HDF5 file ({what}). Copy or download it again"
-        ) from error
+        why = another_kind(path) or fault(error, "no HDF5 file")
+        raise InputError(f"{path}: cannot be read ({what}): {why}") from error

@@ -27,6 +27,7 @@ from ..conventions.times import time_gaps, time_step
 from ..errors import InputError
 from .archives import extract
 from .backends import is_zarr
+from .headers import kind_of
 from .joining import some
 from .limits import open_zip
 from .periods import when, years_in_ranges
@@ -43,22 +44,6 @@ _SAMPLE_STEPS = 8
 _SAMPLE_BYTES = 64 * 2**20  # of float32
 _ZIP_BYTES = 256 * 2**20  # of a zip that is extracted to a temporary directory for a look
 
-# What the first bytes say. Sources: the formats' own specifications.
-_MAGIC = (
-    (0, rb"CDF[\x01\x02\x05]", "netCDF 3 file"),
-    (0, rb"\x89HDF\r\n\x1a\n", "HDF5 (or netCDF 4) file"),
-    (0, rb"PK(\x03\x04|\x05\x06)", "zip archive"),
-    (0, rb"\x1f\x8b", "gzip file"),
-    (0, rb"\x93NUMPY", "numpy array (.npy)"),
-    (0, rb"\0\0[\x08\x09\x0b-\x0e][\x01-\x04]", "IDX file"),
-    (0, rb"GRIB", "GRIB file"),
-    (0, rb"RIFF....AVI ", "AVI video"),
-    (4, rb"ftyp", "MP4 video"),
-    (0, rb"\xff\xd8\xff", "JPEG image"),
-    (0, rb"\x89PNG\r\n", "PNG image"),
-    (0, rb"\xed\xfe\0\0N\0o\0r\0p\0i\0x\0", "StreamPix sequence (.seq)"),
-    (257, rb"ustar", "tar archive"),
-)
 # Who would read a file of this name, asked for what is wrong with one that nobody recognises.
 _LIKELY = (
     (r"BJ\d\d_.*\.h5|.*\.npz", "open_taxibj"),
@@ -232,7 +217,7 @@ def _quiet() -> Iterator[None]:
 def _kind(path: Path) -> tuple[str, int, int]:
     """What a path is, and its number of files and bytes."""
     if path.is_file():
-        return _file_kind(path), 1, path.stat().st_size
+        return kind_of(path), 1, path.stat().st_size
     if not path.is_dir():
         return "nothing" if not path.is_symlink() else "a link to nothing", 0, 0
     files, size, suffixes = 0, 0, Counter[str]()
@@ -252,19 +237,6 @@ def _kind(path: Path) -> tuple[str, int, int]:
     of = some((f"{n} {suffix}" for suffix, n in suffixes.most_common(4)), 3)
     more = f", counted up to {files} files" if files >= _MOST_FILES else ""
     return (f"directory ({of}{more})" if files else "empty directory"), files, size
-
-
-def _file_kind(path: Path) -> str:
-    with open(path, "rb") as file:
-        head = file.read(300)
-    if not head:
-        return "empty file"
-    for at, pattern, kind in _MAGIC:
-        if re.match(pattern, head[at:], re.DOTALL):
-            if kind == "zip archive" and path.suffix == ".npz":
-                return "numpy archive (.npz)"
-            return f"{kind[:-5]} (.gz) file" if kind == "gzip" else kind
-    return "file of unknown format"
 
 
 # --- who reads it ---------------------------------------------------------------------------------

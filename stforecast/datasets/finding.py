@@ -11,12 +11,16 @@ from pathlib import Path
 from ..conventions.variables import canonical_name, split_level
 from ..errors import InputError
 from .archives import extract
-from .backends import GRIB_SUFFIXES, existing, is_remote, is_zarr
+from .backends import existing, is_remote, is_zarr
+from .grib import SUFFIXES
 from .joining import some
 
-FILES = (".nc", ".nc4", ".cdf", ".netcdf", *GRIB_SUFFIXES)
+FILES = (".nc", ".nc4", ".cdf", ".netcdf", *SUFFIXES)
 _DEPTH = 4  # of directories to look into
 _FIXED = "constants"
+_PACKED = tuple(
+    f"{suffix}{end}" for suffix in FILES for end in (".gz", ".bz2", ".xz", ".zst", ".z")
+)
 
 
 def find_sources(
@@ -59,11 +63,13 @@ def _in_directory(directory: Path, wanted: Sequence[str] | None) -> list[str | P
             return list(found)
         level = below
     here = sorted(e.name for e in directory.iterdir())
+    packed = [name for name in here if name.lower().endswith(_PACKED)]
     zips = [name for name in here if name.lower().endswith(".zip")]
     raise InputError(
         f"{directory}: no netCDF file (*.nc), GRIB file or zarr store in it or below; found "
         f"{some(here) or 'nothing, it is empty'}"
         + (f". Give a zip by its name: {zips[0]}" if zips else "")
+        + (f". {packed[0]} is compressed: unpack it first" if packed else "")
     )
 
 

@@ -1,7 +1,8 @@
 """Traffic flows on city grids: TaxiBJ (Beijing) and its cousins from New York.
 
 Canonical form: ``inflow`` and ``outflow`` (time, y, x), vehicles that enter and leave a cell in the
-half hour which begins at ``time``. Times are local and naive, as the owners give them.
+slot, mostly half an hour, which begins at ``time``. Times are local and naive, as the owners give
+them.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ import xarray as xr
 from ..errors import InputError
 from .backends import PathLike, existing, stamp
 from .clips import Clip, Split, check_split, clip_dataset
-from .flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates
+from .flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates, slot_name
 from .joining import some
 from .limits import open_zip
 from .numpy_files import NpzMember
 from .periods import select_period, when
 
 _WEEKS = 4  # of test, and of validation before it
-_BJ_FILE = re.compile(r"BJ\d\d_M\d+x\d+_T30_InOut\.h5")
+_BJ_FILE = re.compile(r"(BJ|NYC)\d\d_M\d+x\d+_T\d+_(InOut|NewEnd)\.h5")
 _NPZ = "dataset.npz"
 _NPZ_KEYS = ("X_train", "Y_train", "X_test", "Y_test")
 _NPZ_VALID = 0.1
@@ -44,8 +45,14 @@ _NYC = {
 _NYC_PARTS = {"train": "flow_train.npz", "validation": "flow_val.npz", "test": "flow_test.npz"}
 
 
-def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "auto") -> xr.Dataset:
-    """Open TaxiBJ: the owners' HDF5 files, or the authors' ``dataset.npz``.
+def open_taxibj(
+    path: PathLike,
+    split: Split | None = None,
+    *,
+    slots: int | None = None,
+    chunks: Any = "auto",
+) -> xr.Dataset:
+    """Open TaxiBJ: the owners' HDF5 files, or the authors' ``dataset.npz``; BikeNYC as well.
 
     Parameters
     ----------
@@ -54,17 +61,21 @@ def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "au
         ``dataset.npz``, or its directory.
     split : {"train", "validation", "test"}, optional
         Part to open; all of it unless given. For HDF5 these are the periods in the attributes.
+    slots : int, optional
+        Slots in a day of the HDF5 files, 48 for half hours. Default: what the files' names and
+        dates say (``T30``, ``T60``: minutes in a slot).
     chunks : {"auto"}, None or mapping
         As in :func:`stforecast.datasets.open_weatherbench`.
 
     Returns
     -------
     xarray.Dataset
-        Lazy: ``inflow`` and ``outflow`` (time, y, x). HDF5: taxis per half hour; slot 01 of a date
-        begins at midnight. Missing slots stay missing (windows do not cross them; no day is left
-        out for being incomplete), as does the time between the files' periods. ``dataset.npz``:
-        its windows have no dates and are scaled to [-1, 1] already; they become clips of 8 steps,
-        one behind the other on a time axis that counts from 1970.
+        Lazy: ``inflow`` and ``outflow`` (time, y, x). HDF5: taxis per half hour, or per slot of
+        another length (BikeNYC: bicycles per hour); slot 01 of a date begins at midnight. Missing
+        slots stay missing (windows do not cross them; no day is left out for being incomplete), as
+        does the time between the files' periods. ``dataset.npz``: its windows have no dates and are
+        scaled to [-1, 1] already; they become clips of 8 steps, one behind the other on a time axis
+        that counts from 1970.
 
     Raises
     ------
@@ -94,7 +105,9 @@ def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "au
             )
     else:
         files = [path]
-    opened = sorted((open_taxibj_file(file) for file in files), key=lambda pair: pair[1][0])
+    if slots is not None and (slots < 1 or 24 * 60 % slots):
+        raise InputError(f"slots must divide the minutes of a day, as 24, 48 or 96, found {slots}")
+    opened = sorted((open_taxibj_file(file, slots) for file in files), key=lambda pair: pair[1][0])
     parts, times = [part for part, _ in opened], [t for _, t in opened]
     for a, b, before, after in zip(parts[:-1], parts[1:], times[:-1], times[1:], strict=True):
         if after[0] <= before[-1]:
@@ -103,8 +116,18 @@ def open_taxibj(path: PathLike, split: Split | None = None, *, chunks: Any = "au
                 "leave one of them out"
             )
     whole = np.concatenate(times)
-    attrs = _TAXIBJ | {"source": f"TaxiBJ, {some(p.path.name for p in parts)}"} | _last_weeks(whole)
-    ds = label_flows(parts, whole, chunks, attrs, "taxis")
+    bikes = all(p.path.name.startswith("NYC") for p in parts)
+    name, city, noun = (
+        ("BikeNYC", "New York", "bicycles") if bikes else ("TaxiBJ", "Beijing", "taxis")
+    )
+    rows, columns = parts[0].shape[2:]
+    attrs = _TAXIBJ | {
+        "title": f"{name}: flows of {noun} in {city}, {rows} x {columns} cells, every "
+        f"{slot_name(parts[0].slots)}",
+        "source": f"{name}, {some(p.path.name for p in parts)}",
+        **_last_weeks(whole),
+    }
+    ds = label_flows(parts, whole, chunks, attrs, noun)
     if split is None:
         return ds
     if f"{split}_period" not in attrs:
@@ -268,8 +291,9 @@ def recognise(path: Path) -> str | None:
                     return "open_taxibj: TaxiBJ as the authors' code has it, scaled windows"
             return None
         if path.suffix == ".h5":
-            _, times = open_taxibj_file(path)
-            return f"open_taxibj: TaxiBJ, {len(times)} half hours from {when(times[0])}"
+            part, times = open_taxibj_file(path)
+            unit = slot_name(part.slots)
+            return f"open_taxibj: TaxiBJ, {len(times)} steps of one {unit} from {when(times[0])}"
     except (InputError, OSError, zipfile.BadZipFile):
         pass
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from .numpy_files import NpzMember
 
 CHANNELS = ("inflow", "outflow")
 STEP = np.timedelta64(30, "m")
+_DAY = 24 * 60 * 60
+_SLOTS = (24, 48, 72, 96, 144, 288)
+_MINUTES = re.compile(r"_T(\d{1,3})(?=[_.])")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Part:
     path: Path
     shape: tuple[int, ...]
     open: Callable[[], AbstractContextManager[Any]]
+    slots: int = 48  # of a day
+    order: tuple[int, int] = (0, 1)  # where inflow and outflow lie
 
     @classmethod
     def of_npz(cls, path: Path, key: str) -> Part:
@@ -58,7 +64,7 @@ def _h5_data(path: Path) -> Iterator[Any]:
         yield file["data"]
 
 
-def open_taxibj_file(path: Path) -> tuple[Part, np.ndarray]:
+def open_taxibj_file(path: Path, slots: int | None = None) -> tuple[Part, np.ndarray]:
     """One of the owners' files, and its times; nothing of the flows is read."""
     import h5py
 
@@ -76,32 +82,61 @@ def open_taxibj_file(path: Path) -> tuple[Part, np.ndarray]:
     if dates.shape != shape[:1]:
         raise InputError(f"{path}: {shape[0]} steps of 'data' and {dates.shape} of 'date'")
     refuse_claim(f"{path}: a map of {shape[2]} x {shape[3]}", 4 * shape[2] * shape[3], stored)
-    return Part(path, shape, partial(_h5_data, path)), _times(dates, path)
+    times, slots = _times(dates, path, slots)
+    # Trips that end in a cell flow into it; BikeNYC has those that begin there before them.
+    order = (1, 0) if "newend" in path.name.lower() else (0, 1)
+    return Part(path, shape, partial(_h5_data, path), slots, order), times
 
 
-def _times(dates: np.ndarray, path: Path) -> np.ndarray:
-    """Read dates YYYYMMDDSS, where SS is the half hour of the day from 01 to 48."""
+def _times(dates: np.ndarray, path: Path, slots: int | None) -> tuple[np.ndarray, int]:
+    """Read dates YYYYMMDDSS, where SS is the slot of the day from 01; also slots in a day."""
     text = [
         d.decode("ascii", "replace") if isinstance(d, bytes) else str(d) for d in dates.tolist()
     ]
     digits = pd.Series(text, dtype=str).str
     days = pd.to_datetime(digits[:8], format="%Y%m%d", errors="coerce")
-    slots = pd.to_numeric(digits[8:], errors="coerce")
-    bad = (days.isna() | ~slots.between(1, 48) | ~digits.fullmatch(r"\d{10}")).to_numpy()
+    slot = pd.to_numeric(digits[8:], errors="coerce")
+    formed = (days.notna() & slot.notna() & digits.fullmatch(r"\d{10,11}")).to_numpy()
+    known = slots or _slots_a_day(path, days[formed].to_numpy(), slot[formed].to_numpy(np.int64))
+    bad = ~(formed & slot.between(1, known).to_numpy())
     if bad.any():
         raise InputError(
-            f"{path}: {bad.sum()} of {len(text)} dates are not of the form YYYYMMDDSS with a half "
-            f"hour SS from 01 to 48, the first is {text[bad.argmax()]!r}"
+            f"{path}: {bad.sum()} of {len(text)} dates are not of the form YYYYMMDDSS with a slot "
+            f"of the day SS from 01 to {known}, the first is {text[bad.argmax()]!r}"
         )
-    times = days.to_numpy("datetime64[ns]") + (slots.to_numpy(np.int64) - 1) * STEP
-    step = np.diff(times)
-    if (step <= np.timedelta64(0)).any():
-        at = int((step <= np.timedelta64(0)).argmax()) + 1
+    step = np.timedelta64(_DAY // known, "s")
+    times = days.to_numpy("datetime64[ns]") + (slot.to_numpy(np.int64) - 1) * step
+    steps = np.diff(times)
+    if (steps <= np.timedelta64(0)).any():
+        at = int((steps <= np.timedelta64(0)).argmax()) + 1
         what = "occurs twice" if times[at] in times[:at] else "is out of order"
         raise InputError(
             f"{path}: date {text[at]!r} (step {at}) {what}, expected dates in ascending order"
         )
-    return times
+    return times, known
+
+
+def _slots_a_day(path: Path, days: np.ndarray, slot: np.ndarray) -> int:
+    """Slots in a day, by the file's name (``T30``: minutes in one) and by the dates in it."""
+    last = int(slot.max(initial=0))
+    here = pd.DataFrame({"day": days, "slot": slot}).drop_duplicates().groupby("day")["slot"]
+    whole = int(((here.count() == last) & (here.max() == last)).sum()) >= 2
+    seen = last if whole and last in _SLOTS else None
+    if match := _MINUTES.search(path.name):
+        named = 24 * 60 // int(match[1]) if int(match[1]) else 0
+        if named in _SLOTS and seen in (None, named):
+            return named
+        if seen is not None:
+            raise InputError(
+                f"{path}: {match[0].strip('_')} in its name says {named} slots a day, but its days "
+                f"hold the slots 01 to {seen}: say which with slots={seen} or slots={named}"
+            )
+    if seen is None and last <= min(_SLOTS):
+        raise InputError(
+            f"{path}: its slots, up to {last:02d}, do not tell how many a day has: give slots=48 "
+            "for half hours, slots=24 for hours"
+        )
+    return seen or next((n for n in _SLOTS if last <= n and n % 48 == 0), 48)
 
 
 def read_dates(path: Path) -> tuple[np.datetime64, int]:
@@ -118,6 +153,11 @@ def read_dates(path: Path) -> tuple[np.datetime64, int]:
     return found[0], len(found)
 
 
+def slot_name(slots: int) -> str:
+    """Call one of the slots of a day by its length."""
+    return {24: "hour", 48: "half hour"}.get(slots, f"{24 * 60 // slots} minutes")
+
+
 # --- labels ---------------------------------------------------------------------------------------
 
 
@@ -127,13 +167,13 @@ class Channel(LazyArray):
     support = BASIC
 
     def __init__(self, part: Part, channel: int) -> None:
-        self.part, self.channel = part, channel
+        self.part, self.place = part, part.order[channel]
         self.shape = (part.shape[0], *part.shape[2:])
         self.dtype = np.dtype(np.float32)
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         with self.part.open() as array:
-            return np.asarray(array[key[0], self.channel, key[1], key[2]], dtype=np.float32)
+            return np.asarray(array[key[0], self.place, key[1], key[2]], dtype=np.float32)
 
 
 def label_flows(
@@ -146,10 +186,16 @@ def label_flows(
             raise InputError(
                 f"{part.path}: a grid of {part.shape[2:]}, that of {parts[0].path} is {shape[2:]}"
             )
+        if part.slots != parts[0].slots:
+            raise InputError(
+                f"{part.path} has {part.slots} slots a day, {parts[0].path} {parts[0].slots}: open "
+                "them one by one"
+            )
+    per = slot_name(parts[0].slots)
     data = {}
     for channel, (name, verb) in enumerate(zip(CHANNELS, ("entering", "leaving"), strict=True)):
         pieces = [(str(p.path), Channel(p, channel).variable(dims)) for p in parts]
-        names = {"units": "1", "long_name": f"{noun} {verb} the cell per half hour"}
+        names = {"units": "1", "long_name": f"{noun} {verb} the cell per {per}"}
         data[name] = Joined(name, pieces, 0).variable(dims, names)
     coords = {"time": ("time", times, {"standard_name": "time", "long_name": "local time"})}
     ds = xr.Dataset(data, coords, dict(attrs))

@@ -20,8 +20,8 @@ from ..conventions.lazy import LazyArray
 from ..conventions.times import canonical_times
 from ..conventions.variables import canonical_name, meant
 from ..errors import InputError
-from .backends import open_parts
 from .finding import find_sources
+from .grib import open_parts
 from .joining import some
 from .lazy import Repeated
 

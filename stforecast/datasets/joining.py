@@ -6,22 +6,29 @@ import itertools
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LAT, LON, TIME, find_axes
+from ..conventions.axes import LAT, LEAD, LON, TIME, VALID, find_axes, role_of, scalar
+from ..conventions.forms import FINAL, PRELIMINARY
 from ..conventions.gate import canonicalize
 from ..conventions.grid import axis_difference
+from ..conventions.number_dates import dates_from_numbers
+from ..conventions.times import canonical_times
 from ..conventions.variables import VARIABLES, Meant, canonical_name, levels_of, meant, split_level
 from ..errors import InputError
-from .backends import open_parts, stamp
-from .lazy import Joined, Repeated, in_chunks
+from .backends import Reading, groups_of, stamp
+from .drift import kind_of_scale
+from .grib import open_parts
+from .lazy import Joined, Repeated, as_slice, in_chunks
 from .periods import when
+from .streams import streams_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +40,7 @@ def open_joined(
     label: object,
     wanted: Sequence[str] | None,
     chunks: Any,
-    storage_options: Mapping[str, Any] | None,
+    reading: Reading | None = None,
     *,
     adapt: Callable[[xr.Dataset, object], xr.Dataset] | None = None,
     every: bool = False,
@@ -42,13 +49,13 @@ def open_joined(
 
     `label` is what messages call all of them. Unless variables are `wanted`, all known ones are
     taken, or with `every` all that lie on time and a grid. `adapt` makes plain what is peculiar to
-    a source, given its Dataset and its name. `chunks` and `storage_options` are as in
+    a source, given its Dataset and its name. `chunks` is as in
     :func:`stforecast.datasets.open_weatherbench`.
     """
     with ExitStack() as stack:
         opened = []
         for source in sources:
-            for ds in open_parts(source, storage_options):
+            for ds in open_parts(source, reading):
                 stack.callback(ds.close)
                 ds = ds if adapt is None else adapt(ds, source)
                 opened.append(_part(source, ds, wanted, every))
@@ -93,6 +100,14 @@ class _Part:
     labels: dict[str, Hashable]  # the file's names of variables
     variables: dict[str, xr.Variable]
     times: np.ndarray
+    streams: np.ndarray  # of ERA5, one for each time
+
+    def at(self, chosen: np.ndarray) -> _Part:
+        """The part at some of its times."""
+        here = {self.dims[TIME]: as_slice(np.flatnonzero(chosen))}
+        variables = {n: v.isel(here, missing_dims="ignore") for n, v in self.variables.items()}
+        times, streams = self.times[chosen], self.streams[chosen]
+        return replace(self, variables=variables, times=times, streams=streams)
 
     def roles(self, name: str) -> set[str]:
         """Canonical dimensions of a variable."""
@@ -110,6 +125,7 @@ class _Part:
 
 def _part(source: str | Path, ds: xr.Dataset, wanted: Sequence[str] | None, every: bool) -> _Part:
     """Look at an opened file: its axes, its times, and the variables to take from it."""
+    ds = _with_time(ds)
     found = find_axes(ds)
     roles = {dim: role for dim, (role, _) in found.items()}
     labels: dict[str, Hashable] = {}
@@ -135,12 +151,43 @@ def _part(source: str | Path, ds: xr.Dataset, wanted: Sequence[str] | None, ever
             raise InputError(
                 f"{source}: dimension '{dims[TIME]}' has no coordinate, expected times"
             )
-        times = ds[coords[TIME]].to_numpy()
-        if not len(times):
+        raw = ds.variables[coords[TIME]]
+        if not raw.size:
             raise InputError(f"{source}: it has no times, dimension '{dims[TIME]}' has size 0")
-        if twice := len(times) - len(np.unique(times)):
-            raise InputError(f"{source}: {twice} of its {len(times)} times are duplicates")
-    return _Part(source, ds, dims, coords, labels, variables, times)
+        try:
+            times = canonical_times(coords[TIME], dates_from_numbers(coords[TIME], raw))
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+        if missing := int(pd.isna(times).sum()):
+            raise InputError(
+                f"{source}: {missing} of its {len(times)} times are missing, as of steps that were "
+                f"never written. Leave these out, with ds.isel({dims[TIME]}=...), and write the "
+                "file anew"
+            )
+    streams = streams_of(ds, dims.get(TIME), len(times))
+    return _Part(source, ds, dims, coords, labels, variables, times, streams)
+
+
+def _with_time(ds: xr.Dataset) -> xr.Dataset:
+    """Give a file of one time, which is a scalar in it, a dimension of times."""
+    if any(role == TIME for role, _ in find_axes(ds).values()):
+        return ds
+    plain = [n for n, v in ds.data_vars.items() if v.ndim == 0 and role_of(n, v.variable) == TIME]
+    ds = ds.set_coords(plain)  # what is no dimension is no coordinate to xarray, unless listed
+    name = VALID if VALID in ds.coords and ds[VALID].ndim == 0 else scalar(ds, TIME)
+    if name is None:
+        return ds
+    time = ds.variables[name]
+    others = [
+        c for c, v in ds.coords.items() if v.ndim == 0 and role_of(c, v.variable) in (TIME, LEAD)
+    ]
+    moving = {
+        n: Repeated(v.variable, 1).variable((name, *v.dims), v.attrs, v.encoding)
+        for n, v in ds.data_vars.items()
+        if v.ndim
+    }
+    ds = ds.drop_vars(others).assign(moving)
+    return ds.assign_coords({name: ((name,), np.atleast_1d(time.to_numpy()), time.attrs)})
 
 
 def _worth_taking(ds: xr.Dataset, roles: Mapping[Hashable, str], every: bool) -> list[Meant]:
@@ -208,7 +255,7 @@ def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
     packings = [str({k: piece.encoding.get(k) for k in _PACKING}) for _, piece in pieces]
     alike = len(set(packings)) == 1
     encoding = {k: v for k, v in head.encoding.items() if alike or k not in _PACKING}
-    joined = Joined(parts[0].labels[name], pieces, axis)
+    joined = Joined(parts[0].labels[name], pieces, axis, kind_of_scale(name, head.attrs))
     return joined.variable(head.dims, head.attrs, encoding)
 
 
@@ -231,7 +278,10 @@ def _combine(
         hint = "" if missing or not there else ". Name what you want with variables=[...]"
         if any("hPa" in v for v in there):
             hint += ", a level as in 'geopotential_500'" if hint else ""
-        raise InputError(f"{label}: no {sought} in it; found {some(there) or 'no variables'}{hint}")
+        raise InputError(
+            f"{label}: no {sought} in it; found {some(there) or 'no variables'}{hint}"
+            f"{_elsewhere(opened)}"
+        )
     timed = {n: [p for p in ps if TIME in p.roles(n)] for n, ps in parts.items()}
     moving = {n: _in_order(ps) for n, ps in timed.items() if ps}
     fixed = {n: ps[:1] for n, ps in parts.items() if n not in moving}
@@ -276,8 +326,57 @@ def _combine(
     return xr.Dataset(names, coords, first.ds.attrs), first.dims, spans
 
 
+def _elsewhere(opened: Sequence[_Part]) -> str:
+    """Say where else the data may be: in groups, or on a grid without a time."""
+    for part in opened:
+        if groups := groups_of(part.source):
+            return (
+                f". {part.source} has groups: {some(groups)}. Open one with open_grid(path, "
+                f"group='{groups[0]}')"
+            )
+    bare = [p for p in opened if TIME not in p.dims and p.ds.data_vars]
+    if bare and not any(TIME in {r for r, _ in find_axes(p.ds).values()} for p in opened):
+        said = [k for k in bare[0].ds.attrs if "time" in k.lower() or "date" in k.lower()]
+        hint = f" (its attribute {said[0]} is {bare[0].ds.attrs[said[0]]!r})" if said else ""
+        return (
+            f". {bare[0].source} has no time{hint}: give it one, with ds.expand_dims(time=[...]), "
+            "and write it anew"
+        )
+    return ""
+
+
+def _final_first(parts: Sequence[_Part]) -> list[_Part]:
+    """Leave out preliminary data (ERA5T) of times that have final data, in whichever file."""
+    final = [p.times[p.streams == FINAL] for p in parts]
+    out = []
+    for part in parts:
+        late = part.streams == PRELIMINARY
+        if late.any():
+            late &= np.isin(part.times, np.concatenate(final))
+        if late.any():
+            logger.warning(
+                "%s: %d times are preliminary (ERA5T), and final (ERA5) in %s: the final are taken",
+                part.source,
+                late.sum(),
+                some(
+                    dict.fromkeys(
+                        str(p.source) for p, t in zip(parts, final, strict=True) if len(t)
+                    )
+                ),
+            )
+            part = part.at(~late)
+        out += [part] if len(part.times) else []
+    return out
+
+
 def _in_order(parts: list[_Part]) -> list[_Part]:
     """Sort files by time; refuse overlaps."""
+    parts = _final_first(parts)
+    for part in parts:
+        if twice := len(part.times) - len(np.unique(part.times)):
+            raise InputError(
+                f"{part.source}: {twice} of its {len(part.times)} times are duplicates"
+            )
     calendars = {(p.times.dtype.kind, getattr(p.times[0], "calendar", "")): p for p in parts}
     if len(calendars) > 1:
         a, b = list(calendars.values())[:2]

@@ -11,7 +11,8 @@ import xarray as xr
 from ..conventions.axes import TIME
 from ..conventions.lazy import LazyArray
 from ..errors import InputError
-from .backends import is_read_error
+from .backends import fault, is_read_error, reason
+from .drift import differ, spread
 
 _CHUNK_BYTES = 16 * 2**20  # of float32: small enough for a few at once, large enough for dask
 
@@ -19,12 +20,22 @@ _CHUNK_BYTES = 16 * 2**20  # of float32: small enough for a few at once, large e
 class Joined(LazyArray):
     """A variable in several files, joined along one dimension and read when used.
 
-    Errors while reading name the file.
+    Errors while reading name the file. Where `scale` says by what its units can be told, as of
+    :func:`stforecast.datasets.drift.kind_of_scale`, the first step of each file is held against
+    that of the first file when something of it is read: opening reads nothing.
     """
 
-    def __init__(self, name: Hashable, pieces: Sequence[tuple[str, xr.Variable]], axis: int | None):
+    def __init__(
+        self,
+        name: Hashable,
+        pieces: Sequence[tuple[str, xr.Variable]],
+        axis: int | None,
+        scale: str | None = None,
+    ):
         first = pieces[0][1]
         self.name, self.pieces, self.axis = name, list(pieces), axis
+        self.scale = None if axis is None else scale
+        self.held: dict[int, tuple[float, float] | None] = {}
         self.dtype = np.result_type(*(v.dtype for _, v in pieces))
         self.shape = first.shape
         if axis is not None:
@@ -39,8 +50,26 @@ class Joined(LazyArray):
         read = []
         for run in np.split(np.arange(len(local)), np.flatnonzero(np.diff(owner)) + 1):
             piece = int(owner[run[0]]) if len(run) else 0
+            if self.scale and piece and piece not in self.held:
+                self._hold(piece)
             read.append(self._piece(piece, (*key[:axis], as_slice(local[run]), *key[axis + 1 :])))
         return read[0] if len(read) == 1 else np.concatenate(read, axis=axis)
+
+    def _hold(self, number: int) -> None:
+        """Refuse a file whose numbers are in other units than those of the first."""
+        for which in (0, number):
+            if which not in self.held:
+                key = [slice(None)] * len(self.shape)
+                key[self.axis or 0] = slice(0, 1)
+                self.held[which] = spread(self._piece(which, tuple(key)))
+        first, other = self.held[0], self.held[number]
+        if self.scale and first and other and differ(self.scale, first, other):
+            del self.held[number]
+            raise InputError(
+                f"{self.pieces[number][0]}: '{self.name}' is around {other[0]:g} at its first "
+                f"time, and around {first[0]:g} in {self.pieces[0][0]}: these are other units. "
+                "Convert one of them, and give both the attribute 'units'"
+            )
 
     def _piece(self, number: int, key: tuple[Any, ...]) -> np.ndarray:
         source, variable = self.pieces[number]
@@ -53,7 +82,7 @@ class Joined(LazyArray):
                 raise
             raise InputError(
                 f"{source}: '{self.name}' cannot be read at {_where(variable, key)} "
-                f"({type(error).__name__}: {error}): the file is damaged. Copy or download it again"
+                f"({reason(error)}): {fault(error)}"
             ) from error
 
 

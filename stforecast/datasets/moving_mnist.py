@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -33,6 +33,9 @@ from .moving_mnist_generator import (
 from .numpy_files import npy_header
 
 _SCALE = 1 / 255
+_STEPS = 20  # of the published sequences
+_STEP = ((1, 0), (0, 1))  # to the next frame along either axis
+_ALIKE = 0.8  # the next step differs by at most so much of what another sequence does
 _TOGETHER = 32  # sequences held as bytes at once
 _ATTRS = {
     "Conventions": "CF-1.11",
@@ -51,6 +54,7 @@ def open_moving_mnist(
     steps: int = 20,
     size: int = 64,
     seed: int = 0,
+    first: Literal["step", "sequence"] | None = None,
     chunks: Any = "auto",
 ) -> xr.Dataset:
     """Open Moving MNIST as clips: from the MNIST files, or the published test sequences.
@@ -60,7 +64,7 @@ def open_moving_mnist(
     path : path
         The directory with the four MNIST files (``train-images-idx3-ubyte.gz`` and so on, also
         unzipped), from which sequences are drawn when they are read; or ``mnist_test_seq.npy``
-        (20, N, 64, 64), which is mapped.
+        (20, N, 64, 64), which is mapped; or such a file of (N, 20, 64, 64).
     split : {"train", "validation", "test"}, optional
         Whose digits: "train" (unless given) has the training file's first 55,000, "validation" its
         last 5,000, "test" those of the test file. ``mnist_test_seq.npy`` is "test".
@@ -70,6 +74,9 @@ def open_moving_mnist(
     digits, steps, size, seed
         As in :func:`stforecast.datasets.moving_mnist_generator.generate`.
         ``mnist_test_seq.npy`` has its own.
+    first : {"step", "sequence"}, optional
+        What the first axis of an ``.npy`` file counts. Default: the axis of 20 counts steps; where
+        none or both have 20, the one along which neighbouring frames are alike.
     chunks : {"auto"}, None or mapping
         As in :func:`stforecast.datasets.open_weatherbench`; ``"auto"`` cuts between sequences.
 
@@ -97,10 +104,10 @@ def open_moving_mnist(
                 f"{path}: these are test sequences, not for '{split}'; give the directory with the "
                 "MNIST files"
             )
-        steps, there, size = _test_file_shape(path)
+        steps, there, size, steps_first = _test_file_shape(path, first)
         sequences = min(sequences, there)
         mapped = partial(np.load, path, mmap_mode="r", allow_pickle=False)
-        read = _Read(mapped, _of_file).sequences
+        read = _Read(mapped, partial(_of_file, steps_first)).sequences
         source, file, what = f"{path.name}, {sequences} of {there} sequences", path, ""
     else:
         split = split or "train"
@@ -156,7 +163,7 @@ def recognise(path: Path) -> str | None:
     path = Path(path)
     try:
         if path.suffix == ".npy":
-            steps, count, size = _test_file_shape(path)
+            steps, count, size, _ = _test_file_shape(path)
             return f"open_moving_mnist: {count} test sequences of {steps} frames, {size} x {size}"
         if path.is_dir():
             count = idx_shape(find_digits(path, "train"))[0]
@@ -190,12 +197,17 @@ def _digits(file: Path, part: slice) -> np.ndarray:
     return images
 
 
-def _of_file(frames: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    return frames[:, numbers].swapaxes(0, 1)
+def _of_file(steps_first: bool, frames: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    return frames[:, numbers].swapaxes(0, 1) if steps_first else frames[numbers]
 
 
-def _test_file_shape(path: Path) -> tuple[int, int, int]:
-    """Steps, sequences and size of a frame, by the header; the file must be as long as it says."""
+def _test_file_shape(path: Path, first: str | None = None) -> tuple[int, int, int, bool]:
+    """Steps, sequences, size of a frame, and whether steps are the first axis, by the header.
+
+    The file must be as long as its header says.
+    """
+    if first not in (None, "step", "sequence"):
+        raise InputError(f"first must be 'step' or 'sequence', found {first!r}")
     try:
         with open(path, "rb") as file:
             shape, dtype, fortran, head = npy_header(file, path)
@@ -212,7 +224,29 @@ def _test_file_shape(path: Path) -> tuple[int, int, int]:
             f"{path}: {actual} bytes, its header says {expected}: truncated or damaged. "
             "Copy or download it again"
         )
-    return shape[0], shape[1], shape[2]
+    steps_first = first == "step" if first else _steps_first(path, shape, head)
+    steps, sequences = shape[:2] if steps_first else shape[1::-1]
+    return steps, sequences, shape[2], steps_first
+
+
+def _steps_first(path: Path, shape: tuple[int, ...], head: int) -> bool:
+    """Tell (steps, sequences) from (sequences, steps): a few frames are read where sizes do not."""
+    if (shape[0] == _STEPS) != (shape[1] == _STEPS):
+        return shape[0] == _STEPS
+    if shape[1] == 1:
+        return True
+    if shape[0] == 1:
+        return False
+    frames = np.memmap(path, np.uint8, "r", head, shape)
+    places = np.linspace(0, min(shape[:2]) - 2, 8).astype(int)
+    a = np.array([frames[i, i] for i in places], int)
+    along = [np.abs(np.array([frames[i + j, i + k] for i in places]) - a).mean() for j, k in _STEP]
+    if min(along) > _ALIKE * max(along):
+        raise InputError(
+            f"{path}: {shape} may be (steps, sequences, ...) or (sequences, steps, ...), and its "
+            "frames do not tell: say it with first='step' or first='sequence'"
+        )
+    return along[0] < along[1]
 
 
 class _Sequences(LazyArray):

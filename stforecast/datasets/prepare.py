@@ -22,7 +22,7 @@ from ..conventions.grid import Grid
 from ..errors import InputError
 from ..parallel import each
 from ..storing import Unfinished, write_region
-from .backends import READ_ERRORS, is_remote, is_zarr, open_lazy
+from .backends import READ_ERRORS, Reading, is_remote, is_zarr, open_lazy
 from .content import (
     BLOCK_BYTES,
     Packing,
@@ -196,12 +196,13 @@ def open_prepared(
 
 
 def _open(source: str | Path, chunks: Any, storage_options: Mapping[str, Any] | None) -> xr.Dataset:
-    raw = open_lazy(source, storage_options)
+    reading = Reading(storage_options)
+    raw = open_lazy(source, reading)
     along = {name: c.variable for name, c in raw.coords.items() if c.dims == (TIME,)}
-    along = {name: c.load() for name, c in along.items() if name != TIME}
+    along = {n: c.load().drop_encoding() for n, c in along.items() if n != TIME}
     names = raw.attrs.get(_ORDER, list(raw.data_vars))
     raw.close()
-    return open_joined([source], source, names, chunks, storage_options).assign_coords(along)
+    return open_joined([source], source, names, chunks, reading).assign_coords(along)
 
 
 def statistics(ds: xr.Dataset) -> dict[str, dict[str, float]]:

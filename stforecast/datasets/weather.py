@@ -8,22 +8,24 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from ..conventions.axes import LAT, LON, TIME, find_axes
-from ..conventions.forms import EXPVER, PRELIMINARY, merge_streams, stream_number
+from ..conventions.forms import EXPVER
 from ..conventions.gate import canonicalize
 from ..conventions.times import time_gaps, time_step
 from ..conventions.variables import VARIABLES
 from ..errors import InputError
-from .backends import GRIB_SUFFIXES, PathLike, is_grib, is_zarr, open_parts
+from .backends import PathLike, Reading, is_zarr
 from .finding import FILES, find_sources
+from .grib import SUFFIXES, is_grib, open_parts
 from .joining import open_joined, some
 from .limits import open_zip
 from .periods import when
+from .streams import one_stream
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def open_sample(*, chunks: Any = "auto") -> xr.Dataset:
     >>> select_period(ds, ds.attrs["train_period"]).sizes["time"]
     8760
     """
-    return open_joined([SAMPLE], SAMPLE, None, chunks, None)
+    return open_joined([SAMPLE], SAMPLE, None, chunks)
 
 
 def open_weatherbench(
@@ -67,6 +69,7 @@ def open_weatherbench(
     chunks: Any = "auto",
     extract_to: PathLike | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    missing_chunks: Literal["raise", "fill"] = "raise",
 ) -> xr.Dataset:
     """Open WeatherBench 1, WeatherBench 2 or ARCO-ERA5, on disk or in the cloud.
 
@@ -91,6 +94,10 @@ def open_weatherbench(
     storage_options : mapping, optional
         For a URL: keywords of obstore's ``from_url``, such as ``{"region": "us-west-2"}``.
         Requests are anonymous unless they hold ``"skip_signature": False``.
+    missing_chunks : {"raise", "fill"}
+        What a chunk is that a zarr store does not hold. ``"raise"``: lost on the way, an error when
+        it is read. ``"fill"``: all fill values, as zarr and xarray leave such chunks out by
+        default; NaN, for floats of xarray.
 
     Returns
     -------
@@ -119,7 +126,7 @@ def open_weatherbench(
         variables,
         chunks,
         extract_to,
-        storage_options,
+        Reading(storage_options, missing_chunks=missing_chunks),
         adapt=_valid_times_only,
         about={
             "title": "ERA5 on regular grids (WeatherBench, ARCO-ERA5)",
@@ -170,8 +177,7 @@ def open_era5(
         variables,
         chunks,
         extract_to,
-        None,
-        adapt=_merge_streams,
+        adapt=one_stream,
         every=True,
         about={
             "title": "ERA5 from the Climate Data Store",
@@ -232,6 +238,8 @@ def open_grid(
     chunks: Any = "auto",
     extract_to: PathLike | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    missing_chunks: Literal["raise", "fill"] = "raise",
+    group: str | None = None,
 ) -> xr.Dataset:
     """Open any gridded data that follow the CF conventions: netCDF, zarr, GRIB.
 
@@ -240,9 +248,12 @@ def open_grid(
 
     Parameters
     ----------
-    path, variables, chunks, extract_to, storage_options
+    path, variables, chunks, extract_to, storage_options, missing_chunks
         As in :func:`open_weatherbench`; by default all variables on time and a grid are taken, none
         on several levels.
+    group : str, optional
+        The group of the netCDF files or the zarr store that holds the data, ``"a/b"`` for one
+        within another. Default: the root.
 
     Returns
     -------
@@ -255,7 +266,8 @@ def open_grid(
         As :func:`open_weatherbench`.
     """
     about = dict.fromkeys(("title", "source", "license", "references"), "not stated by the files")
-    return _open(path, variables, chunks, extract_to, storage_options, every=True, about=about)
+    reading = Reading(storage_options, group, missing_chunks)
+    return _open(path, variables, chunks, extract_to, reading, every=True, about=about)
 
 
 def _open(
@@ -263,7 +275,7 @@ def _open(
     variables: str | Sequence[str] | None,
     chunks: Any,
     extract_to: PathLike | None = None,
-    storage_options: Mapping[str, Any] | None = None,
+    reading: Reading | None = None,
     *,
     about: Mapping[str, str],
     adapt: Callable[[xr.Dataset, object], xr.Dataset] | None = None,
@@ -279,7 +291,7 @@ def _open(
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     sources = [s for p in paths for s in find_sources(p, wanted, into)]
     label = paths[0] if len(paths) == 1 else f"{len(paths)} paths"
-    ds = open_joined(sources, label, wanted, chunks, storage_options, adapt=adapt, every=every)
+    ds = open_joined(sources, label, wanted, chunks, reading, adapt=adapt, every=every)
     return _described(ds, label, about)
 
 
@@ -322,29 +334,6 @@ def _report_gaps(ds: xr.Dataset, label: object) -> None:
         )
 
 
-# --- the two streams of ERA5 ----------------------------------------------------------------------
-
-
-def _merge_streams(ds: xr.Dataset, source: object) -> xr.Dataset:
-    """Bring the two streams of ERA5 together, and tell which times are preliminary.
-
-    In the newer layout of the Climate Data Store ``expver`` is a text for each time, and nothing
-    else is to be done.
-    """
-    if EXPVER in ds.coords and ds[EXPVER].ndim == 1 and EXPVER not in ds.dims:
-        _report_preliminary(ds, source)
-    return merge_streams(ds, source)
-
-
-def _report_preliminary(ds: xr.Dataset, source: object) -> None:
-    along = ds[EXPVER].dims[0]
-    late = np.array([stream_number(v) == PRELIMINARY for v in ds[EXPVER].values])
-    if late.any() and along in ds.coords:
-        times = ds[along].values[late]
-        first, last = when(times.min()), when(times.max())
-        logger.info("%s: %d times are preliminary, %s to %s", source, late.sum(), first, last)
-
-
 # --- what a path is -------------------------------------------------------------------------------
 
 
@@ -375,7 +364,7 @@ def _recognise_zip(path: Path) -> str | None:
         names = [Path(n).name for n in archive.namelist() if n.lower().endswith(FILES)]
     if not names:
         return None
-    if any(n.startswith("data_stream-") or n.endswith(GRIB_SUFFIXES) for n in names):
+    if any(n.startswith("data_stream-") or n.endswith(SUFFIXES) for n in names):
         return f"open_era5: zip from the Climate Data Store, {len(names)} files"
     if any(_WEATHERBENCH1.search(n) for n in names):
         return f"open_weatherbench: WeatherBench 1 zip, {len(names)} files"
