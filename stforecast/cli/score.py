@@ -26,7 +26,7 @@ class Options:
     """Score one forecast, or several side by side, against truth and baselines."""
 
     paths: tuple[str, ...]
-    """FORECAST... TRUTH: forecasts, and truth last. Zarr stores or netCDF files, truth also a
+    """FORECAST... TRUTH: forecasts, and truth last. Zarr stores, netCDF or GRIB files, truth also a
     directory of them. A forecast has the dims time (the initialisation), prediction_timedelta,
     latitude and longitude."""
     names: tuple[str, ...] = ()
@@ -94,9 +94,10 @@ def default_names(paths: Sequence[str]) -> list[str]:
 
 def _open(path: str) -> xr.Dataset:
     """Open a forecast or climatology lazily, as it is."""
-    from ..datasets.backends import existing, is_remote, open_lazy
+    from ..datasets.backends import existing, is_remote
+    from ..datasets.grib import open_forecast
 
-    ds = open_lazy(path if is_remote(path) else existing(path))
+    ds = open_forecast(path if is_remote(path) else existing(path))
     chunks: dict[Any, Any] = {}
     for array in ds.data_vars.values():
         chunks |= array.encoding.get("preferred_chunks", {})

@@ -26,7 +26,7 @@ from ..conventions.axes import TIME
 from ..conventions.times import time_gaps, time_step
 from ..errors import InputError
 from .archives import extract
-from .backends import is_zarr
+from .backends import is_remote, is_zarr, open_lazy
 from .headers import kind_of
 from .joining import some
 from .limits import open_zip
@@ -62,7 +62,8 @@ class Description:
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
+        The latter of a URL.
     kind : str
         What it is as a file or directory.
     adapter : str or None
@@ -80,6 +81,8 @@ class Description:
     years : str
         Years that data lie in: ``"1979-2012, 2017"``.
     timestep : str or None
+    levels : tuple of str
+        Variables on several levels, and these: they are opened by a level, as ``"z500"``.
     clips : str or None
         Number of clips, and their lengths.
     gaps : tuple
@@ -94,7 +97,7 @@ class Description:
         What is wrong with it.
     """
 
-    path: Path
+    path: Path | str
     kind: str
     adapter: str | None = None
     reason: str = ""
@@ -105,6 +108,7 @@ class Description:
     period: tuple[str, str] | None = None
     years: str = ""
     timestep: str | None = None
+    levels: tuple[str, ...] = ()
     clips: str | None = None
     gaps: tuple[tuple[str, str, int], ...] = ()
     nan_share: Mapping[str, float] = field(default_factory=dict)
@@ -132,6 +136,7 @@ class Description:
             + (f", {_size(self.size)}" if self.files else ""),
             "adapter": f"{self.adapter or 'none'}: {self.reason}",
             "variables": some((f"{n} [{u}]" for n, u in self.variables.items()), 20),
+            "levels": some(self.levels, 20),
             "grid": " x ".join(f"{n} {d}" for d, n in self.dims.items() if d != TIME),
             "times": f"{self.dims[TIME]} every {self.timestep}" if self.timestep else "",
             "clips": self.clips,
@@ -153,8 +158,9 @@ def describe(path: str | os.PathLike[str]) -> Description:
 
     Parameters
     ----------
-    path : path
-        Anything on disk. Nothing is written beside it; of its data only a few time steps are read.
+    path : path or URL
+        Anything on disk, or the URL of a zarr store. Nothing is written beside it; of its data only
+        a few time steps are read.
 
     Returns
     -------
@@ -169,6 +175,11 @@ def describe(path: str | os.PathLike[str]) -> Description:
     >>> found.adapter, found.dims["time"], found.variables
     ('open_weatherbench', 10008, {'2m_temperature': 'K'})
     """
+    if is_remote(path):
+        path = str(path)
+        if not path.startswith("file://"):
+            return _remote(path)
+        path = path.removeprefix("file://")
     try:
         local = Path(path).expanduser()
     except (TypeError, RuntimeError) as error:  # or no such user's home
@@ -277,6 +288,25 @@ def _example(path: Path) -> Path | None:
     return max(found.values(), key=len)[0] if found else None
 
 
+def _remote(url: str) -> Description:
+    """Describe the zarr store behind a URL."""
+    adapter, facts = None, {}
+    with _quiet():
+        try:
+            open_lazy(url).close()  # it says what is wrong
+            for name in ("prepare", "weather"):
+                if adapter is None and (line := import_module(ADAPTERS[name]).recognise(url)):
+                    adapter, _, said = line.partition(": ")
+            if adapter is None:
+                return Description(url, "zarr store", None, "it holds no weather on a grid")
+            facts = _contents(url, adapter)
+        except Exception as error:
+            if adapter is None:
+                return Description(url, "URL", None, _told(error))
+            facts["problems"] = (_told(error),)
+    return Description(url, "zarr store", adapter, said, **facts)
+
+
 def _opener(name: str) -> Callable[..., xr.Dataset]:
     for module in ADAPTERS.values():
         if hasattr(import_module(module), name):
@@ -292,7 +322,7 @@ def _told(error: BaseException) -> str:
 # --- what it holds --------------------------------------------------------------------------------
 
 
-def _contents(path: Path, adapter: str) -> dict[str, Any]:
+def _contents(path: Path | str, adapter: str) -> dict[str, Any]:
     """Open a path, and look at its labels and at a few of its data."""
     opener = _opener(adapter)
     options: dict[str, Any] = {"chunks": None}
@@ -301,7 +331,7 @@ def _contents(path: Path, adapter: str) -> dict[str, Any]:
         options["split"] = None  # all of it
     with tempfile.TemporaryDirectory() as scratch:
         # A zip is extracted to open it.
-        if adapter == "open_weatherbench" and zipfile.is_zipfile(path):
+        if "extract_to" in takes and zipfile.is_zipfile(path):
             with open_zip(path) as archive:
                 total = sum(m.file_size for m in archive.infolist())
                 members = [m.filename for m in archive.infolist() if not m.is_dir()]
@@ -316,6 +346,7 @@ def _contents(path: Path, adapter: str) -> dict[str, Any]:
 def _labels(ds: xr.Dataset) -> dict[str, Any]:
     times = ds[TIME].to_numpy()
     out: dict[str, Any] = {
+        "levels": tuple(ds.encoding.get("on_levels", ())),
         "variables": {str(n): str(v.attrs.get("units", "?")) for n, v in ds.data_vars.items()},
         "dims": {str(d): n for d, n in ds.sizes.items()},
         "memory": sum(4 * v.size for v in ds.data_vars.values()),

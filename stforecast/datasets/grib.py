@@ -103,6 +103,27 @@ def open_grib(path: Path, *, forecast: bool = False) -> list[xr.Dataset]:
     return list(parts)
 
 
+def open_forecast(source: str | Path) -> xr.Dataset:
+    """Open a forecast as it is, lazily: netCDF, a zarr store or its URL, or GRIB.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_grib`; and if a GRIB file holds grids or levels that do not fit into one
+        Dataset.
+    """
+    if is_remote(source) or not is_grib(Path(source)):
+        return open_lazy(source)
+    parts = open_grib(Path(source), forecast=True)
+    try:
+        return xr.merge([p.drop_attrs(deep=False) for p in parts], join="exact")
+    except (ValueError, xr.MergeError) as error:
+        raise InputError(
+            f"{source}: its fields lie on several grids or levels ({reason(error)}): split it, as "
+            "with grib_copy -w shortName=..., or convert it to netCDF"
+        ) from error
+
+
 def _streams(path: Path, indexpath: str, forecast: bool) -> list[str]:
     """Look for fields that cfgrib would lay over each other: it keeps the last without a word.
 

@@ -68,6 +68,7 @@ def open_joined(
             named = str(label) in str(error)  # by what could not be read
             raise InputError(str(error) if named else f"{label}: {error}") from error
         stack.pop_all()
+    result.encoding["on_levels"] = _on_levels(opened)
     for name, field in labels.fields.items():
         packing = {k: field.encoding[k] for k in _PACKING if k in field.encoding}
         if field.unit in (None, "K") and np.dtype(packing.get("dtype", "f4")).kind in "iu":
@@ -218,6 +219,13 @@ def _with_levels(ds: xr.Dataset, name: Hashable) -> str:
     return f"{name} (on {levels.text} hPa)" if levels and levels.dim else str(name)
 
 
+def _on_levels(opened: Sequence[_Part]) -> list[str]:
+    """Variables on several levels, of which none is taken unless it is asked for."""
+    found = {str(v): levels_of(p.ds, v) for p in opened for v in p.ds.data_vars}
+    several = {v: x.text for v, x in found.items() if x and x.dim and len(x.values) > 1}
+    return [f"{v} (on {text} hPa)" for v, text in sorted(several.items())]
+
+
 def _same_grid(a: _Part, b: _Part) -> None:
     """Refuse two files that do not share a grid: xarray would keep what they have in common."""
     for role in [r for r in a.dims if r != TIME and r in b.dims]:
@@ -321,6 +329,13 @@ def _combine(
     here = {d for v in data.values() for d in v.dims} - {along}
     coords = {c: v.variable for c, v in first.ds.coords.items() if here.issuperset(v.dims)}
     coords[first.coords[TIME]] = xr.Variable((along,), every, time.attrs)
+    if wanted is None and (left_out := _on_levels(opened)):
+        logger.warning(
+            "%s: left out, as they lie on several levels: %s. Name one with its level, as in "
+            "variables=['geopotential_500']",
+            label,
+            some(left_out),
+        )
     asked = [canonical_name(w) for w in wanted or data]
     names = {parts[n][0].labels[n]: data[n] for n in asked}
     return xr.Dataset(names, coords, first.ds.attrs), first.dims, spans

@@ -24,6 +24,7 @@ from .backends import PathLike
 from .clips import Clip, Split, check_split, clip_dataset
 from .joining import some
 from .limits import missing_numbers
+from .periods import years_in_ranges
 from .video import decode_video, read_images, resize
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,12 @@ def open_kth(
         and (split is None or v.person in _PERSONS[split])
     ]
     if not videos:
-        raise InputError(f"{root}: no video of split={split!r}, actions={actions!r} in it")
+        there = years_in_ranges(v.person for v in _kth_videos(root))
+        wanted = years_in_ranges(_PERSONS[split]) if split else "1-25"
+        raise InputError(
+            f"{root}: no video of split={split!r}, actions={actions!r} in it, which is of the "
+            f"persons {wanted}; found those of {there or 'none'}"
+        )
     ranges = _kth_ranges(root, videos)
     parts = [(v, clip) for v in videos for clip in v.clips(ranges, size)]
     rates = {v.interval: v.name for v in videos}

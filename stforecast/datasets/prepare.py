@@ -232,7 +232,7 @@ def statistics(ds: xr.Dataset) -> dict[str, dict[str, float]]:
 
 def recognise(path: Path) -> str | None:
     """Say in one line whether a path is what :func:`prepare` wrote; None if not."""
-    if not is_zarr(path):
+    if not (is_remote(path) or is_zarr(path)):
         return None
     with open_lazy(path) as ds:
         mark = ds.attrs.get("data_fingerprint")

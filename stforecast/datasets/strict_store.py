@@ -86,7 +86,8 @@ class StrictStore(WrapperStore[Store]):
         array = await self._store.get(key.removesuffix(".zattrs") + ".zarray", prototype)
         about = (array is not None and _json(array)) or {}
         for name in _NCZARR:
-            if "dimrefs" in ((found := attrs.get(name, about.get(name))) or {}):
+            found: Any = attrs.get(name, about.get(name))
+            if isinstance(found, dict) and "dimrefs" in found:
                 dims = [str(dim).rpartition("/")[2] for dim in found["dimrefs"]]
                 return _buffer({**attrs, _DIMS: dims}, prototype)
         return value
@@ -96,7 +97,7 @@ class StrictStore(WrapperStore[Store]):
         whole = _json(value) or {}
         version2 = key == ".zmetadata"
         holder = whole if version2 else whole.get("consolidated_metadata") or {}
-        copies = holder.get("metadata")
+        copies: Any = holder.get("metadata")
         if not isinstance(copies, dict):
             return value  # no consolidated copy, or a broken one: zarr says so
         every = list(copies)
@@ -106,7 +107,7 @@ class StrictStore(WrapperStore[Store]):
             every += [member + end for member in here for end in ends]
             stale = await self._changed(every, copies, prototype)
         else:  # ask for little: what grows, grows along a coordinate
-            lines = [n for n in every if len((copies[n] or {}).get("shape", "no array")) == 1]
+            lines = [n for n in every if len(copies[n].get("shape", "no array")) == 1]
             stale = await self._changed(lines, copies, prototype)
             stale = stale and await self._changed(every, copies, prototype)
         if not stale:

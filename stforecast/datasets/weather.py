@@ -19,7 +19,7 @@ from ..conventions.gate import canonicalize
 from ..conventions.times import time_gaps, time_step
 from ..conventions.variables import VARIABLES
 from ..errors import InputError
-from .backends import PathLike, Reading, is_zarr
+from .backends import PathLike, Reading, is_remote, is_zarr
 from .finding import FILES, find_sources
 from .grib import SUFFIXES, is_grib, open_parts
 from .joining import open_joined, some
@@ -337,12 +337,16 @@ def _report_gaps(ds: xr.Dataset, label: object) -> None:
 # --- what a path is -------------------------------------------------------------------------------
 
 
-def recognise(path: Path) -> str | None:
+def recognise(path: Path | str) -> str | None:
     """Say in a line, which begins with the function that opens it, what a path holds.
 
     Only names and headers are looked at; nothing is extracted. None: no weather.
     """
     try:
+        if not isinstance(path, Path):
+            with open_parts(path)[0] as ds:
+                known = _recognise_dataset(path, ds)
+                return known and f"{known}: {some(ds.data_vars)}"
         if path.is_file() and zipfile.is_zipfile(path):
             return _recognise_zip(path)
         if path.is_file() and path.suffix.lower() not in FILES and not is_grib(path):
@@ -371,19 +375,21 @@ def _recognise_zip(path: Path) -> str | None:
     return f"open_grid: zip of {len(names)} files"
 
 
-def _recognise_dataset(source: Path, ds: xr.Dataset) -> str | None:
+def _recognise_dataset(source: Path | str, ds: xr.Dataset) -> str | None:
     roles = {dim: role for dim, (role, _) in find_axes(ds).items()}
     on_grid = [{roles.get(d) for d in v.dims} >= {TIME, LAT, LON} for v in ds.values()]
     if not any(on_grid):
         return None
-    if _WEATHERBENCH1.search(source.name):
+    if _WEATHERBENCH1.search(str(source)):
         return "open_weatherbench: WeatherBench 1 netCDF"
-    if is_zarr(source) and any(name in VARIABLES for name in ds.data_vars):
+    if (is_remote(source) or is_zarr(Path(source))) and any(
+        name in VARIABLES for name in ds.data_vars
+    ):
         return "open_weatherbench: zarr store as of WeatherBench 2"
     titles = " ".join(str(ds.attrs.get(k, "")) for k in ("title", "dataset_title"))
     if _NCEP.search(titles):
         return "open_ncep: NCEP/NCAR reanalysis"
     made = f"{ds.attrs.get('history', '')} {ds.attrs.get('GRIB_centre', '')}"
     if EXPVER in ds.variables or "grib_to_netcdf" in made or "ecmf" in made:
-        return f"open_era5: {'GRIB' if is_grib(source) else 'netCDF'} as of ERA5"
+        return f"open_era5: {'GRIB' if is_grib(Path(source)) else 'netCDF'} as of ERA5"
     return "open_grid: gridded data"
