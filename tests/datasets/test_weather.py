@@ -69,7 +69,8 @@ def test_weatherbench1_tree(tmp_path, zipped, caplog):
     assert theirs[0]["z"].dims == ("time", "lat", "lon")
     assert theirs[0]["level"].ndim == 0
     np.testing.assert_array_equal(ds[Z500], np.concatenate([part["z"] for part in theirs]))
-    assert not caplog.records
+    (record,) = caplog.records
+    assert "left out, as they lie on several levels: t (on 500, 850 hPa)" in record.getMessage()
 
 
 def test_weatherbench1_opens_the_directories_it_needs(tmp_path):
