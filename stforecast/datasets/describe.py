@@ -332,7 +332,7 @@ def _contents(path: Path | str, adapter: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         # A zip is extracted to open it.
         if "extract_to" in takes and zipfile.is_zipfile(path):
-            with open_zip(path) as archive:
+            with open_zip(Path(path)) as archive:
                 total = sum(m.file_size for m in archive.infolist())
                 members = [m.filename for m in archive.infolist() if not m.is_dir()]
             if total > _ZIP_BYTES:
