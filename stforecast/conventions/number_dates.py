@@ -35,10 +35,10 @@ def dates_from_numbers(name: Hashable, variable: xr.Variable) -> np.ndarray:
 
     Returns
     -------
-    numpy.ndarray
+    numpy.ndarray of shape (N,)
         ``datetime64[ns]``, or cftime where the calendar demands it.
     """
-    values = np.atleast_1d(variable.to_numpy())
+    values = np.atleast_1d(variable.to_numpy()).ravel()
     if values.dtype.kind not in "fiu" or not values.size:
         return values
     units = str(variable.attrs.get("units", ""))
