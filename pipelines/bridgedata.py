@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stforecast.cli import BenchmarkOptions, run, run_benchmark
+from stforecast.cli import VideoOptions, run, run_benchmark
 from stforecast.datasets import open_bridgedata
 
 
 @dataclass(kw_only=True)
-class Options(BenchmarkOptions):
+class Options(VideoOptions):
     """Train and score a forecaster of robot video."""
 
     data: Path

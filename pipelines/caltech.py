@@ -7,12 +7,12 @@ scores it beside persistence on Caltech Pedestrian, and prints the published fig
 from dataclasses import dataclass
 from pathlib import Path
 
-from stforecast.cli import BenchmarkOptions, run, run_benchmark
+from stforecast.cli import VideoOptions, run, run_benchmark
 from stforecast.datasets import open_caltech, open_kitti
 
 
 @dataclass(kw_only=True)
-class Options(BenchmarkOptions):
+class Options(VideoOptions):
     """Train and score a forecaster of street video."""
 
     data: Path

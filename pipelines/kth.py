@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from stforecast.cli import BenchmarkOptions, run, run_benchmark
+from stforecast.cli import VideoOptions, run, run_benchmark
 from stforecast.datasets import open_kth
 
 
 @dataclass(kw_only=True)
-class Options(BenchmarkOptions):
+class Options(VideoOptions):
     """Train and score a forecaster of human actions."""
 
     data: Path

@@ -18,9 +18,19 @@ from typing import Any
 
 import xarray as xr
 
-from stforecast import Climatology, Persistence, plots, predict
+from stforecast import Climatology, Persistence, predict
 from stforecast.baselines import LinearRegression
-from stforecast.cli import RECIPES, BenchmarkOptions, recipe, run, sample_of, train
+from stforecast.cli import (
+    RECIPES,
+    BenchmarkOptions,
+    recipe,
+    run,
+    sample_of,
+    to_lines,
+    train,
+    unfinished,
+)
+from stforecast.conventions import Grid
 from stforecast.datasets import open_sample, open_weatherbench, split
 from stforecast.errors import InputError
 from stforecast.evaluation import benchmark_table, compare_forecasts, to_text
@@ -70,12 +80,9 @@ def beside_published(scores: dict[str, float], sample: dict[str, str]) -> str:
     shown = ("this run", "SimVPv2", "Copying", "gSTA")
     rows = table.loc[[name for name in shown if name in table.index]]
     why_not = table.attrs.get("not_comparable")
-    notes = [f"  {model}: {protocol}" for model, protocol in rows["protocol"].items()]
-    title = (
-        "In the paper's protocol (means over all grid points, not area-weighted, and all leads):"
-    )
-    notes += [why_not] if why_not else []
-    return "\n".join(["", title, rows[["mae", "rmse"]].to_string(), *notes])
+    title = "In the paper's protocol (means over all points, not area-weighted, and leads):"
+    notes = [why_not] if why_not else []
+    return "\n".join(["", title, to_lines(rows[["mae", "rmse", "protocol"]]), *notes])
 
 
 def name_of(ds: xr.Dataset) -> str:
@@ -96,7 +103,8 @@ def main(options: Options) -> None:
         default = {k: ds.attrs[f"{k}_period"] for k in default}
     parts = split(ds, **{k: getattr(options, k) or period for k, period in default.items()})
 
-    network, config = recipe("weatherbench_t2m", options, validate_every=options.validate_every)
+    grid, every = Grid.of(ds).shape, options.validate_every
+    network, config = recipe("weatherbench_t2m", options, grid=grid, validate_every=every)
     forecaster = train(parts, TASK, network, config, options)
 
     test = parts["test"].compute().chunk(time=720)  # chunks: forecasts are streamed, not held
@@ -111,11 +119,9 @@ def main(options: Options) -> None:
     card = compare_forecasts(forecasts, test, climatology=baselines.get("Climatology"))
     training = {n: m.dataset.attrs for n, m in baselines.items() if hasattr(m, "dataset")}
     training = {"SimVPv2": forecaster.training, **training}
-    written = write_results(card, forecasts, test, options.output, training=training)
-    written.append(plots.save(plots.forecast_panel(forecast, test), options.output / "maps.png"))
-    written.append(plots.save(plots.error_map(forecast, test), options.output / "error.png"))
+    written = write_results(card, forecasts, test, options.output, fields=True, training=training)
 
-    print(to_text(card))
+    print("\n".join(filter(None, [to_text(card), unfinished(forecaster)])))
     overall = card["2m_temperature_overall"].sel(model="SimVPv2", weights="uniform")
     sample = sample_of("weatherbench_t2m", test, options.stride, name_of(ds))
     print(beside_published({m: float(overall.sel(metric=m)) for m in ("mae", "rmse")}, sample))

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from .benchmark import TrainingOptions, clip_to_unit, train, train_and_score
-from .recipes import RECIPES, BenchmarkOptions, Recipe, recipe, run_benchmark, sample_of
+from .benchmark import TrainingOptions, clip_to_unit, train, train_and_score, unfinished
+from .recipes import (
+    RECIPES,
+    BenchmarkOptions,
+    Recipe,
+    VideoOptions,
+    recipe,
+    run_benchmark,
+    sample_of,
+)
 from .run import run
+from .tables import to_lines
 
 __all__ = [
     "RECIPES",
     "BenchmarkOptions",
     "Recipe",
     "TrainingOptions",
+    "VideoOptions",
     "clip_to_unit",
     "recipe",
     "run",
     "run_benchmark",
     "sample_of",
+    "to_lines",
     "train",
     "train_and_score",
+    "unfinished",
 ]

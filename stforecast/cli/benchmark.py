@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
+from ..conventions.grid import Grid
+from ..files import replacing
 from ..forecasting.writing import write_forecast
 from .run import OnlyHelped
+from .tables import TABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +56,7 @@ class TrainingOptions:
     patience: int | None = None
     """Validations without a better score after which training ends."""
     minutes: float | None = None
-    """Budget of this call: training ends with a checkpoint, and the same command goes on."""
+    """Budget of this training: the best weights so far are scored, and the same command goes on."""
     warm_start: Path | None = None
     """The bundle of a trained model to start from."""
     resume: Literal["auto", "never"] = "auto"
@@ -95,7 +98,8 @@ def train(
 
     Writes ``run/`` (a stopped run goes on from there), ``model/`` (a bundle) and, where the
     learning rate is looked for, ``learning_rate/`` and ``learning_rate.csv``. The program ends here
-    where a budget of minutes did, and in all processes of ``torchrun`` but the first.
+    in all processes of ``torchrun`` but the first. Where a budget of minutes ended the training,
+    the forecaster has the best weights so far: :func:`unfinished` says so.
 
     Parameters
     ----------
@@ -117,7 +121,6 @@ def train(
     -------
     Forecaster
     """
-    from ..files import replacing
     from ..training.distributed import is_main
     from ..training.fit import fit
     from ..training.tuning import find_learning_rate
@@ -153,20 +156,23 @@ def train(
         about={"command": shlex.join(["python", *sys.argv])},
         **more,
     )
-    stopped = forecaster.training.get("stopped", {})
-    over = stopped.get("why") == "minutes"
     if not is_main():
-        raise SystemExit(0) if over else OnlyHelped(0)
+        raise OnlyHelped(0)
     forecaster = forecaster if finish is None else finish(forecaster)
     forecaster.save(options.output / "model")
-    if over:
-        sys.stdout.write(
-            f"Stopped after step {stopped['step']} of {stopped['steps']}, as {options.minutes:g} "
-            f"minutes are over; nothing is scored yet. The same command goes on from there.\n"
-            f"The best model so far is in {(options.output / 'model').resolve()}\n"
-        )
-        raise SystemExit(0)
     return forecaster
+
+
+def unfinished(forecaster: Forecaster) -> str:
+    """Say after which step a budget of minutes ended the training; empty where none did."""
+    stopped = forecaster.training.get("stopped", {})
+    if stopped.get("why") != "minutes":
+        return ""
+    best = forecaster.training.get("validation", {}).get("step", stopped["step"])
+    return (
+        f"stopped after step {stopped['step']} of {stopped['steps']}, as the minutes are over; "
+        f"scored are the weights of step {best}"
+    )
 
 
 def train_and_score(
@@ -186,10 +192,12 @@ def train_and_score(
     references: Callable[[Forecaster], Mapping[str, WindowForecaster]] | None = None,
     finish: Callable[[Forecaster], Forecaster] | None = None,
     sample: Mapping[str, str] | None = None,
+    lpips: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Train, score beside persistence on the test part, and put the published rows beside both.
 
-    Writes what :func:`train` does, ``forecast.zarr``, ``scores.nc`` and ``scores.csv``.
+    Writes what :func:`train` does, ``forecast.zarr``, ``table.csv``, and ``scores.nc``,
+    ``scores.csv``, pictures and ``report.html`` (:func:`stforecast.plots.write_results`).
 
     Parameters
     ----------
@@ -225,17 +233,22 @@ def train_and_score(
     sample : mapping, optional
         What is scored, in words: published rows of something else are left out (see
         :func:`stforecast.evaluation.benchmark_table`).
+    lpips : sequence of path, optional
+        Weights of LPIPS (:func:`stforecast.evaluation.lpips.load_lpips`), to score it too.
 
     Returns
     -------
     pandas.DataFrame
-        "this run" and its references among the published rows.
+        "this run" and its references among the published rows; ``attrs["written"]`` names the
+        files of the scores.
     """
     from ..baselines.persistence import Persistence
     from ..evaluation.evaluate import evaluate
     from ..evaluation.published import benchmark_table
-    from ..evaluation.scorecards import save_scores, scorecard
+    from ..evaluation.scorecards import scorecard
     from ..forecasting.predict import predict
+    from ..models.cost import summary
+    from ..plots.results import write_results
     from ..task import initialisations
 
     forecaster = train(parts, task, network, config, options, finish, init_time=train_times)
@@ -251,11 +264,26 @@ def train_and_score(
     names = list(forecasts["this run"].data_vars)  # zarr sorts them
     forecasts["this run"] = xr.open_zarr(store)[names]
     truth = scored(test)
-    scores = {
-        name: evaluate(
-            scored(f), truth, metrics=metrics, data_range=1.0, protocol="paper", allow_overlap=False
-        )
-        for name, f in forecasts.items()
-    }
-    save_scores(scorecard(scores), options.output)
-    return benchmark_table(benchmark, scores, sample=sample)
+    how: dict[str, Any] = {"data_range": 1.0, "protocol": "paper", "allow_overlap": False}
+    how |= {"metrics": (*metrics, "lpips"), "lpips": lpips} if lpips else {"metrics": metrics}
+    scores = {name: evaluate(scored(f), truth, **how) for name, f in forecasts.items()}
+    written = write_results(
+        scorecard(scores),
+        forecasts,
+        test,
+        options.output,
+        fields=True,
+        training={"this run": forecaster.training},
+    )
+    table = benchmark_table(benchmark, scores, sample=sample)
+    if "gflops" in table:
+        shape = (1, task.input_steps, len(task.channels), *Grid.of(test).shape)
+        table.loc["this run", "gflops"] = summary(forecaster.network, shape).flops / 1e9
+    size = sum(p.numel() for p in forecaster.network.parameters()) / 1e6
+    words = [f"{size:.2f} M parameters", *filter(None, [unfinished(forecaster)])]
+    told = "; ".join([str(table.loc["this run", "protocol"]), *words])
+    table.loc["this run", "protocol"] = told
+    with replacing(options.output / TABLE) as path:
+        table.to_csv(path)
+    table.attrs["written"] = [TABLE, *(path.name for path in written)]
+    return table

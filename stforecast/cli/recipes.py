@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,11 +19,15 @@ from ..conventions.times import iso_time
 from ..datasets.clips import protocol_times
 from ..task import Task
 from .benchmark import TrainingOptions, train_and_score
+from .tables import WIDTH, to_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..training.config import TrainConfig
+
+
+Translator = Literal["gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer"]
 
 
 @dataclass(kw_only=True)
@@ -33,6 +39,18 @@ class BenchmarkOptions(TrainingOptions):
     paper: the paper's network and protocol; wants a GPU."""
     stride: int = 1
     """Score every n-th initialisation of the test part."""
+    translator: Translator = "gsta"
+    """What SimVPv2 has in its middle, in place of gsta: one of the paper's ablation. incepu makes
+    it SimVP, the first version."""
+
+
+@dataclass(kw_only=True)
+class VideoOptions(BenchmarkOptions):
+    """What the pipelines of video can be told besides."""
+
+    lpips: tuple[Path, ...] = ()
+    """Files with the weights of LPIPS, which do not come with this package: alexnet-owt-*.pth of
+    torchvision and alex.pth of the package lpips. LPIPS is scored with them."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +159,12 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(
-    name: str, options: BenchmarkOptions, *, size: str = "S", **training: Any
+    name: str,
+    options: BenchmarkOptions,
+    *,
+    size: str = "S",
+    grid: tuple[int, ...] | None = None,
+    **training: Any,
 ) -> tuple[Callable[[], Any], TrainConfig]:
     """Network and training of a benchmark, by the preset and the other options.
 
@@ -152,6 +175,8 @@ def recipe(
     options : BenchmarkOptions
     size : {"S", "L"}
         Of the network.
+    grid : (int, int), optional
+        Height and width of the fields, which the translators "swin" and "mlpmixer" need.
     **training
         Settings of :class:`stforecast.TrainConfig` in place of the recipe's, where not None.
 
@@ -166,6 +191,10 @@ def recipe(
     own, paper = RECIPES[name], options.preset == "paper"
     training = {key: value for key, value in training.items() if value is not None}
     settings = {"size": size, "grid": None} | ({} if paper else dict(own.small))
+    if (chosen := options.translator) != "gsta":
+        settings["translator"] = chosen
+        settings |= {"grid": grid} if chosen in ("swin", "mlpmixer") else {}
+        settings |= {"circular_longitude": False} if chosen == "mlpmixer" else {}
     config = options.config(**dict(own.paper if paper else own.fast) | training)
     return partial(SimVPv2.for_benchmark, name, **settings), config
 
@@ -234,7 +263,10 @@ def run_benchmark(
     own = RECIPES[name]
     if callable(parts):
         parts = {part: parts(part) for part in ("train", "validation", "test")}
-    network, config = recipe(name, options, size=size, **training or {})
+    grid = Grid.of(parts["test"]).shape
+    network, config = recipe(name, options, size=size, grid=grid, **training or {})
+    if paths := getattr(options, "lpips", ()):
+        scoring["lpips"] = paths
     if own.protocol:
         scoring["init_time"] = protocol_times(parts["test"], own.task, scoring.get("steps"))
         if options.preset == "paper":
@@ -242,9 +274,11 @@ def run_benchmark(
     scoring = {"stride": options.stride, **own.scoring, **scoring}
     scoring.setdefault("sample", sample_of(name, parts["test"], options.stride))
     table = train_and_score(published or name, parts, own.task, network, config, options, **scoring)
-    written = "model/, forecast.zarr, scores.nc, scores.csv"
     why_not = table.attrs.get("not_comparable")
-    sys.stdout.write(f"{table.to_string()}\n" + (f"{why_not}\n" if why_not else ""))
-    sys.stdout.write(f"\nResults are in {options.output.resolve()}: ")
-    sys.stdout.write(f"{written}\n")
+    sys.stdout.write(f"\n{to_lines(table)}\n" + (f"{why_not}\n" if why_not else ""))
+    written = ", ".join(["model/", "forecast.zarr", *table.attrs.get("written", ())])
+    sys.stdout.write(f"\nResults are in {options.output.resolve()}:\n")
+    sys.stdout.write(
+        f"{textwrap.fill(written, WIDTH, initial_indent='  ', subsequent_indent='  ')}\n"
+    )
     return table

@@ -24,7 +24,7 @@ _SAMPLE = (
     *("initialisations", "first_initialisation", "last_initialisation"),
 )
 _SKILL = ("rmse", "mse", "mse_sum")  # what skill can be made of
-BASELINES = ("Persistence", "Climatology", "LinearRegression")
+BASELINES = ("Persistence", "Climatology", "LinearRegression", "persistence", "usual week")
 _QUANTITIES = ("difference", "low", "high", "p_value", "block_length")
 
 

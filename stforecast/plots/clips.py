@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_COLOURS = {"red", "green", "blue"}  # variables of a clip in colour
+COLOURS = {"red", "green", "blue"}  # variables of a clip in colour
 _MOST = 10  # frames across
 
 
@@ -76,7 +76,7 @@ def clip_strip(
     opened = {n: canonicalize(mean_member(f))[0] for n, f in forecasts.items()}
     name, first = next(iter(opened.items()))
     variables = [str(v) for v in first.data_vars]
-    colours = set(variables) == _COLOURS
+    colours = set(variables) == COLOURS
     if LEAD not in first.dims or not (colours or len(variables) == 1):
         raise InputError(
             f"a strip shows forecasts of one variable, or of red, green and blue, found "
@@ -161,4 +161,5 @@ def _title(truth: Any, positions: np.ndarray, when: Any) -> str:
     first, last = (int(coords["step"].values[positions[i]]) + 1 for i in (0, -1))
     names = np.atleast_1d(truth.attrs.get("clip_names", []))
     named = f": {names[clip]}" if len(names) > clip else ""
-    return f"Clip {clip}{named}\nFrames {first} to {last}, forecast from those before"
+    which = f"Frame {first}" if first == last else f"Frames {first} to {last}"
+    return f"Clip {clip}{named}\n{which}, forecast from those before"

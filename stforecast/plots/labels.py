@@ -14,6 +14,7 @@ from ..conventions.variables import VARIABLES, meant, split_level
 
 MINUS = "\N{MINUS SIGN}"
 METRICS = {"rmse": "RMSE", "mae": "MAE", "mse": "MSE", "bias": "bias", "acc": "ACC"}
+METRICS |= {"mse_sum": "MSE, summed over a frame", "mae_sum": "MAE, summed over a frame"}
 
 
 def plain(text: Any, most: int = 100) -> str:

@@ -318,19 +318,21 @@ def shared(tmp_path, *more):
     return [*options, "--output", tmp_path / "out"]
 
 
-def test_a_budget_of_minutes_ends_with_a_checkpoint_and_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_budget_of_minutes_ends_with_scores_and_goes_on(tmp_path, monkeypatch, capsys):
     arguments = shared(tmp_path, "--steps", 4)
     assert (
         pipeline("weatherbench_t2m", *arguments, "--minutes", "1e-6", monkeypatch=monkeypatch) == 0
     )
     out = tmp_path / "out"
-    assert "Stopped after step 1 of 4" in capsys.readouterr().out
+    words = "stopped after step 1 of 4, as the minutes are over; scored are the weights of step 1"
+    assert words in capsys.readouterr().out
     assert (out / "run/checkpoint-00000001").is_dir()
-    assert not (out / "scores.csv").exists()  # the test period is for the end
+    before = (out / "scores.csv").read_bytes()
     assert load(out / "model").training["stopped"]["why"] == "minutes"
     assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
     assert "stopped" not in load(out / "model").training
-    assert (out / "scores.csv").exists()
+    assert "stopped after" not in capsys.readouterr().out
+    assert (out / "scores.csv").read_bytes() != before  # of the last weights
     calls = json.loads((out / "run/about.json").read_text())["calls"]
     assert [call["from_step"] for call in calls] == [0, 1]
 

@@ -595,9 +595,10 @@ def test_pipeline(tmp_path, monkeypatch, capsys, form):
     found = {"h5": r"TaxiBJ \d+ x \d+, test", "npz": r"TaxiBJ \d+ x \d+,", "nyc": r"NYTaxi \d+ x"}
     assert re.search(f"not comparable: {found[form]}.*published for TaxiBJ 32 x 32", shown)
     assert ("usual week" in rows) == (form != "npz")
-    assert {"model", "run", "forecast.zarr", "scores.csv", "scores.nc"} <= {
-        p.name for p in out.iterdir()
-    }
+    names = {"model", "run", "forecast.zarr", "scores.csv", "scores.nc", "report.html"}
+    names |= {"maps_inflow.png", "maps_outflow.png", "error_inflow.png", "error_outflow.png"}
+    names |= {"mse_sum_by_lead.png", "scorecard.png", "table.csv"}
+    assert names <= {p.name for p in out.iterdir()}
     if form == "nyc":  # two steps in, it is the anomaly that persists: far better than copying
         forecast, truth = xr.open_zarr(out / "forecast.zarr"), open_nyc_flow(data)
         assert forecast.sizes["time"] == 4 * 48 - 7

@@ -438,7 +438,8 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys, name, write):
     assert re.search("not comparable: .*32 x 40, test trajectories by a hash.*120 x 160", shown)
     assert "this run" in shown
     assert "persistence" in shown
-    names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv"}
+    names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv", "table.csv"}
+    names |= {"clips.png", "mse_sum_by_lead.png", "scorecard.png", "report.html"}
     assert {p.name for p in out.iterdir()} == names
     forecast = xr.open_zarr(out / "forecast.zarr")
     assert dict(forecast.sizes) == {"time": 2, "prediction_timedelta": 10, "y": 32, "x": 40}

@@ -1006,7 +1006,9 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys, name, write, options, reas
         assert text in shown
     assert re.search(f"not comparable: .*{reason}", shown)
     assert "SimVP " not in shown
-    names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv"}
+    names = {"forecast.zarr", "model", "run", "scores.nc", "scores.csv", "table.csv"}
+    names |= {"clips.png", "scorecard.png", "report.html"}
+    names |= {"mse_sum_by_lead.png"} if name == "kth" else set()  # the other has one lead only
     assert {p.name for p in out.iterdir()} == names
     forecast = xr.open_zarr(out / "forecast.zarr")
     dims = ("time", "prediction_timedelta", "y", "x")
