@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import pipeline
+from safetensors.torch import save_file
 
 from stforecast.cli import BenchmarkOptions, TrainingOptions, recipe, to_lines
 from stforecast.cli.run import advice
 from stforecast.evaluation import benchmark_names, benchmark_table
 from stforecast.forecasting.forecaster import load
 from stforecast.testing.moving_mnist import write_mnist
+from stforecast.testing.robot import write_robonet
 
 
 @pytest.mark.parametrize("name", benchmark_names())
@@ -148,14 +151,39 @@ def test_without_matplotlib_the_rest_is_there(tmp_path, monkeypatch, capsys, cap
     assert not [name for name in names if name.endswith(".png")]
 
 
+def test_lpips_with_weights_of_your_own(tmp_path, monkeypatch, capsys):
+    data = write_robonet(tmp_path / "data", train=2, validation=1, test=1, shape=(32, 40))
+    layers = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3)}
+    layers |= {10: (256, 256, 3)}
+    weights = {}
+    for i, (number, (out, into, kernel)) in enumerate(layers.items()):
+        weights[f"features.{number}.weight"] = torch.full((out, into, kernel, kernel), 0.01)
+        weights[f"features.{number}.bias"] = torch.linspace(-1, 1, out)
+        weights[f"lin{i}.model.1.weight"] = torch.full((1, out, 1, 1), 0.1)
+    save_file(weights, tmp_path / "all.safetensors")
+    given = ["--data", data, "--size", 32, 40, "--steps", 1, "--batch-size", 1, "--device", "cpu"]
+    given += ["--output", tmp_path / "out"]
+    missing = [*given, "--lpips", tmp_path / "none.pth"]
+    assert pipeline("robonet", *missing, monkeypatch=monkeypatch) == 2
+    assert not (tmp_path / "out/run").exists()  # said before the training
+    whole = [*given, "--lpips", tmp_path / "all.safetensors"]
+    assert pipeline("robonet", *whole, monkeypatch=monkeypatch) == 0
+    assert "lpips_x100" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "out/table.csv", index_col="model")
+    scores = pd.read_csv(tmp_path / "out/scores.csv")
+    scores = scores.query("variable == 'frames' and metric == 'lpips' and lead_hours == 'overall'")
+    expected = 100 * scores.set_index("model")["value"]
+    assert (expected > 0).all()
+    for model in ("this run", "persistence"):
+        assert table.loc[model, "lpips_x100"] == pytest.approx(expected[model])
+
+
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 @pytest.mark.parametrize("name", ["taxibj", "weatherbench_t2m", "kth"])
 @pytest.mark.parametrize(
     "translator", ["gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer"]
 )
 def test_a_translator_of_choice(name, preset, translator):
-    import torch
-
     with torch.device("meta"):
         options = BenchmarkOptions(preset=preset, translator=translator)
         network = recipe(name, options, grid=(32, 32))[0]()
