@@ -170,7 +170,7 @@ def unfinished(forecaster: Forecaster) -> str:
         return ""
     best = forecaster.training.get("validation", {}).get("step", stopped["step"])
     return (
-        f"stopped after step {stopped['step']} of {stopped['steps']}, as the minutes are over; "
+        f"Stopped after step {stopped['step']} of {stopped['steps']}, as the minutes are over; "
         f"scored are the weights of step {best}"
     )
 
@@ -291,7 +291,7 @@ def train_and_score(
         shape = (1, task.input_steps, len(task.channels), *Grid.of(test).shape)
         table.loc["this run", "gflops"] = summary(forecaster.network, shape).flops / 1e9
     size = sum(p.numel() for p in forecaster.network.parameters()) / 1e6
-    words = [f"{size:.2f} M parameters", *filter(None, [unfinished(forecaster)])]
+    words = [f"{size:.2f} M parameters", *filter(None, [unfinished(forecaster).lower()])]
     told = "; ".join([str(table.loc["this run", "protocol"]), *words])
     table.loc["this run", "protocol"] = told
     with replacing(options.output / TABLE) as path:

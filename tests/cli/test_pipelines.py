@@ -324,14 +324,14 @@ def test_a_budget_of_minutes_ends_with_scores_and_goes_on(tmp_path, monkeypatch,
         pipeline("weatherbench_t2m", *arguments, "--minutes", "1e-6", monkeypatch=monkeypatch) == 0
     )
     out = tmp_path / "out"
-    words = "stopped after step 1 of 4, as the minutes are over; scored are the weights of step 1"
+    words = "Stopped after step 1 of 4, as the minutes are over; scored are the weights of step 1"
     assert words in capsys.readouterr().out
     assert (out / "run/checkpoint-00000001").is_dir()
     before = (out / "scores.csv").read_bytes()
     assert load(out / "model").training["stopped"]["why"] == "minutes"
     assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
     assert "stopped" not in load(out / "model").training
-    assert "stopped after" not in capsys.readouterr().out
+    assert "Stopped after" not in capsys.readouterr().out
     assert (out / "scores.csv").read_bytes() != before  # of the last weights
     calls = json.loads((out / "run/about.json").read_text())["calls"]
     assert [call["from_step"] for call in calls] == [0, 1]
@@ -341,7 +341,7 @@ def test_other_settings_are_named_and_a_run_can_start_anew(tmp_path, monkeypatch
     def go(*arguments):
         return pipeline("weatherbench_t2m", *shared(tmp_path, *arguments), monkeypatch=monkeypatch)
 
-    minutes = ("--minutes", "1e-6")  # which score nothing
+    minutes = ("--minutes", "1e-6")  # so that it takes one step
     assert go("--steps", 4, *minutes) == 0
     assert go("--steps", 5, *minutes) == 2
     error = capsys.readouterr().err
