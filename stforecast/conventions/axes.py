@@ -289,7 +289,7 @@ class Axis:
                 f"dimension '{dim}' has no coordinate: expected its values, "
                 f"set with ds.assign_coords({dim}=...)"
             )
-        variable = ds.variables[coord].to_base_variable()
+        variable = ds.variables[coord].to_base_variable().compute()  # dask would keep its chunks
         values = given = np.atleast_1d(variable.to_numpy()).ravel()
         if given.size == 0:
             raise InputError(f"dimension '{dim}' has size 0: expected at least one {role}")
