@@ -280,6 +280,7 @@ def train_and_score(
         options.output,
         fields=True,
         training={"this run": forecaster.training},
+        about={"scale": "scores are of values on [0, 1], maps show them as they are"},
     )
     table = benchmark_table(benchmark, scores, sample=sample)
     if lpips and "lpips_x100" not in table:  # it has no published ones

@@ -599,6 +599,7 @@ def test_pipeline(tmp_path, monkeypatch, capsys, form):
     names |= {"maps_inflow.png", "maps_outflow.png", "error_inflow.png", "error_outflow.png"}
     names |= {"mse_sum_by_lead.png", "scorecard.png", "table.csv"}
     assert names <= {p.name for p in out.iterdir()}
+    assert "scores are of values on [0, 1]" in (out / "report.html").read_text()
     if form == "nyc":  # two steps in, it is the anomaly that persists: far better than copying
         forecast, truth = xr.open_zarr(out / "forecast.zarr"), open_nyc_flow(data)
         assert forecast.sizes["time"] == 4 * 48 - 7
