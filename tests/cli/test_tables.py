@@ -13,7 +13,7 @@ import torch
 from helpers import pipeline
 from safetensors.torch import save_file
 
-from stforecast.cli import BenchmarkOptions, TrainingOptions, recipe, to_lines
+from stforecast.cli import BenchmarkOptions, TrainingOptions, recipe, run, to_lines
 from stforecast.cli.run import advice
 from stforecast.evaluation import benchmark_names, benchmark_table
 from stforecast.forecasting.forecaster import load
@@ -76,6 +76,25 @@ class _Options(TrainingOptions):
 )
 def test_advice_is_the_command_lines(text, said):
     assert advice(text, _Options) == said
+
+
+def _tell(options):
+    for _ in range(3):
+        logging.getLogger("stforecast.conventions.grid").info("the grid has no latitude")
+        logging.getLogger("stforecast.training").info("or %s", "overwrite=True")
+
+
+def test_what_holds_for_the_whole_run_is_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr("sys.argv", ["command"])
+    level = logging.root.level
+    try:
+        run(_tell, _Options)
+    finally:
+        logging.root.setLevel(level)
+    told = capsys.readouterr().err
+    assert told.count("the grid has no latitude") == 1
+    assert told.count("or --overwrite\n") == 3
 
 
 def arguments(tmp_path, *more):
