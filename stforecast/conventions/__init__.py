@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .axes import is_global
+from .angles import is_global
 from .gate import Labels, canonicalize, check, restore
 from .grid import Grid, area_weights, cell_bounds, grid_weights
 from .regrid import to_grid

@@ -11,10 +11,10 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import InputError
+from .angles import ascending, per_degree, to_degrees, wrap
 from .attributes import text
 from .number_dates import dates_from_numbers
 from .times import canonical_times, is_dates, times_like, without_rounding
-from .units import parse
 
 TIME, LEAD, VALID = "time", "prediction_timedelta", "valid_time"
 
@@ -173,80 +173,6 @@ def lead_times(name: Hashable, variable: xr.Variable) -> np.ndarray:
     return without_rounding(name, given.astype("timedelta64[ns]"))
 
 
-def is_global(longitude: np.ndarray) -> bool:
-    """Whether longitudes (degrees, any convention) go round the whole globe, so are periodic."""
-    lon = np.sort(_wrap(longitude))
-    if len(lon) < 2:
-        return False
-    span = float(lon[-1] - lon[0])
-    spacing = span / (len(lon) - 1)
-    return abs(360.0 - span - spacing) < 0.25 * spacing
-
-
-def _wrap(longitude: Any, start: float = 0.0) -> np.ndarray:
-    """Longitudes in [start, start + 360); rounding errors below `start` do not go round."""
-    wrapped = np.mod(np.asarray(longitude, dtype=np.float64) - start, 360.0)
-    return np.where(wrapped > 360.0 - 1e-4, 0.0, wrapped) + start
-
-
-def _longitudes(name: Hashable, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Longitudes ascending without a break, and their positions in what was given."""
-    lon = _wrap(given)
-    order = np.argsort(lon, kind="stable")
-    lon = lon[order]
-    twice = np.flatnonzero(np.diff(lon) < 1e-4)
-    if len(twice):
-        a, b = given[order[twice[0]]], given[order[twice[0] + 1]]
-        raise InputError(
-            f"longitude '{name}' has the same meridian twice ({a:g} and {b:g}): drop one, for a "
-            f"wrap point with ds.isel({name}=slice(None, -1))"
-        )
-    if len(lon) > 1 and not is_global(lon):
-        # A region that crosses Greenwich must not be torn apart: begin after the widest gap.
-        start = (int(np.argmax(np.diff(lon, append=lon[0] + 360))) + 1) % len(lon)
-        if start:
-            order = np.roll(order, -start)
-            lon = np.concatenate([lon[start:] - 360.0, lon[:start]])
-    if len(lon) > 2:
-        spacing = np.diff(lon)
-        deviation = np.abs(spacing - spacing.mean())
-        worst = int(deviation.argmax())
-        if deviation[worst] > 0.1 * spacing.mean():  # what is rounded to decimals is even enough
-            raise InputError(
-                f"longitude '{name}' is not evenly spaced: {spacing[worst]:g} degrees between "
-                f"{lon[worst]:g} and {lon[worst + 1]:g}, elsewhere {np.median(spacing):g}. Fill in "
-                "missing columns, or interpolate to even longitudes"
-            )
-    return lon, order
-
-
-def _per_degree(role: str, name: Hashable, variable: xr.Variable) -> float:
-    """Read a coordinate's unit of angle, such as the radian: how much of it is a degree."""
-    units = text(variable.attrs, "units")
-    unit = parse(units)
-    if unit is None or not unit.powers:
-        return 1.0  # a text that is no unit: degrees, as latitude and longitude are
-    degree = parse("degree")
-    assert degree is not None
-    if unit.powers != degree.powers:
-        raise InputError(
-            f"{role} '{name}' has units {units!r}, expected degrees or radians: if it is a distance"
-            f" on a map, call it {'y' if role == LAT else 'x'}"
-        )
-    per = degree.factor / unit.factor
-    return 1.0 if abs(per - 1) < 1e-9 else per
-
-
-def _degrees(role: str, values: np.ndarray, per: float) -> np.ndarray:
-    """Turn angles, of whose unit a degree has `per`, into degrees."""
-    if per == 1.0:
-        return values
-    values = values / per
-    # The pole in float32's radians lies beyond it.
-    at_pole = (role == LAT) & (np.abs(values) < 90.001)
-    return np.where(at_pole, values.clip(-90, 90), values)
-
-
 def _refuse_radians(latitude: Axis, longitude: Axis) -> None:
     """Refuse what is called degrees, or has no unit, but spans the whole globe in radians."""
     lat, lon = latitude.values, longitude.values
@@ -293,7 +219,7 @@ class Axis:
         values = given = np.atleast_1d(variable.to_numpy()).ravel()
         if given.size == 0:
             raise InputError(f"dimension '{dim}' has size 0: expected at least one {role}")
-        per = _per_degree(role, coord, variable) if role in (LAT, LON) else 1.0
+        per = per_degree(role, coord, variable) if role in (LAT, LON) else 1.0
         if role == TIME:
             values = canonical_times(coord, dates_from_numbers(coord, variable))
         elif role == LEAD:
@@ -301,7 +227,7 @@ class Axis:
         elif given.dtype.kind not in "fiu":
             raise InputError(f"{role} '{coord}' holds {given.dtype} values, expected numbers")
         elif role in (LAT, LON):
-            values = _degrees(role, given.astype(np.float64), per)
+            values = to_degrees(given.astype(np.float64), per, poles=role == LAT)
         missing = pd.isna(values) | (np.isinf(values) if values.dtype.kind == "f" else False)
         if missing.any():
             raise InputError(
@@ -311,7 +237,7 @@ class Axis:
         if role in (Y, X):
             return cls(role, dim, coord, variable, values)
         if role == LON:
-            values, order = _longitudes(coord, values)
+            values, order = ascending(coord, values)
         else:
             order = np.argsort(values, kind="stable")
             values = values[order]
@@ -362,7 +288,7 @@ class Axis:
         if self.role == LON:
             low, high = float(given.min()) / self.per_degree, float(given.max()) / self.per_degree
             start = 0.0 if low >= 0 and high < 360 else -180.0 if high < 180 else low
-            values = _wrap(values, start)
+            values = wrap(values, start)
         if self.role in (LAT, LON):
             order = np.argsort(values, kind="stable")[:: -1 if given[0] > given[-1] else 1]
             values = values[order] * self.per_degree

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from .axes import LAT, LON, X, Y, is_global
+from .angles import is_global
+from .axes import LAT, LON, X, Y
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stforecast.conventions.axes import is_global
+from stforecast.conventions.angles import is_global
 from stforecast.conventions.gate import canonicalize, check, restore
 from stforecast.conventions.grid import Grid
 from stforecast.conventions.lazy import LazyArray
