@@ -49,8 +49,8 @@ class VideoOptions(BenchmarkOptions):
     """What the pipelines of video can be told besides."""
 
     lpips: tuple[Path, ...] = ()
-    """Files with the weights of LPIPS, which do not come with this package: alexnet-owt-*.pth of
-    torchvision and alex.pth of the package lpips. LPIPS is scored with them."""
+    """Files with the weights of LPIPS, which do not come with this package: torchvision's
+    ``alexnet-owt-*.pth`` and ``alex.pth`` of the package lpips. LPIPS is scored with them."""
 
 
 @dataclass(frozen=True)

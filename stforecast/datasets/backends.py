@@ -182,7 +182,7 @@ def fault(error: BaseException, otherwise: str = "neither netCDF nor zarr") -> s
             "the locale of this process cannot write the letters of its path. Set LC_ALL=C.UTF-8 "
             "or PYTHONUTF8=1, or rename it"
         )
-    if "Permission" in kind or number in (errno.EACCES, errno.EPERM) or " 403" in said:
+    if "Permission" in kind or number in (errno.EACCES, errno.EPERM) or "403 Forbidden" in said:
         return "it may not be read. Ask for the permission, or give credentials"
     if kind == "UnauthenticatedError":
         return "it wants credentials: give them in storage_options"
@@ -305,4 +305,4 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except (*READ_ERRORS, KeyError, AttributeError, TypeError) as error:
         what = (str(error) or type(error).__name__).splitlines()[0]
         why = another_kind(path) or fault(error, "no HDF5 file")
-        raise InputError(f"{path}: cannot be read ({what}): {why}") from error
+        raise InputError(f"{path}: {why.removeprefix('it is ')} ({what})") from error
