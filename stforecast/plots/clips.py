@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..conventions import pairs
 from ..conventions.axes import LEAD
 from ..conventions.gate import canonicalize
 from ..conventions.times import valid_times
 from ..errors import InputError
-from .fields import check_order, choose_initialisation, lead_positions, mean_member
+from .fields import choose_initialisation, lead_positions, mean_member
 from .labels import lead_label, plain, time_label
 from .layout import SMALL, TEXT, new_figure, require
 
@@ -67,13 +68,11 @@ def clip_strip(
     require("matplotlib")
     if isinstance(forecasts, (xr.Dataset, xr.DataArray)):
         if isinstance(truth, Mapping) and not isinstance(truth, xr.Dataset):
-            check_order(forecasts, next(iter(truth.values()), None))
+            pairs.open_forecast(forecasts, next(iter(truth.values()), None))
         forecasts = {"Forecast": forecasts}
     if not forecasts:
         raise InputError("a strip needs at least one forecast: {'name': forecast}")
-    for forecast in forecasts.values():
-        check_order(forecast, truth)
-    opened = {n: canonicalize(mean_member(f))[0] for n, f in forecasts.items()}
+    opened = {n: pairs.open_forecast(mean_member(f), truth)[0] for n, f in forecasts.items()}
     name, first = next(iter(opened.items()))
     variables = [str(v) for v in first.data_vars]
     colours = set(variables) == COLOURS

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from ..conventions import pairs
-from ..conventions.axes import LEAD, TIME, X, Y, find_axes
+from ..conventions.axes import LEAD, TIME, X, Y
 from ..conventions.gate import Labels, canonicalize
 from ..conventions.grid import grid_weights
 from ..conventions.overlap import refuse_other_data
@@ -249,20 +249,6 @@ def open_forecast(
     ours, labels = pairs.open_forecast(mean_member(forecast), truth, wanted)
     name = min(map(str, ours.data_vars), key=lambda v: v in labels.unasked)  # else the first
     return ours[[name]], labels, name
-
-
-def check_order(forecast: Any, truth: Any) -> None:
-    """Refuse a history in the place of a forecast that stands in the place of the truth."""
-    histories = (
-        isinstance(data, (xr.Dataset, xr.DataArray))
-        and LEAD not in {role for role, _ in find_axes(_dataset(data)).values()}
-        for data in (forecast, truth)
-    )
-    if tuple(histories) == (True, False) and truth is not None:
-        raise InputError(
-            "forecast and truth look exchanged: the first has no lead times and the second has; "
-            "the forecast comes first, then the truth"
-        )
 
 
 def mean_member(data: Any) -> Any:
