@@ -131,6 +131,16 @@ class Task:
         return (*self.variables, *(v for v in self.outputs if v not in self.variables))
 
     @property
+    def channels_in(self) -> int:
+        """Channels of a frame that a network sees; what it forecasts comes first, if it is seen."""
+        return len(self.variables)
+
+    @property
+    def channels_out(self) -> int:
+        """Channels of a frame that a network forecasts."""
+        return len(self.outputs)
+
+    @property
     def window(self) -> int:
         """Length of a training window in steps."""
         return self.input_steps + self.target_steps

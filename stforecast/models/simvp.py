@@ -261,8 +261,8 @@ class SimVPv2(nn.Module):
         sizes: dict[str, Any] = {
             "input_steps": task.input_steps,
             "target_steps": task.target_steps,
-            "channels": len(task.variables),
-            "out_channels": len(task.outputs),
+            "channels": task.channels_in,
+            "out_channels": task.channels_out,
         }
         if settings.get("translator") in NEED_GRID and grid is not None:
             sizes["grid"] = [n if isinstance(n, int) else len(n) for n in grid.values()]
@@ -278,7 +278,7 @@ class SimVPv2(nn.Module):
             steps, also if the outputs are not the first inputs.
         """
         outputs = task.outputs
-        needs = (task.input_steps, task.target_steps, len(task.variables), len(outputs))
+        needs = (task.input_steps, task.target_steps, task.channels_in, task.channels_out)
         names = ("input_steps", "target_steps", "channels", "out_channels")
         wrong = [(k, n) for k, n in zip(names, needs, strict=True) if self.settings[k] != n]
         if wrong:
