@@ -88,7 +88,7 @@ def clip_to_unit(ds: xr.Dataset) -> xr.Dataset:
 def train(
     parts: Mapping[str, xr.Dataset],
     task: Task,
-    network: Callable[[], Any],
+    network: Callable[[], Any] | str,
     config: TrainConfig,
     options: TrainingOptions,
     finish: Callable[[Forecaster], Forecaster] | None = None,
@@ -106,8 +106,8 @@ def train(
     parts : mapping
         Data sets ``"train"`` and ``"validation"``.
     task : Task
-    network : callable
-        Makes the network.
+    network : callable or str
+        Makes the network, or its name.
     config : TrainConfig
         From :meth:`TrainingOptions.config`.
     options : TrainingOptions
@@ -179,7 +179,7 @@ def train_and_score(
     benchmark: str,
     parts: Mapping[str, xr.Dataset],
     task: Task,
-    network: Callable[[], Any],
+    network: Callable[[], Any] | str,
     config: TrainConfig,
     options: TrainingOptions,
     *,
@@ -207,8 +207,8 @@ def train_and_score(
         Canonical data sets: ``"train"``, ``"validation"`` (chooses the best weights), ``"test"``
         (scored once, at the end).
     task : Task
-    network : callable
-        Makes the network.
+    network : callable or str
+        Makes the network, or its name.
     config : TrainConfig
     options : TrainingOptions
     metrics : sequence of str

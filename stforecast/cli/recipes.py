@@ -17,6 +17,7 @@ from ..conventions.grid import Grid
 from ..conventions.overlap import FINGERPRINT
 from ..conventions.times import iso_time
 from ..datasets.clips import protocol_times
+from ..errors import InputError
 from ..task import Task
 from .benchmark import TrainingOptions, train_and_score
 from .tables import WIDTH, to_lines
@@ -39,6 +40,9 @@ class BenchmarkOptions(TrainingOptions):
     paper: the paper's network and protocol; wants a GPU."""
     stride: int = 1
     """Score every n-th initialisation of the test part."""
+    model: str = "SimVPv2"
+    """Network, by its name in the registry, in any case. Others than SimVPv2 have their own
+    settings; with the paper's preset those of this benchmark, where they have such."""
     translator: Translator = "gsta"
     """What SimVPv2 has in its middle, in place of gsta: one of the paper's ablation. incepu makes
     it SimVP, the first version."""
@@ -165,7 +169,7 @@ def recipe(
     size: str = "S",
     grid: tuple[int, ...] | None = None,
     **training: Any,
-) -> tuple[Callable[[], Any], TrainConfig]:
+) -> tuple[Callable[[], Any] | str, TrainConfig]:
     """Network and training of a benchmark, by the preset and the other options.
 
     Parameters
@@ -182,20 +186,31 @@ def recipe(
 
     Returns
     -------
-    network : callable
-        Makes the network.
+    network : callable or str
+        Makes the network; or its name, where it is made for the task with its own settings.
     config : TrainConfig
+
+    Raises
+    ------
+    InputError
+        If there is no such network, or SimVPv2's options are given for another.
     """
+    from ..models.registry import network_class
     from ..models.simvp import SimVPv2
 
     own, paper = RECIPES[name], options.preset == "paper"
     training = {key: value for key, value in training.items() if value is not None}
+    config = options.config(**dict(own.paper if paper else own.fast) | training)
+    if (kind := network_class(options.model)) is not SimVPv2:
+        if (options.translator, size) != ("gsta", "S"):
+            raise InputError(f"translator and size L are SimVPv2's, found model {options.model!r}")
+        published = paper and hasattr(kind, "for_benchmark")
+        return partial(kind.for_benchmark, name) if published else options.model, config
     settings = {"size": size, "grid": None} | ({} if paper else dict(own.small))
     if (chosen := options.translator) != "gsta":
         settings["translator"] = chosen
         settings |= {"grid": grid} if chosen in ("swin", "mlpmixer") else {}
         settings |= {"circular_longitude": False} if chosen == "mlpmixer" else {}
-    config = options.config(**dict(own.paper if paper else own.fast) | training)
     return partial(SimVPv2.for_benchmark, name, **settings), config
 
 

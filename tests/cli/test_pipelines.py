@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from helpers import pipeline
 
 from stforecast.cli import BenchmarkOptions, recipe
+from stforecast.errors import InputError
 from stforecast.forecasting.forecaster import load
 from stforecast.forecasting.predict import predict
+from stforecast.models import registry
 from stforecast.testing.weather import make_weather, relabel
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -123,6 +126,50 @@ def test_the_paper_preset_is_the_papers():
     assert not config.area_weighted
     assert not config.balance_leads
     assert network.settings["drop_path"] == 0.1
+
+
+class Drift(torch.nn.Module):
+    """A network from outside the library: the last frame, and one number for all."""
+
+    def __init__(self, steps, points=None):
+        super().__init__()
+        self.settings = {"points": points}
+        self.drift = torch.nn.Parameter(torch.zeros(steps, 1, 1, 1))
+
+    @classmethod
+    def for_task(cls, task, grid, points=None):
+        return cls(task.target_steps, points or len(grid["latitude"]) * len(grid["longitude"]))
+
+    @classmethod
+    def for_benchmark(cls, name):
+        return cls(12, name)
+
+    def forward(self, x):
+        return x[:, -1:] + self.drift
+
+
+@pytest.fixture
+def drift(monkeypatch):
+    monkeypatch.setattr(registry, "_NETWORKS", dict(registry._NETWORKS))
+    registry.register("Drift", f"{__name__}:Drift")
+
+
+def test_a_network_of_choice(drift, tmp_path, monkeypatch, capsys):
+    options = shared(tmp_path, "--model", "drift", "--steps", 1)
+    assert pipeline("weatherbench_t2m", *options, monkeypatch=monkeypatch) == 0
+    model = load(tmp_path / "out/model")
+    assert (type(model.network), model.network.settings) == (Drift, {"points": 8 * 14})
+    scored = {"Drift", "Persistence", "LinearRegression"}
+    assert set(pd.read_csv(tmp_path / "out/scores.csv")["model"]) == scored
+
+
+def test_a_network_of_choice_has_its_own_settings_of_a_benchmark(drift):
+    network, config = recipe("taxibj", BenchmarkOptions(preset="paper", model="drift"))
+    assert network().settings == {"points": "taxibj"}
+    assert config.learning_rate == 5e-4
+    assert recipe("taxibj", BenchmarkOptions(model="drift"))[0] == "drift"
+    with pytest.raises(InputError, match="translator and size L are SimVPv2's"):
+        recipe("taxibj", BenchmarkOptions(model="drift", translator="vit"))
 
 
 def hostile_zip(tmp_path):
@@ -240,6 +287,7 @@ FAULTS = {
     "unwritable output": (good, ["--output", "/proc/stforecast"], "cannot write"),
     "output under a file": (good, ["--output", __file__ + "/out"], "cannot write"),
     "batch size of nothing": (good, ["--batch-size", "0"], "batch_size must be at least 1"),
+    "no such network": (good, ["--model", "simvpv3"], "no network 'simvpv3'; there are"),
     "no steps": (good, ["--steps", "0"], "steps must be at least 1"),
     "learning rate of nothing": (good, ["--learning-rate", "0"], "learning_rate must be positive"),
     "loss that diverges": (good, ["--learning-rate", "1e30", "--steps", "6"], "the loss is"),
