@@ -1,4 +1,4 @@
-"""Mean, standard deviation and typical change of the data, in one pass."""
+"""Mean, standard deviation and typical change of the data, in one pass; and their range."""
 
 from __future__ import annotations
 
@@ -72,3 +72,18 @@ def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
             "of the Task"
         )
     return moments.mean.float(), moments.std.float(), change.float()
+
+
+def extremes(feed: Feed) -> tuple[Tensor, Tensor]:
+    """Least and greatest value (C,) of each channel, of what is not NaN, in one pass.
+
+    They are those of what :func:`statistics` sees: of a very long stream, every n-th block.
+    """
+    low = torch.full((len(feed.task.channels),), torch.inf)
+    high = -low
+    for _, _, block in feed.sweep():
+        known = ~block.isnan()
+        least, most = block.where(known, torch.inf), block.where(known, -torch.inf)
+        low = torch.minimum(low, least.amin((0, 2, 3)).float().cpu())
+        high = torch.maximum(high, most.amax((0, 2, 3)).float().cpu())
+    return low, high

@@ -71,6 +71,9 @@ def network_class(name: str) -> Any:
     - ``check_task(task)``, which raises an InputError where it cannot forecast that;
     - ``set_tendency_std(change)``, told the root mean square change (T', C') up to each lead time,
       in standard deviations, before training;
+    - ``set_output_range(low, high)``, told the least and the greatest value (C',) of each channel
+      in the training period, in standard deviations, before training: for networks whose output is
+      bounded. What it keeps of them is a buffer named ``output_range``;
     - ``folded(dtype)``, a quick form for forecasts on a CPU, or None;
     - ``compiles = True``, where ``torch.compile`` pays for many forecasts on a GPU.
 
@@ -161,8 +164,9 @@ def ready_network(
     task: Task,
     grid: Mapping[str, Any] | None,
     change: Tensor,
+    extremes: Callable[[], tuple[Tensor, Tensor]] | None = None,
 ) -> nn.Module:
-    """Make the network that is to be trained, and tell it how much the data typically change.
+    """Make the network that is to be trained, and tell it what it wants to know of the data.
 
     Parameters
     ----------
@@ -172,6 +176,9 @@ def ready_network(
         As :func:`make_network` has them.
     change : Tensor of shape (T', C')
         Root of the mean square change up to each lead time, in standard deviations.
+    extremes : callable, optional
+        Gives the least and the greatest value (C',), in standard deviations. It is called for a
+        network with ``set_output_range`` only: it takes a pass over the data.
 
     Returns
     -------
@@ -194,6 +201,9 @@ def ready_network(
     for method, argument in (("check_task", task), ("set_tendency_std", change)):
         if hasattr(network, method):
             getattr(network, method)(argument)
+    told = getattr(network, "set_output_range", None)
+    if told is not None and extremes is not None:
+        told(*extremes())
     for weight in network.parameters():
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..conventions.grid import Grid
 from ..conventions.overlap import period_of
@@ -30,7 +30,7 @@ from ..forecasting.forecaster import Forecaster
 from ..loading.base import Feed
 from ..loading.feeds import open_feed, suited
 from ..loading.source import Source
-from ..loading.statistics import statistics
+from ..loading.statistics import extremes, statistics
 from ..models.registry import ready_network
 from ..models.surroundings import own_defaults
 from ..task import Task
@@ -164,7 +164,13 @@ def fit(
         # The network, the same on all ranks, and random numbers of each rank's own.
         torch.manual_seed(config.seed)
         grid = Grid.of(source.ds).to_dict()
-        network = ready_network(model, task, grid, change / std[feed.targets])
+        out = feed.targets
+
+        def span() -> tuple[Tensor, Tensor]:
+            low, high = world.from_main(lambda: extremes(feed))
+            return ((low - mean) / std)[out], ((high - mean) / std)[out]
+
+        network = ready_network(model, task, grid, change / std[out], span)
         starts = feed.starts if own is None else source.starts  # labels are those of all of `ds`
         seen = source.ds.sel(time=covered(source, starts, task.window))
         told = provenance(source.ds, config, steps, about) | period_of(seen)

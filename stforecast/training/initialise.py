@@ -14,8 +14,8 @@ from ..forecasting.forecaster import Forecaster
 
 logger = logging.getLogger(__name__)
 
-#: Buffers that say how the data change, not what was learned.
-_OF_THE_DATA = {"tendency_std"}
+#: Buffers that describe the data, not what was learned.
+_OF_THE_DATA = {"tendency_std", "output_range"}
 
 
 def carry_over(

@@ -1,11 +1,13 @@
-"""Mean and standard deviation of the training data: what never changes is named."""
+"""Mean, deviation and range of the training data: what never changes is named."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from helpers import tiny
+from torch import nn
 
 from stforecast.errors import InputError
 from stforecast.task import Task
@@ -49,3 +51,37 @@ def test_a_field_that_changes_in_space_alone_is_an_input(weather):
     task = Task(["t2m", "height"], 4, 3, targets=["t2m"])
     config = TrainConfig(steps=1, batch_size=2, device="cpu")
     fit(ds, task, model=lambda: tiny(channels=2, out_channels=1), config=config)
+
+
+class Bounded(nn.Module):
+    """A network whose output is bounded by the range that it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.register_buffer("output_range", torch.zeros(2, 1))
+
+    def set_output_range(self, low, high):
+        self.output_range.copy_(torch.stack([low, high]))
+
+    def forward(self, x):
+        low, high = self.output_range[..., None, None]
+        return low + torch.sigmoid(x[:, -3:, 1:] + self.weight) * (high - low)
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_a_bounded_network_is_told_the_range_of_its_outputs(weather, feed, monkeypatch):
+    """By a closed form, with missing values, in pieces; a warm start keeps the new data's."""
+    monkeypatch.setattr("stforecast.loading.source._SWEEP_BYTES", 9 * 4 * 2 * 60)
+    wave = (weather["2m_temperature"] * 0 + np.arange(30)[:, None, None] ** 2).astype("f4")
+    ds = weather.assign(wave=wave.where(weather["latitude"] > -60).assign_attrs(units="1"))
+    task = Task(["t2m", "wave"], 4, 3, targets=["wave"], nan="mask")
+    config = TrainConfig(steps=1, batch_size=2, feed=feed, buffer=10**5, device="cpu")
+    forecaster = fit(ds, task, model=Bounded, config=config)
+    known = ds["wave"].values[~np.isnan(ds["wave"].values)].astype(float)
+    want = [(v - known.mean()) / known.std() for v in (0.0, 29.0**2)]
+    np.testing.assert_allclose(forecaster.network.output_range[:, 0], want, rtol=1e-5)
+
+    half = ds.isel(time=slice(15))
+    again = fit(half, task, model=Bounded, config=config, warm_start=forecaster)
+    assert float(again.network.output_range[1]) != float(forecaster.network.output_range[1])
