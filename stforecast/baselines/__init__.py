@@ -5,12 +5,13 @@ from __future__ import annotations
 from .climatology import Climatology
 from .forecasts import baseline_forecasts
 from .lookup import climatology_at
-from .persistence import Persistence
+from .persistence import FrameCopy, Persistence
 from .regression import LinearRegression
 from .weekly import WeeklyClimatology
 
 __all__ = [
     "Climatology",
+    "FrameCopy",
     "LinearRegression",
     "Persistence",
     "WeeklyClimatology",

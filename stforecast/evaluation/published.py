@@ -6,8 +6,9 @@ protocol to rows by model. A column holds one measure only: columns bear the nam
 and what cannot be had in a column's measure stays empty there. What a column cannot tell (years,
 epochs, how the best weights were chosen) stands in ``protocol``, row by row. ``of`` says what the
 rows are of: data, grid and test, each as a pipeline writes it; other scores do not compare with
-them. ``dated`` benchmarks have dates (of weather and traffic) as initialisations, the others only
-numbers (of clips).
+them. Where ``other_tests`` has a protocol, its rows are of these tests instead, and the protocol
+says so: they stand beside scores of either. ``dated`` benchmarks have dates (of weather and
+traffic) as initialisations, the others only numbers (of clips).
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ def not_comparable(name: str, sample: Mapping[str, str]) -> str | None:
     'not comparable: NYTaxi 16 x 12, test 2016-03-13,'
     """
     of = _entry(name)["of"]
-    same_test = sample["test"] in of["test"]
-    if same_test and all(sample[key] == of[key] for key in ("data", "grid")):
+    if _is_of(sample, of):
         return None
+    same_test = sample["test"] in of["test"]
     words = [
         f"{data} {grid}" + ("" if same_test else f", test {test}")
         for data, grid, test in (
@@ -83,6 +84,11 @@ def not_comparable(name: str, sample: Mapping[str, str]) -> str | None:
         f"not comparable: {words[0]}, published for {words[1]} ({len(models)} models, "
         f"stforecast.evaluation.benchmark_table({name!r}))"
     )
+
+
+def _is_of(sample: Mapping[str, str], of: Mapping[str, Any]) -> bool:
+    same = all(sample[key] == of[key] for key in ("data", "grid"))
+    return same and sample["test"] in of["test"]
 
 
 def benchmark_table(
@@ -131,9 +137,16 @@ def benchmark_table(
     entry = _entry(name)
     columns, dated = entry["columns"], entry["dated"]
     why_not = None if sample is None else not_comparable(name, sample)
+    tables, tests = entry["tables"], entry.get("other_tests", {})
+    if sample is not None and why_not:
+        tables = {
+            protocol: tables[protocol]
+            for protocol, test in tests.items()
+            if _is_of(sample, entry["of"] | {"test": test})
+        }
     rows: list[dict[str, Any]] = [
         {"model": model, **dict(zip(columns, figures, strict=True)), "protocol": protocol}
-        for protocol, table in ({} if why_not else entry["tables"]).items()
+        for protocol, table in tables.items()
         for model, figures in table.items()
     ]
     for model, scores in (results or {}).items():

@@ -24,7 +24,11 @@ _SAMPLE = (
     *("initialisations", "first_initialisation", "last_initialisation"),
 )
 _SKILL = ("rmse", "mse", "mse_sum")  # what skill can be made of
-BASELINES = ("Persistence", "Climatology", "LinearRegression", "persistence", "usual week")
+BASELINES = (
+    *("Persistence", "Climatology", "LinearRegression", "FrameCopy"),
+    *("persistence", "usual week"),
+)
+_COPIES = ("Persistence", "persistence", "FrameCopy")
 _QUANTITIES = ("difference", "low", "high", "p_value", "block_length")
 
 
@@ -44,8 +48,9 @@ def scorecard(
         Results of :func:`evaluate` by name of model. All must be of the same variables, metrics,
         weights, grid, lead times and initialisations: other samples do not compare.
     references : sequence of str, optional
-        Models to measure skill against; by default those named "Persistence", "Climatology" and
-        "LinearRegression". Skill needs "rmse", "mse" or "mse_sum" among the metrics.
+        Models to measure skill against; by default those named "Persistence", "Climatology",
+        "LinearRegression" and "FrameCopy". Skill needs "rmse", "mse" or "mse_sum" among the
+        metrics.
     by_time : mapping of str to xarray.Dataset, optional
         The same scores by ``("time", "prediction_timedelta")``, from which intervals and p-values
         of the differences between models are made
@@ -59,6 +64,8 @@ def scorecard(
         As from :func:`evaluate` with a leading dim ``model``; and for each variable V,
         ``V_skill`` with dims ``(model, reference, *by)`` and ``V_skill_overall`` with (model,
         reference): 1 - RMSE / RMSE of the reference; 1 is perfect, 0 no better than the reference.
+        NaN between "Persistence" and "FrameCopy": published ratios are to one or the other, and a
+        ratio between the two invites to convert them.
 
         With `by_time` also ``V_difference`` with dims ``(model, other_model, quantity, *by)`` and
         ``V_difference_overall``: RMSE of the model minus RMSE of the other_model (all models, and
@@ -110,6 +117,8 @@ def scorecard(
             base = error.sel(model=list(references)).rename(model="reference")
             with np.errstate(divide="ignore", invalid="ignore"):  # a reference without error
                 skill = 1 - error / base
+            copies = (error["model"].isin(_COPIES), base["reference"].isin(_COPIES))
+            skill = skill.where(~(copies[0] & copies[1]) | (error["model"] == base["reference"]))
             name = f"{str(v).removesuffix('_overall')}_skill"
             name += "_overall" if str(v).endswith("_overall") else ""
             order = ("model", "reference", *error.dims[1:])

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from stforecast.baselines import Climatology, climatology_at
-from stforecast.baselines.persistence import Persistence
+from stforecast.baselines.persistence import FrameCopy, Persistence
 from stforecast.conventions.times import time_blocks
 from stforecast.errors import InputError
 from stforecast.task import Task
@@ -50,6 +50,30 @@ def test_persistence_repeats_the_last_step_of_the_targets():
     for step in range(3):
         np.testing.assert_array_equal(out[:, step, 0], inputs[:, -1, 2])
         np.testing.assert_array_equal(out[:, step, 1], inputs[:, -1, 0])
+
+
+def test_a_frame_copy_repeats_the_input_frame_by_frame():
+    """Step k is input step k, the first in time and not the last; past T it begins again."""
+    task = Task(("t2m", "z500", "u10"), input_steps=2, target_steps=2, targets=("u10", "t2m"))
+    inputs = np.random.default_rng(0).normal(size=(4, 2, 3, 5, 6)).astype("float32")
+    out = FrameCopy(task).forecast(inputs, np.arange(4), 5)
+    assert out.dtype == np.float32
+    for step, frame in enumerate([0, 1, 0, 1, 0]):
+        np.testing.assert_array_equal(out[:, step], inputs[:, frame, [2, 0]])
+    with pytest.raises(InputError, match="a copy of the frames repeats its input"):
+        FrameCopy(Task(("z500",), targets=("t2m",)))
+
+
+def test_a_frame_copy_is_exact_on_a_daily_cycle():
+    """Half a day in, half a day out: the copy has the wrong half, with T = 24 h the right one."""
+    time = pd.date_range("2015-01-01", periods=72, freq="1h")
+    ds = weather(280 + 5 * np.cos(2 * np.pi * (time.hour.to_numpy() - 14) / 24), time)
+    for hours, worst in ((24, 0.0), (12, 10.0)):
+        task = Task("t2m", hours, hours)
+        out = FrameCopy(task).predict(ds, init_time=time[30:40])["t2m"]
+        truth = ds["t2m"].values[31:41][:, None]  # lead 1; the others are as good
+        error = abs(out.isel(prediction_timedelta=[0]).values - truth).max()
+        assert error == pytest.approx(worst, abs=1e-3)
 
 
 def test_persistence_needs_its_targets_among_the_inputs():

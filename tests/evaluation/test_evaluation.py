@@ -651,6 +651,17 @@ def test_scorecard_has_skill_against_each_baseline(results):
     assert card.attrs["weights"] == "area"
 
 
+def test_no_ratio_of_persistence_to_the_frame_copy(results):
+    """Published ratios are to one of the two; all others are held against both, by name."""
+    card = scorecard(results | {"FrameCopy": results["Climatology"]})
+    skill = card[f"{T2M}_skill_overall"]
+    assert skill.reference.values.tolist() == ["Persistence", "Climatology", "FrameCopy"]
+    copies = skill.sel(model=["Persistence", "FrameCopy"], reference=["Persistence", "FrameCopy"])
+    np.testing.assert_array_equal(copies, [[0, np.nan], [np.nan, 0]])
+    assert np.isfinite(skill.sel(model=["Net", "Climatology"])).all()
+    assert not any("FrameCopy: skill" in row for row in to_table(card).index)
+
+
 def test_scorecards_are_of_the_same_sample(results, pair):
     forecast, truth = pair
     for other, what in [

@@ -215,3 +215,19 @@ def test_published_rows_stand_beside_their_own_data_only(name):
         assert sample[key] in why.split("published for ")[1]
         assert name in why
     assert benchmark_table(name, {}, sample=sample | {"grid": "another"}).empty
+
+
+def test_the_graph_models_rows_stand_beside_their_own_test():
+    """One window a day from 00 UTC, of another period: not SimVPv2's test, and so it is said."""
+    sample = dict(zip(("data", "grid"), OF_THE_PAPER["weatherbench_t2m"], strict=False))
+    sample["test"] = "2017-03-14 to 2018-12-30, every 24. initialisation"
+    table = benchmark_table("weatherbench_t2m", sample=sample)
+    graph = ["TGCN", "STGCN", "MSTGCN", "ASTGCN", "GCGRU", "DCRNN", "AGCRN", "CLCSTN", "CLCRN"]
+    assert table.index.tolist() == graph
+    assert "published for ERA5 32 x 64, test 2017-01-01" in table.attrs["not_comparable"]
+    protocols = benchmark_table("weatherbench_t2m")["protocol"]
+    assert set(protocols[graph]) == set(table["protocol"])
+    assert "Not to be compared with SimVPv2's row" in protocols["CLCRN"]
+    assert "FrameCopy), not persistence" in protocols["Copying"]
+    assert "CLCRN" not in protocols[["SimVPv2"]].iloc[0]
+    assert benchmark_table("weatherbench_t2m", sample=sample | {"grid": "8 x 8"}).empty
