@@ -128,7 +128,8 @@ def load_openstl(
         model = SimVPv2(steps, target_steps or steps, channels, **settings)
 
     ours = model.state_dict()
-    theirs = {_rename(k): v for k, v in _read(Path(path)).items() if not k.endswith(_CONSTANTS)}
+    given = read_tensors(Path(path))
+    theirs = {_rename(k): v for k, v in given.items() if not k.endswith(_CONSTANTS)}
     for k, v in theirs.items():  # what we write as a linear layer may be a 1 x 1 convolution there
         if k in ours and ours[k].ndim == 2 and v.shape[2:] == (1, 1):
             theirs[k] = v.flatten(1)
@@ -146,7 +147,23 @@ def _rename(name: str) -> str:
     return name
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file of weights; no code in it runs.
+
+    Parameters
+    ----------
+    path : Path
+        ``.safetensors``, or what ``torch.load(weights_only=True)`` reads.
+
+    Returns
+    -------
+    dict of str to Tensor
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it cannot be read so.
+    """
     if not path.is_file():
         raise InputError(f"no weights at {path}: there is no such file")
     if path.suffix == ".safetensors":

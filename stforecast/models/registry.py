@@ -15,7 +15,10 @@ from .surroundings import Outline, own_defaults
 
 #: Where each network is. A bundle has its name, and a file of weights must not import what it
 #: likes: only what stands here is made from a bundle.
-_NETWORKS = {"SimVPv2": "stforecast.models.simvp:SimVPv2"}
+_NETWORKS = {
+    "SimVPv2": "stforecast.models.simvp:SimVPv2",
+    "GCGRU": "stforecast.models.graph.gcgru:GCGRU",
+}
 
 
 def names() -> tuple[str, ...]:

@@ -1,0 +1,395 @@
+"""A latitude-longitude grid as a graph on the sphere: each point and those nearest to it.
+
+Local coordinates and orientation weights are of the conditional local convolution, Lin et al.:
+"Conditional Local Convolution for Spatio-temporal Meteorological Forecasting" (AAAI 2022,
+arXiv:2101.01000), sections 4.1 and 4.2, in forms that hold on the whole sphere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...conventions.angles import is_global
+from ...errors import InputError
+
+#: Radians: distances and directions that differ by less are equal but for rounding.
+_ROUNDING = 1e-9
+_MAPS = ("fast", "log", "horizon")
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """The points of a grid as N nodes, each with its k nearest nodes, itself the first.
+
+    Nodes are numbered row by row, as an array (H, W) lies in memory: node = row * W + column.
+    An edge (i, n) goes from the centre i to the n-th of its neighbours. The mesh is no tensor and
+    no weight: it follows from the grid, and is made anew from it.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        H and W, N = H * W.
+    position : numpy.ndarray of shape (N, 2)
+        Longitude and latitude, radians; on a globe longitudes count from -180 degrees.
+    neighbours : numpy.ndarray of int, shape (N, k)
+        Nodes in order of distance.
+    distance : numpy.ndarray of shape (N, k)
+        Along the great circle, radians.
+    local : numpy.ndarray of shape (N, k, 2)
+        Where the neighbour lies as seen from the centre: see :meth:`local_coordinates`.
+    orientation : numpy.ndarray of shape (N, k)
+        Share of the horizon that each neighbour stands for; sums to 1 for each centre.
+    """
+
+    shape: tuple[int, int]
+    position: np.ndarray
+    neighbours: np.ndarray
+    distance: np.ndarray
+    local: np.ndarray
+    orientation: np.ndarray
+    _placed: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_grid(cls, grid: Any, neighbours: int = 25, coordinates: str = "fast") -> Mesh:
+        """Find the nearest points of every point of a grid.
+
+        Neighbours come in the order of distance; at one distance (to 1e-9 radians) in the order of
+        their index, that is by row and then by column. On a globe the columns count from the one
+        opposite the centre, so that all columns are treated alike. A region has no neighbours
+        beyond its edge; on a globe they are found across the date line and across the poles.
+
+        Parameters
+        ----------
+        grid : mapping or Grid
+            ``{"latitude": [...], "longitude": [...]}`` in degrees.
+        neighbours : int
+            k, the point itself included; a grid with fewer points has all of them.
+        coordinates : {"fast", "log", "horizon"}
+            As of :meth:`local_coordinates`.
+
+        Returns
+        -------
+        Mesh
+
+        Raises
+        ------
+        InputError
+            If the grid has no latitude and longitude, or k or the coordinates are none.
+        """
+        latitude, longitude = _axes(grid)
+        if isinstance(neighbours, bool) or not isinstance(neighbours, (int, np.integer)):
+            raise InputError(f"neighbours must be a whole number, found {neighbours!r:.60}")
+        if neighbours < 1:
+            raise InputError(f"neighbours must be at least 1 (the point), found {neighbours}")
+        H, W = len(latitude), len(longitude)
+        globe = is_global(longitude)
+        lat, lon = np.deg2rad(latitude), np.deg2rad(longitude - 180.0 if globe else longitude)
+        lon = np.where(lon < -np.pi, lon + 2 * np.pi, lon) if globe else lon
+        position = np.stack(np.broadcast_arrays(lon[None, :], lat[:, None]), -1).reshape(-1, 2)
+        k = min(int(neighbours), H * W)
+        even = globe and bool(np.ptp(np.diff(longitude)) < 1e-6)
+        nearest = np.stack([_row(lat, lon, i, k, globe=globe, even=even) for i in range(H)])
+        index = nearest.reshape(H * W, k)
+        mesh = cls((H, W), position, index, *(np.zeros(0),) * 3)
+        distance = great_circle(position[:, None], position[index])
+        distance[:, 0] = 0.0
+        local = mesh.local_coordinates(coordinates)
+        return cls((H, W), position, index, distance, local, orientation_weights(local))
+
+    @property
+    def nodes(self) -> int:
+        """N."""
+        return len(self.position)
+
+    @property
+    def k(self) -> int:
+        """Neighbours of a node, itself included."""
+        return self.neighbours.shape[1]
+
+    @property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and neighbour of the N k edges, self edges among them."""
+        return np.repeat(np.arange(self.nodes), self.k), self.neighbours.ravel()
+
+    @property
+    def in_degrees(self) -> np.ndarray:
+        """How many nodes list each node (N,), itself included."""
+        return np.bincount(self.neighbours.ravel(), minlength=self.nodes)
+
+    @property
+    def reverse(self) -> tuple[np.ndarray, np.ndarray]:
+        """Edges (N k,) sorted by their neighbour, and where each node's begin (N,).
+
+        ``order[begin[j]:begin[j] + in_degrees[j]] // k`` are the nodes that list j.
+        """
+        order = np.argsort(self.neighbours.ravel(), kind="stable")
+        return order, np.concatenate([[0], np.cumsum(self.in_degrees)[:-1]])
+
+    def local_coordinates(self, kind: str = "fast") -> np.ndarray:
+        """Two coordinates of each neighbour as seen from its centre.
+
+        Parameters
+        ----------
+        kind : {"fast", "log", "horizon"}
+            "fast": differences of longitude, within ±π, and of latitude; near a pole they are not
+            distances. "log": east and north of the azimuthal-equidistant map round the centre.
+            "horizon": the distance times the unit vector of (cos φ' sin Δλ, sin φ' − sin φ).
+
+        Returns
+        -------
+        numpy.ndarray of shape (N, k, 2), float64
+            Radians.
+
+        Raises
+        ------
+        InputError
+            If there are no such coordinates.
+        """
+        if kind not in _MAPS:
+            raise InputError(f"coordinates must be one of {', '.join(_MAPS)}; found {kind!r:.60}")
+        there, here = self.position[self.neighbours], self.position[:, None]
+        turn = there[..., 0] - here[..., 0]
+        turn = turn - 2 * np.pi * np.ceil((turn - np.pi) / (2 * np.pi) - _ROUNDING)  # (-π, π]
+        if kind == "fast":
+            return np.stack([turn, there[..., 1] - here[..., 1]], -1)
+        phi, to = here[..., 1], there[..., 1]
+        east = np.cos(to) * np.sin(turn)
+        if kind == "log":
+            # sin of the difference plus what the meridians' convergence adds: no cancellation
+            north = np.sin(to - phi) + 2 * np.sin(phi) * np.cos(to) * np.sin(turn / 2) ** 2
+        else:
+            north = np.sin(to) - np.sin(phi)
+        flat = np.stack([east, north], -1)
+        flat[np.abs(flat) < 1e-14] = 0.0  # the sine of π is none
+        length = np.linalg.norm(flat, axis=-1, keepdims=True)
+        unit = np.divide(flat, length, out=np.zeros_like(flat), where=length > 0)
+        return great_circle(here, there)[..., None] * unit
+
+    def on(self, like: Tensor, *names: str) -> list[Tensor]:
+        """Arrays of the mesh as tensors, made once for each device and type.
+
+        Parameters
+        ----------
+        like : Tensor
+            Whose device and, for what is not an index, type they take.
+        *names : str
+            Attributes of the mesh.
+
+        Returns
+        -------
+        list of Tensor
+        """
+        return [_place(self._placed, name, getattr(self, name), like) for name in names]
+
+
+class FixedSum:
+    """y = P x on nodes, for a sparse matrix P that is given: a fused sum over edges.
+
+    Parameters
+    ----------
+    receiver, sender : numpy.ndarray of int, shape (E,)
+        Of each edge: ``y[receiver] += weight * x[sender]``. An edge may stand twice.
+    weight : numpy.ndarray of shape (E,)
+    nodes : int
+        N.
+    """
+
+    def __init__(
+        self, receiver: np.ndarray, sender: np.ndarray, weight: np.ndarray, nodes: int
+    ) -> None:
+        order = np.argsort(receiver, kind="stable")
+        degrees = np.bincount(receiver, minlength=nodes)
+        self.sender, self.weight = sender[order], np.asarray(weight, np.float64)[order]
+        self.begin = np.concatenate([[0], np.cumsum(degrees)[:-1]])
+        self._placed: dict[Any, Any] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, ...) -> the same."""
+        sender, begin, weight = (
+            _place(self._placed, name, getattr(self, name), x)
+            for name in ("sender", "begin", "weight")
+        )
+        return _bag(x, sender, weight, begin)
+
+
+def neighbour_sum(x: Tensor, neighbours: Tensor, weight: Tensor) -> Tensor:
+    """Sum over each node's neighbours, y_i = Σ_n w_in x_(neighbours_in); gradients go to both.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, ...)
+    neighbours : Tensor of int, shape (N, k)
+    weight : Tensor of shape (N, k)
+
+    Returns
+    -------
+    Tensor of shape (N, ...)
+    """
+    return _bag(x, neighbours, weight.to(x.dtype), None)
+
+
+def chebyshev(x: Tensor, operator: Callable[[Tensor], Tensor], order: int) -> Tensor:
+    """Chebyshev polynomials of an operator side by side, T_k = 2 P T_(k-1) - T_(k-2).
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, ..., C)
+        T_0; T_1 is P x.
+    operator : callable
+        P, (N, ...) -> the same.
+    order : int
+        K, how many.
+
+    Returns
+    -------
+    Tensor of shape (N, ..., K C)
+        T_0 to T_(K-1).
+    """
+    terms = [x]
+    for k in range(1, order):
+        spread = operator(terms[-1])
+        terms.append(spread if k == 1 else 2 * spread - terms[-2])
+    return torch.cat(terms, -1) if order > 1 else x
+
+
+def _bag(x: Tensor, index: Tensor, weight: Tensor, begin: Tensor | None) -> Tensor:
+    """Fused gather and weighted sum; (N, B * C) is what it takes at once."""
+    flat = x.reshape(len(x), -1)
+    y = torch.nn.functional.embedding_bag(index, flat, begin, mode="sum", per_sample_weights=weight)
+    return y.view(x.shape)
+
+
+def _place(placed: dict[Any, Any], name: str, array: np.ndarray, like: Tensor) -> Tensor:
+    """An array as a tensor on the device of `like`, and of its type where it is no index."""
+    dtype = torch.int64 if array.dtype.kind == "i" else like.dtype
+    key = name, like.device, dtype
+    if key not in placed:
+        with torch.inference_mode(False):  # a later call may want gradients
+            placed[key] = torch.from_numpy(np.ascontiguousarray(array)).to(like.device, dtype)
+    return placed[key]
+
+
+def great_circle(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Distance on the unit sphere, exact for near and for opposite points alike.
+
+    Parameters
+    ----------
+    here, there : numpy.ndarray of shape (..., 2)
+        Longitude and latitude, radians.
+
+    Returns
+    -------
+    numpy.ndarray of shape (...)
+        Radians.
+    """
+    turn = there[..., 0] - here[..., 0]
+    phi, to = here[..., 1], there[..., 1]
+    east = np.cos(to) * np.sin(turn)
+    north = np.cos(phi) * np.sin(to) - np.sin(phi) * np.cos(to) * np.cos(turn)
+    along = np.sin(phi) * np.sin(to) + np.cos(phi) * np.cos(to) * np.cos(turn)
+    return np.arctan2(np.hypot(east, north), along)
+
+
+def orientation_weights(local: np.ndarray) -> np.ndarray:
+    """Share of the horizon for which each neighbour stands.
+
+    Half the angle to the next direction on either side, divided by the whole turn, and equally
+    between neighbours of one direction (to 1e-9 radians). The centre itself counts as due east.
+
+    Parameters
+    ----------
+    local : numpy.ndarray of shape (N, k, 2)
+        Local coordinates.
+
+    Returns
+    -------
+    numpy.ndarray of shape (N, k)
+        Sums to 1 over k.
+    """
+    turn, k = 2 * np.pi, local.shape[1]
+    angle = np.mod(np.arctan2(local[..., 1], local[..., 0]), turn)
+    angle = np.where(turn - angle < _ROUNDING, 0.0, angle)
+    order = np.argsort(angle, axis=1, kind="stable")
+    angle = np.take_along_axis(angle, order, 1)
+    new = np.diff(angle, axis=1, prepend=-turn) > _ROUNDING  # the first of each direction
+    begin = np.maximum.accumulate(np.where(new, np.arange(k), 0), axis=1)
+    end = np.minimum.accumulate(np.where(new, np.arange(k), k)[:, ::-1], axis=1)[:, ::-1]
+    end = np.concatenate([end[:, 1:], np.full((len(end), 1), k)], axis=1)
+    twice = np.concatenate([angle, angle[:, :1] + turn], axis=1)
+    after = np.take_along_axis(twice, end, 1) - np.take_along_axis(angle, begin, 1)
+    before = np.take_along_axis(after, begin - 1, 1)  # round the circle, from the last
+    weight = np.empty_like(angle)
+    np.put_along_axis(weight, order, (after + before) / (2 * turn) / (end - begin), 1)
+    return weight
+
+
+def _axes(grid: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Latitude and longitude of a grid, degrees."""
+    axes = grid if isinstance(grid, Mapping) else getattr(grid, "axes", {})
+    if not {"latitude", "longitude"} <= set(axes):
+        found = f"a grid of {', '.join(axes)}" if axes else f"{grid!r:.60}"
+        raise InputError(
+            f"a graph network needs the latitudes and longitudes of its nodes, found {found}: "
+            'give {"latitude": [...], "longitude": [...]} in degrees'
+        )
+    latitude, longitude = (np.asarray(axes[n], np.float64) for n in ("latitude", "longitude"))
+    for name, values in (("latitude", latitude), ("longitude", longitude)):
+        if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+            raise InputError(f"{name} must be a list of degrees, found {axes[name]!r:.60}")
+    if np.abs(latitude).max() > 90 + 1e-6:
+        raise InputError(f"latitude must lie within ±90 degrees, found {np.abs(latitude).max():g}")
+    return latitude, longitude
+
+
+def _row(
+    lat: np.ndarray, lon: np.ndarray, i: int, k: int, *, globe: bool, even: bool
+) -> np.ndarray:
+    """The k nearest nodes (W, k) of each node of row i; one node will do where columns are even.
+
+    Rows are taken in the order of their distance, until the next could hold no nearer node.
+    """
+    H, W = len(lat), len(lon)
+    apart = np.abs(lat - lat[i])
+    order = np.argsort(apart, kind="stable")
+    step = np.arange(W)
+    centres = np.zeros(1, int) if even else step
+    near = min(H, -(-k // W) + 2)
+    while True:
+        rows = np.sort(order[:near])
+        column = np.broadcast_to(step, (len(centres), len(rows), W))
+        if even:  # differences of longitude that are exactly alike on both sides
+            turn = np.minimum(step, W - step) * (2 * np.pi / W)
+            turn = np.broadcast_to(turn, column.shape)
+        else:
+            turn = (lon[None, :] - lon[centres, None])[:, None] + np.zeros(column.shape)
+        here = np.stack([np.zeros_like(turn), np.full_like(turn, lat[i])], -1)
+        there = np.stack([turn, np.broadcast_to(lat[rows][:, None], turn.shape)], -1)
+        distance = great_circle(here, there)
+        itself = np.arange(len(centres)), np.searchsorted(rows, i), centres
+        distance[itself] = -1.0  # first, even where others lie at the same point
+        flat = distance.reshape(len(centres), -1)
+        sort = np.argsort(flat, axis=1, kind="stable")
+        ascending = np.take_along_axis(flat, sort, 1)
+        enough = near == H or (
+            flat.shape[1] >= k and ascending[:, k - 1].max() < apart[order[near]] - _ROUNDING
+        )
+        if enough:
+            break
+        near = min(H, 2 * near)
+    group = np.empty(sort.shape, int)
+    ties = np.cumsum(np.diff(ascending, axis=1, prepend=-2.0) > _ROUNDING, axis=1)
+    np.put_along_axis(group, sort, ties, 1)
+    offset = np.mod(column - centres[:, None, None] + W // 2, W) if globe else column
+    rank = (np.arange(len(rows))[:, None] * W + offset).reshape(len(centres), -1)
+    first = np.lexsort((rank, group), axis=1)[:, :k]
+    row, column = rows[first // W], first % W
+    if even:
+        column = (column + step[:, None]) % W
+        row = np.broadcast_to(row, column.shape)
+    return row * W + column
