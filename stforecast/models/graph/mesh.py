@@ -131,6 +131,46 @@ class Mesh:
         order = np.argsort(self.neighbours.ravel(), kind="stable")
         return order, np.concatenate([[0], np.cumsum(self.in_degrees)[:-1]])
 
+    def adjacency(
+        self, kind: str = "neighbours", *, itself: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Edges of the graph in one of its forms, with their weights.
+
+        Parameters
+        ----------
+        kind : {"neighbours", "symmetric", "distance"}
+            1 for each of a node's neighbours; 1 where either of two nodes lists the other; for each
+            neighbour exp(-(d / s)^2), with s the standard deviation of all distances in the mesh.
+        itself : bool
+            Whether each node has an edge to itself.
+
+        Returns
+        -------
+        centre, neighbour : numpy.ndarray of int, shape (E,)
+        weight : numpy.ndarray of shape (E,)
+
+        Raises
+        ------
+        InputError
+            If there is no such form.
+        """
+        centre, neighbour = self.edges
+        weight = np.ones(len(centre))
+        if kind == "symmetric":
+            code = np.concatenate(
+                [centre * self.nodes + neighbour, neighbour * self.nodes + centre]
+            )
+            centre, neighbour = np.divmod(np.unique(code), self.nodes)
+            weight = np.ones(len(centre))
+        elif kind == "distance":
+            weight = np.exp(-((self.distance.ravel() / self.distance.std()) ** 2))
+        elif kind != "neighbours":
+            raise InputError(
+                f"adjacency must be 'neighbours', 'symmetric' or 'distance', found {kind!r:.60}"
+            )
+        kept = (centre != neighbour) | itself
+        return centre[kept], neighbour[kept], weight[kept]
+
     def local_coordinates(self, kind: str = "fast") -> np.ndarray:
         """Two coordinates of each neighbour as seen from its centre.
 

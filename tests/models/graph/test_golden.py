@@ -36,6 +36,9 @@ def mesh_of(case, io):
     """The mesh as that code had it, its rounding and its faults included."""
     grid = case["grid"]
     nodes, k = grid["H"] * grid["W"], grid["k_neighbours"]
+    if not io["geodesic_radians"].size:  # it has the symmetric graph's edges alone
+        latitude, longitude = (np.unique(io["lonlat_degrees"][:, axis]) for axis in (1, 0))
+        return Mesh.from_grid({"latitude": latitude, "longitude": longitude}, k)
     return Mesh(
         (grid["H"], grid["W"]),
         np.deg2rad(io["lonlat_degrees"].astype(float)),
@@ -141,6 +144,19 @@ def test_golden_graph_kernels(name):
     network.double()
     kernel = network.kernel(torch.zeros(0, dtype=torch.float64)).detach().numpy()
     assert np.abs(kernel.ravel() - io["kernel64"].ravel()).max() < 1e-9
+
+
+@pytest.mark.parametrize("name", holding("adjacency"))
+def test_golden_graph_adjacency(name):
+    case, io = data(name)
+    mesh = mesh_of(case, io)
+    kind = {"binary": "neighbours", "binary_sym": "symmetric"}.get(
+        case["adjacency"], case["adjacency"]
+    )
+    centre, neighbour, weight = mesh.adjacency(kind, itself=bool(io["adjacency"][0, 0]))
+    dense = np.zeros_like(io["adjacency"])
+    dense[centre, neighbour] = weight
+    np.testing.assert_allclose(dense, io["adjacency"], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
