@@ -7,8 +7,11 @@ import os
 import hypothesis
 import pytest
 
+# Threads that wait for one another sleep: on a busy machine those that spin held up the very ones
+# they waited for, and a training of a second took up to a minute. Set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Side by side, with as many threads each as there are processors, tests wait for one another's
-# threads. Set before torch is imported; several_threads is for what has to do with them.
+# threads; several_threads is for what has to do with them.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
