@@ -7,7 +7,6 @@ from .describe import describe as describe
 from .download import download as download
 from .download import fetch as fetch
 from .flow import FlowScale as FlowScale
-from .flow import open_nyc_flow as open_nyc_flow
 from .flow import open_taxibj as open_taxibj
 from .forcings import add_inputs as add_inputs
 from .kitti_caltech import open_caltech as open_caltech
@@ -15,6 +14,7 @@ from .kitti_caltech import open_kitti as open_kitti
 from .kth import open_kth as open_kth
 from .limits import set_limits as set_limits
 from .moving_mnist import open_moving_mnist as open_moving_mnist
+from .new_york import open_nyc_flow as open_nyc_flow
 from .periods import select_period as select_period
 from .periods import split as split
 from .prepare import open_prepared as open_prepared

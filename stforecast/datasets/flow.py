@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -21,11 +21,14 @@ import xarray as xr
 from ..errors import InputError
 from .backends import PathLike, existing, stamp
 from .clips import Clip, Split, check_split, clip_dataset
-from .flow_files import CHANNELS, STEP, Part, label_flows, open_taxibj_file, read_dates, slot_name
+from .flow_files import CHANNELS, label_flows, open_taxibj_file, slot_name
 from .joining import some
 from .limits import open_zip
+from .new_york import city_of, open_nyc_flow
 from .numpy_files import NpzMember
 from .periods import select_period, when
+
+__all__ = ["FlowScale", "open_nyc_flow", "open_taxibj", "recognise"]
 
 _WEEKS = 4  # of test, and of validation before it
 _BJ_FILE = re.compile(r"(BJ|NYC)\d\d_M\d+x\d+_T\d+_(InOut|NewEnd)\.h5")
@@ -38,11 +41,6 @@ _TAXIBJ = {
     "license": "not stated by the owners, who ask to be cited",
     "references": "Zhang, Zheng, Qi 2017 (AAAI), arXiv:1610.00081",
 }
-_NYC = {
-    "taxi": ("NYTaxi", "taxis", "NYC TLC trip records"),
-    "bike": ("NYBike", "bicycles", "Citi Bike trip histories"),
-}
-_NYC_PARTS = {"train": "flow_train.npz", "validation": "flow_val.npz", "test": "flow_test.npz"}
 
 
 def open_taxibj(
@@ -135,82 +133,6 @@ def open_taxibj(
     return select_period(ds, attrs[f"{split}_period"])
 
 
-def open_nyc_flow(
-    path: PathLike, kind: Literal["taxi", "bike"] | None = None, *, chunks: Any = "auto"
-) -> xr.Dataset:
-    """Open the flows of taxis or bicycles in New York, 2016, every half hour.
-
-    Parameters
-    ----------
-    path : path
-        ``NYTaxi`` or ``NYBike`` with ``flow_train.npz``, ``flow_val.npz``, ``flow_test.npz`` and
-        ``external_knowledge.csv``; or the directory with both.
-    kind : {"taxi", "bike"}, optional
-        Which, where `path` holds both; taxis unless given.
-    chunks : {"auto"}, None or mapping
-        As in :func:`stforecast.datasets.open_weatherbench`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Lazy: ``inflow`` (drop-offs) and ``outflow`` (pick-ups) (time, y, x); row 0 is the north.
-        16 x 12 cells for taxis (from 1 January 2016, 90 days), 14 x 8 for bicycles (from 1 August
-        2016, 90 days). ``attrs["train_period"]`` and so on are the owners' three parts.
-
-    Raises
-    ------
-    InputError
-        If a file is missing, truncated, damaged or of another form.
-
-    Notes
-    -----
-    The files have no times. The three parts lie one behind the other, from midnight of the first
-    date in ``external_knowledge.csv``; what shows it: the weekday and half hour in the owners'
-    ``ex_knlg_*.npz`` for every step, the blizzard of 23 January, and the hour from 02:00 on 13
-    March, which local time skips and which is all but empty. Drop-offs lag behind pick-ups.
-    """
-    path = Path(path).expanduser()
-    if kind not in (None, *_NYC):
-        raise InputError(f"kind must be 'taxi' or 'bike', found {kind!r}")
-    if not (path / _NYC_PARTS["train"]).is_file():
-        below = path / _NYC[kind or "taxi"][0]
-        if not below.is_dir():
-            raise InputError(
-                f"{path}: no {_NYC_PARTS['train']} and no {below.name} in it; give NYTaxi or "
-                "NYBike, or the directory that holds them"
-            )
-        path = below
-    # Only bicycles are told apart by name; another city's grid in this form opens as taxis would.
-    directory, noun, source = _NYC["bike" if path.name == _NYC["bike"][0] else "taxi"]
-    parts = [Part.of_npz(path / name, "flow") for name in _NYC_PARTS.values()]
-    for part in parts:
-        if part.shape != (part.shape[0], 2, *parts[0].shape[2:]):
-            raise InputError(
-                f"{part.path}: 'flow' is (time, {part.shape[2]}, {part.shape[3]}, "
-                f"{part.shape[1]}), expected two flows on the grid of {parts[0].path.name}"
-            )
-    first, days = read_dates(path / "external_knowledge.csv")
-    steps = [part.shape[0] for part in parts]
-    if sum(steps) > 48 * days:
-        raise InputError(
-            f"{path}: {sum(steps)} half hours in its three parts, but external_knowledge.csv has "
-            f"only {days} days"
-        )
-    times = first.astype("datetime64[ns]") + np.arange(sum(steps)) * STEP
-    attrs: dict[str, Any] = {
-        "Conventions": "CF-1.11",
-        "title": f"{directory}: flows of {noun} in New York, every half hour",
-        "source": f"{source}, counted on a grid by the owners of the files",
-        "license": "MIT (c) 2020 StarkLord",
-        "references": "Lin, Bai, Jia, Yang, You 2020 (KDD), arXiv:2006.08849",
-        "comment": "local time; row 0 is the north",
-    }
-    ends = np.cumsum(steps)
-    for name, start, stop in zip(_NYC_PARTS, [0, *ends[:-1]], ends, strict=True):
-        attrs[f"{name}_period"] = f"{when(times[start])}/{when(times[stop - 1])}"
-    return label_flows(parts, times, chunks, attrs, noun)
-
-
 @dataclass(frozen=True)
 class FlowScale:
     """Scale flows linearly to a fixed range, by the extremes of the training period.
@@ -250,7 +172,7 @@ class FlowScale:
         Parameters
         ----------
         flows : Dataset, array or number
-            Lazy stays lazy.
+            Lazy stays lazy. Variables beside inflow and outflow, the weather say, stay as they are.
         to : (float, float)
             The range.
 
@@ -266,6 +188,9 @@ class FlowScale:
 
     @staticmethod
     def _linear(x: Any, source: tuple[float, float], target: tuple[float, float]) -> Any:
+        if isinstance(x, xr.Dataset):
+            names: list[Any] = [v for v in CHANNELS if v in x] or list(x)
+            return x.assign({v: FlowScale._linear(x[v], source, target) for v in names})
         factor = (target[1] - target[0]) / (source[1] - source[0])
         with xr.set_options(keep_attrs=True):
             return (x - source[0]) * factor + target[0]
@@ -281,10 +206,8 @@ def recognise(path: Path) -> str | None:
                 return f"open_taxibj: TaxiBJ, {len(files)} HDF5 files, {files[0]} to {files[-1]}"
             if (path / _NPZ).is_file():
                 return recognise(path / _NPZ)
-            if all((path / name).is_file() for name in _NYC_PARTS.values()):
-                return f"open_nyc_flow: flows in New York ({path.name})"
-            found = [d for d, _, _ in _NYC.values() if (path / d / "flow_train.npz").is_file()]
-            return f"open_nyc_flow: flows in New York ({found[0]})" if found else None
+            city = city_of(path)
+            return f"open_nyc_flow: flows in New York ({city})" if city else None
         if path.suffix == ".npz":
             with open_zip(path) as file:
                 if {f"{k}.npy" for k in _NPZ_KEYS} <= set(file.namelist()):

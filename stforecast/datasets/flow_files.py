@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,20 +137,6 @@ def _slots_a_day(path: Path, days: np.ndarray, slot: np.ndarray) -> int:
     return seen or next((n for n in _SLOTS if last <= n and n % 48 == 0), 48)
 
 
-def read_dates(path: Path) -> tuple[np.datetime64, int]:
-    """First date and number of dates in ``external_knowledge.csv`` (day-month-year, every day)."""
-    try:
-        with open(path, newline="") as file:
-            rows = [row[0] for row in csv.reader(file) if row]
-        days = [datetime.strptime(text, "%d-%m-%Y").date() for text in rows[1:]]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: expected a table of dates day-month-year ({error})") from error
-    found = np.array(days, dtype="datetime64[D]")
-    if not len(found) or (np.diff(found) != np.timedelta64(1, "D")).any():
-        raise InputError(f"{path}: its {len(found)} dates are not one day after the other")
-    return found[0], len(found)
-
-
 def slot_name(slots: int) -> str:
     """Call one of the slots of a day by its length."""
     return {24: "hour", 48: "half hour"}.get(slots, f"{24 * 60 // slots} minutes")
@@ -177,9 +161,15 @@ class Channel(LazyArray):
 
 
 def label_flows(
-    parts: Sequence[Part], times: np.ndarray, chunks: Any, attrs: Mapping[str, Any], noun: str
+    parts: Sequence[Part],
+    times: np.ndarray,
+    chunks: Any,
+    attrs: Mapping[str, Any],
+    noun: str,
+    more: Mapping[str, xr.Variable] | None = None,
+    files: Sequence[Path] = (),
 ) -> xr.Dataset:
-    """Label parts that follow each other in time."""
+    """Label parts that follow each other in time, and `more` variables, read from `files`."""
     dims, shape = ("time", "y", "x"), parts[0].shape
     for part in parts:
         if part.shape[1:] != shape[1:]:
@@ -198,6 +188,7 @@ def label_flows(
         names = {"units": "1", "long_name": f"{noun} {verb} the cell per {per}"}
         data[name] = Joined(name, pieces, 0).variable(dims, names)
     coords = {"time": ("time", times, {"standard_name": "time", "long_name": "local time"})}
-    ds = xr.Dataset(data, coords, dict(attrs))
-    spans, stamps = [(p.shape[0], 1) for p in parts], [(str(p.path), *stamp(p.path)) for p in parts]
+    ds = xr.Dataset({**data, **(more or {})}, coords, dict(attrs))
+    stamps = [(str(path), *stamp(path)) for path in (*(p.path for p in parts), *files)]
+    spans = [(p.shape[0], 1) for p in parts]
     return in_chunks(ds, chunks, {d: d for d in dims}, partial(cut, spans), stamps, times)

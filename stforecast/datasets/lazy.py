@@ -98,6 +98,17 @@ class Repeated(LazyArray):
         return np.broadcast_to(values, (times, *values.shape)).copy()
 
 
+class Everywhere(LazyArray):
+    """Float32 in time that `read` gives, the same in every cell of a grid: `shape` (time, y, x)."""
+
+    def __init__(self, read: Callable[[], np.ndarray], shape: tuple[int, ...]):
+        self.read, self.dtype, self.shape = read, np.dtype(np.float32), shape
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        rows, columns = (len(np.arange(n)[k]) for n, k in zip(self.shape[1:], key[1:], strict=True))
+        return self.read()[key[0]][:, None, None].repeat(rows, 1).repeat(columns, 2)
+
+
 def locate(ends: np.ndarray, key: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find indices in parts that lie one behind the other and end at `ends`.
 

@@ -129,7 +129,7 @@ def write_nyc_flow(
     shape: tuple[int, int] = (9, 7),
     seed: int = 0,
 ) -> Path:
-    """Write a directory ``NYTaxi`` with ``flow_{train,val,test}.npz`` and its table of dates.
+    """Write a directory ``NYTaxi`` with ``flow_{train,val,test}.npz`` and its table of days.
 
     Parameters
     ----------
@@ -153,8 +153,12 @@ def write_nyc_flow(
     ends = 48 * np.cumsum(days)
     for name, part in zip(("train", "val", "test"), np.split(flow, ends[:-1]), strict=True):
         np.savez_compressed(target / f"flow_{name}.npz", flow=part)
-    lines = ["date,maximum temperature,day,holiday"]
+    measured = "maximum temperature,minimum temperature,average temperature,precipitation"
+    lines = [f"date,{measured},snow fall,snow depth,day,holiday"]
     for date in pd.date_range("2016-01-01", periods=sum(days)):
-        lines.append(f"{date.day}-{date.month}-{date.year},40,{(date.day_of_week + 1) % 7},0")
+        day = f"{date.day}-{date.month}-{date.year}"
+        rain = "0.25" if date.day == 10 else "T" if date.day == 9 else "0.00"
+        holiday = int((date.month, date.day) == (1, 1))
+        lines.append(f"{day},42,32,37.0,{rain},0.0,0,{(date.day_of_week + 1) % 7},{holiday}")
     (target / "external_knowledge.csv").write_text("\n".join(lines) + "\n")
     return target
