@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
-from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -21,29 +20,24 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..task import Task
-from . import kernels
+from . import kernels, sizing
 from .folding import Folded
 from .layers import Conv2d, ConvBlock, MetaBlock, channels_last, fan_out_normal_, full_precision
 from .rollout import rollout
 from .translators import NAMES, NEED_GRID, IncepU, translator_block
 
-# The paper's benchmarks, by the public code's configurations (RoboNet, BridgeData: PredBench's).
-# (T, T', C), (H, W), S, K, spatial and temporal layers, drop_path
+# The public code's configurations: S, K, spatial and temporal layers, drop_path.
 _BENCHMARKS: dict[str, tuple[Any, ...]] = {
-    "moving_mnist": ((10, 10, 1), (64, 64), 64, 512, 4, 8, 0.0),
-    "taxibj": ((4, 4, 2), (32, 32), 32, 256, 2, 8, 0.1),
-    "weatherbench_t2m": ((12, 12, 1), (32, 64), 32, 256, 2, 8, 0.1),
-    "kth": ((10, 20, 1), (128, 128), 64, 256, 2, 6, 0.2),
-    "caltech": ((10, 1, 3), (128, 160), 64, 256, 2, 6, 0.2),
-    "robonet": ((2, 10, 3), (120, 160), 64, 512, 4, 6, 0.0),
-    "bridgedata": ((2, 10, 3), (120, 160), 64, 512, 4, 6, 0.0),
+    "moving_mnist": (64, 512, 4, 8, 0.0),
+    "taxibj": (32, 256, 2, 8, 0.1),
+    "weatherbench_t2m": (32, 256, 2, 8, 0.1),
+    "kth": (64, 256, 2, 6, 0.2),
+    "caltech": (64, 256, 2, 6, 0.2),
+    "robonet": (64, 512, 4, 6, 0.0),
+    "bridgedata": (64, 512, 4, 6, 0.0),
 }
 # What each setting may be: from, to; a fraction is less than its second number.
 _WHOLE = {
-    "input_steps": (1, 10_000),
-    "target_steps": (1, 10_000),
-    "channels": (1, 100_000),
-    "out_channels": (1, 100_000),
     "encoder_channels": (2, 100_000),
     "translator_channels": (1, 1_000_000),
     "encoder_layers": (2, 32),
@@ -52,7 +46,6 @@ _WHOLE = {
     "decoder_kernel": (1, 999),
 }
 _FRACTION = {"mlp_ratio": (0.0, 1000.0), "drop_path": (0.0, 1.0), "dropout": (0.0, 1.0)}
-_SIDE = 100_000  # points along an axis of the grid
 _LARGE: dict[str, Any] = {
     "encoder_channels": 128,
     "translator_channels": 1024,
@@ -172,7 +165,9 @@ class SimVPv2(nn.Module):
             "translator": translator,
             "grid": list(grid) if isinstance(grid, Iterable) else grid,
         }
-        _check(self.settings)
+        flags = ("circular_longitude", "predict_change")
+        whole = sizing.STEPS | _WHOLE
+        sizing.check_settings(self.settings, whole, _FRACTION, flags=flags, absent=("drop_path",))
         if encoder_layers < 2 or encoder_layers % 2:
             raise InputError(f"encoder_layers must be even and at least 2, found {encoder_layers}")
         if translator_blocks < 2:
@@ -258,14 +253,9 @@ class SimVPv2(nn.Module):
         **settings
             Arguments of the class, which take precedence over what follows from the task.
         """
-        sizes: dict[str, Any] = {
-            "input_steps": task.input_steps,
-            "target_steps": task.target_steps,
-            "channels": task.channels_in,
-            "out_channels": task.channels_out,
-        }
+        sizes: dict[str, Any] = sizing.of_task(task)
         if settings.get("translator") in NEED_GRID and grid is not None:
-            sizes["grid"] = [n if isinstance(n, int) else len(n) for n in grid.values()]
+            sizes["grid"] = sizing.of_grid(grid)
         return cls(**(sizes | settings))
 
     def check_task(self, task: Task) -> None:
@@ -277,24 +267,10 @@ class SimVPv2(nn.Module):
             If steps or channels are others; with ``predict_change=True`` or more target than input
             steps, also if the outputs are not the first inputs.
         """
-        outputs = task.outputs
-        needs = (task.input_steps, task.target_steps, task.channels_in, task.channels_out)
-        names = ("input_steps", "target_steps", "channels", "out_channels")
-        wrong = [(k, n) for k, n in zip(names, needs, strict=True) if self.settings[k] != n]
-        if wrong:
-            found, wanted = (
-                ", ".join(f"{k}={sizes[k]}" for k, _ in wrong)
-                for sizes in (self.settings, dict(wrong))
-            )
-            raise InputError(f"the network has {found}, the task ({task}) needs {wanted}")
-        builds_on_inputs = self.predict_change or task.target_steps > task.input_steps
-        if builds_on_inputs and task.variables[: len(outputs)] != outputs:
-            first = [*outputs, *(v for v in task.variables if v not in outputs)]
-            raise InputError(
-                f"SimVPv2 takes its first inputs for what it forecasts (with predict_change=True, "
-                f"or more target than input steps), found inputs {list(task.variables)} and "
-                f"targets {list(outputs)}: use Task({first}, targets={list(outputs)}, ...)"
-            )
+        sizing.check_sizes(self.settings, task)
+        if self.predict_change or task.target_steps > task.input_steps:
+            why = " (with predict_change=True, or more target than input steps)"
+            sizing.check_outputs_first(task, "SimVPv2", why)
 
     def set_tendency_std(self, change: Tensor) -> None:
         """Set the typical change (T', C') up to each lead time, where changes are forecast."""
@@ -320,29 +296,24 @@ class SimVPv2(nn.Module):
         **overrides
             Any argument of the class.
         """
-        if name not in _BENCHMARKS:
-            raise InputError(f"no benchmark {name!r}; there are {', '.join(_BENCHMARKS)}")
+        sizes = sizing.benchmark(name)
         if size not in ("S", "L") or (size == "L" and name != "moving_mnist"):
             raise InputError(
                 f"size {size!r} does not exist for {name}: the paper has 'S' everywhere and 'L' "
                 "for moving_mnist only"
             )
-        (T, T_out, C), grid, S, K, spatial, temporal, drop_path = _BENCHMARKS[name]
+        S, K, spatial, temporal, drop_path = _BENCHMARKS[name]
         if translator == "incepu" and name in ("kth", "caltech"):
             temporal = 4
         settings: dict[str, Any] = {
-            "input_steps": T,
-            "target_steps": T_out,
-            "channels": C,
             "encoder_channels": S,
             "translator_channels": K,
             "encoder_layers": spatial,
             "translator_blocks": temporal,
             "drop_path": drop_path,
             "translator": translator,
-            "grid": grid,
         }
-        return cls(**(settings | (_LARGE if size == "L" else {}) | overrides))
+        return cls(**(sizes | settings | (_LARGE if size == "L" else {}) | overrides))
 
     def folded(self, dtype: torch.dtype) -> nn.Module | None:
         """Make the quick form for a CPU, (B, T, C, H, W) -> (B, T', C', H, W); None: there is none.
@@ -539,29 +510,6 @@ class GSTABlock(MetaBlock):
             scale=0.01,
             drop_path=drop_path,
         )
-
-
-def _check(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of another type, and sizes that no network has."""
-    for name, (least, most) in (_WHOLE | _FRACTION).items():
-        value, whole = settings[name], name in _WHOLE
-        if value is None and name == "drop_path":
-            continue
-        number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-        if not (number and least <= value <= most and (whole or value < most)):
-            raise InputError(
-                f"{name} must be a {'whole number' if whole else 'number'} from {least:,} to "
-                f"{'' if whole else 'below '}{most:,}, found {value!r:.60}"
-            )
-    for name in ("circular_longitude", "predict_change"):
-        if not isinstance(settings[name], bool):
-            raise InputError(f"{name} must be True or False, found {settings[name]!r:.60}")
-    grid = settings["grid"]
-    good = isinstance(grid, list) and [
-        isinstance(n, Integral) and 0 < int(n) <= _SIDE for n in grid
-    ]
-    if grid is not None and good != [True, True]:
-        raise InputError(f"grid must be (H, W) of the input, found {grid!r:.60}")
 
 
 def _translator(

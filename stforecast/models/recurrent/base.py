@@ -1,0 +1,584 @@
+"""Networks that are fed frame by frame, and from the last input step on with their own frames.
+
+Shapes: B samples, T input steps, T' target steps, C and C' channels in and out, H x W grid; p the
+patch; P = p^2 C channels of the h x w patches. There are F = T + T' - 1 steps: that of number t
+takes frame t and gives an estimate of frame t + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...task import Task
+from .. import sizing
+from ..layers import Conv2d
+from .sampling import Sampling, draw
+
+#: Their hyper-parameters of scheduled sampling, and ours.
+_SAMPLING = {
+    "sampling_start_value": "start",
+    "sampling_changing_rate": "decay",
+    "sampling_stop_iter": "stop",
+    "r_sampling_step_1": "reverse_start",
+    "r_sampling_step_2": "reverse_stop",
+    "r_exp_alpha": "reverse_scale",
+}
+
+
+class Recurrent(nn.Module):
+    """A network that maps a frame and a state to the next frame and the next state.
+
+    Maps (B, T, C, H, W) to (B, T', C', H, W), with T' of any length.
+
+    A subclass has :meth:`begin`, :meth:`step` and perhaps :meth:`inlet`, all pure functions of
+    their arguments: nothing is kept from one sequence to the next. Any H x W will do, but for
+    settings that say otherwise: the grid is padded to what patches and strides need, and the output
+    is cropped. Where it is given more channels than it forecasts, the further channels of its k-th
+    own frame (k = 0, 1, ...) are those of input frame k mod T.
+
+    Parameters
+    ----------
+    input_steps, target_steps : int
+        T and T'.
+    channels : int
+        C.
+    out_channels : int, optional
+        C', the first of the input channels; all of them unless given.
+    patch : int
+        p: patches of p x p points become the channels of one, in the order (row, column, channel).
+    stride : int, optional
+        What H and W are padded to a multiple of; the patch unless given.
+    circular_longitude : bool
+        Pad longitude (the last axis) with its other end instead of with zeros. Beyond the papers;
+        for global grids.
+    grid : (int, int), optional
+        H and W of the input, where weights belong to positions: no other grid fits then.
+    sampling : str or mapping
+        When true frames are fed in training: ``kind`` of :class:`.sampling.Sampling`, or its
+        arguments by name.
+    """
+
+    #: Their names of tensors, and ours: patterns; the first match of each is replaced, in order.
+    openstl_names: ClassVar[Sequence[tuple[str, str]]] = ()
+    #: Pattern of tensors in their files that are constants, or repeat others.
+    openstl_ignored: ClassVar[str | None] = None
+    #: Whether weights released up to version 0.3.0 of the public code belong to another cell.
+    has_legacy: ClassVar[bool] = False
+    #: Settings of the paper's benchmarks; "" of all that are not named.
+    benchmarks: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    #: What whole numbers among the settings may be: from, to.
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {}
+
+    def __init__(
+        self,
+        input_steps: int = 12,
+        target_steps: int = 12,
+        channels: int = 1,
+        *,
+        out_channels: int | None = None,
+        patch: int = 1,
+        stride: int | None = None,
+        circular_longitude: bool = False,
+        grid: Sequence[int] | None = None,
+        sampling: str | Mapping[str, Any] = "standard",
+        **own: Any,
+    ) -> None:
+        super().__init__()
+        out_channels = channels if out_channels is None else out_channels
+        #: The constructor's arguments, but for a stride that follows from them.
+        self.settings: dict[str, Any] = {
+            "input_steps": input_steps,
+            "target_steps": target_steps,
+            "channels": channels,
+            "out_channels": out_channels,
+            "patch": patch,
+            "circular_longitude": circular_longitude,
+            "grid": list(grid) if isinstance(grid, Sequence) else grid,
+            "sampling": dict(sampling) if isinstance(sampling, Mapping) else sampling,
+            **{k: list(v) if isinstance(v, (tuple, list)) else v for k, v in own.items()},
+        }
+        sizing.check_settings(
+            self.settings,
+            sizing.STEPS | {"patch": (1, 1_000)} | dict(self.limits),
+            flags=("circular_longitude", *(k for k in own if k in ("layer_norm", "legacy"))),
+            lists=tuple(k for k in own if k == "hidden"),
+        )
+        if out_channels > channels:
+            raise InputError(
+                f"{type(self).__name__} is fed with its own frames, so what it forecasts must be "
+                f"among its inputs; found {channels} channels in, {out_channels} out"
+            )
+        self.input_steps, self.target_steps = input_steps, target_steps
+        self.channels, self.out_channels = channels, out_channels
+        self.patch, self.stride = patch, stride or patch
+        self.circular_longitude = circular_longitude
+        try:
+            named = {"kind": sampling} if isinstance(sampling, str) else dict(sampling)
+            self.sampling = Sampling(**named)
+        except TypeError as error:
+            raise InputError(f"sampling takes other settings: {error}") from None
+        #: Rows and columns of patches that the weights belong to; None where any will do.
+        self.cells_grid: tuple[int, int] | None = None
+        if self.tied_to_grid(self.settings):
+            if grid is None:
+                raise InputError(
+                    f"these settings of {type(self).__name__} have weights that depend on the "
+                    "grid: give grid=(H, W)"
+                )
+            rows, columns = (-(-int(n) // self.stride) * self.stride // patch for n in grid)
+            self.cells_grid = rows, columns
+
+    @classmethod
+    def tied_to_grid(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether weights belong to positions, by the settings."""
+        return bool(settings.get("layer_norm"))
+
+    @classmethod
+    def for_task(cls, task: Task, grid: Mapping[str, Any] | None = None, /, **settings: Any) -> Self:
+        """Make the network for a task; `grid` gives H and W where weights belong to positions.
+
+        Parameters
+        ----------
+        task : Task
+        grid : mapping, optional
+            As :func:`stforecast.models.registry.make_network` has it.
+        **settings
+            Arguments of the class, which take precedence over what follows from the task.
+        """
+        sizes: dict[str, Any] = sizing.of_task(task)
+        if grid is not None and cls.tied_to_grid(settings):
+            sizes["grid"] = sizing.of_grid(grid)
+        return cls(**(sizes | settings))
+
+    @classmethod
+    def for_benchmark(cls, name: str, **overrides: Any) -> Self:
+        """Make the network that the paper compares with on one of its benchmarks.
+
+        Parameters
+        ----------
+        name : str
+            "moving_mnist", "taxibj", "weatherbench_t2m", "kth" (10 -> 20; `target_steps` 40 is the
+            paper's other one), "caltech", "robonet" or "bridgedata".
+        **overrides
+            Any argument of the class.
+
+        Raises
+        ------
+        InputError
+            If there is no such benchmark.
+        """
+        sizes = sizing.benchmark(name)
+        own = dict(cls.benchmarks.get(name, cls.benchmarks.get("", {})))
+        return cls(**(sizes | own | overrides))
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a task of other sizes, or whose outputs are not the first inputs.
+
+        Raises
+        ------
+        InputError
+            That says which.
+        """
+        sizing.check_sizes(self.settings, task)
+        sizing.check_outputs_first(task, type(self).__name__)
+
+    # --- what a subclass has ----------------------------------------------------------------------
+
+    def inlet(self, frames: Tensor) -> Tensor:
+        """What of a step depends on the frame alone: known frames go through it all at once.
+
+        Parameters
+        ----------
+        frames : Tensor of shape (N, P, h, w)
+
+        Returns
+        -------
+        Tensor of shape (N, ...)
+        """
+        return frames
+
+    def begin(self, frame: Tensor) -> Any:
+        """The state before the first step.
+
+        Parameters
+        ----------
+        frame : Tensor of shape (B, P, h, w)
+            The first, for its sizes, type and device.
+        """
+        raise NotImplementedError
+
+    def step(self, u: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One step.
+
+        Parameters
+        ----------
+        u : Tensor of shape (B, ...)
+            What :meth:`inlet` gives of the frame.
+        state : Any
+            Of the step before.
+
+        Returns
+        -------
+        frame : Tensor of shape (B, P', h, w)
+            An estimate of the next frame, P' = p^2 C'.
+        state : Any
+        """
+        raise NotImplementedError
+
+    def extra_loss(self, frames: Tensor, truth: Tensor, state: Any) -> Tensor:
+        """What is added to the mean loss over all F frames in training.
+
+        Parameters
+        ----------
+        frames, truth : Tensor of shape (B, F, C', H, W)
+            All outputs, and the frames they estimate.
+        state : Any
+            After the last step.
+
+        Returns
+        -------
+        Tensor
+            A number.
+        """
+        return frames.new_zeros(())
+
+    # --- roll-out ---------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        """Forecast T' steps from T: (B, T, C, H, W) -> (B, T', C', H, W).
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, T, C, H, W)
+        steps : int, optional
+            How many to forecast; T' unless given. The network simply goes on.
+
+        Returns
+        -------
+        Tensor of shape (B, T', C', H, W)
+        """
+        steps = self.target_steps if steps is None else steps
+        return self.unroll(x, steps)[0][:, -steps:]
+
+    def teach(
+        self,
+        x: Tensor,
+        y: Tensor,
+        step: int,
+        generator: torch.Generator | None = None,
+        *,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Go through a training sequence, with true frames among the network's own.
+
+        Parameters
+        ----------
+        x, y : Tensor of shape (B, T, C, H, W) and (B, T', C', H, W)
+            Inputs and targets. A target that is NaN is never fed.
+        step : int
+            Of the optimiser, from which the sampling rates follow.
+        generator : torch.Generator, optional
+            On the CPU, for the draws; torch's own unless given.
+        mask : Tensor of bool, shape (B, n), optional
+            In place of draws: where the true frame is fed, in the last n steps.
+
+        Returns
+        -------
+        frames : Tensor of shape (B, F, C', H, W)
+            All outputs: estimates of the input frames from the second on, then of the targets.
+        extra : Tensor
+            What is added to their mean loss.
+        """
+        if mask is None:
+            rates = self.sampling.rates(step, x.shape[1], y.shape[1])
+            mask = draw(rates, len(x), generator)
+        frames, state = self.unroll(x, y.shape[1], y, mask)
+        truth = torch.cat([x[:, 1:, : self.out_channels], y], dim=1)
+        return frames, self.extra_loss(frames, truth, state)
+
+    def unroll(
+        self, x: Tensor, steps: int, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Go through all steps.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, T, C, H, W)
+        steps : int
+            How many frames after the input to give.
+        y : Tensor of shape (B, steps, C', H, W), optional
+            Targets, for `mask`.
+        mask : Tensor of bool, shape (B, n), optional
+            Where the true frame is fed, in the last n steps: those before are fed with it.
+            Otherwise the input frames are fed, and from then on the network's own.
+
+        Returns
+        -------
+        frames : Tensor of shape (B, T + steps - 1, C', H, W)
+        state : Any
+            After the last step.
+
+        Raises
+        ------
+        InputError
+            If the input has other steps or channels, or another grid where weights belong to one.
+        """
+        self._check_input(x, steps)
+        T, total = x.shape[1], x.shape[1] + steps - 1
+        given = self.cut(x)  # (B, T, P, h, w)
+        truth = None if y is None else self.cut(y)
+        known, moved = T, None
+        if mask is not None:
+            known, moved = total - mask.shape[1], mask.to(x.device, torch.bool)
+        u = self.inlet(given[:, :known].flatten(0, 1)).unflatten(0, (len(x), -1)).unbind(1)
+        state, outputs = self.begin(given[:, 0]), []
+        for t in range(total):
+            if t < known:
+                now = u[t]
+            else:
+                own = self._own_frame(outputs[-1], given, t, x.shape[-2:])
+                if moved is not None:
+                    true = self._true_frame(given, truth, t)
+                    fed = moved[:, t - known, None, None, None] & ~true.isnan()
+                    own = torch.where(fed, true, own)
+                now = self.inlet(own)
+            frame, state = self.step(now, state)
+            outputs.append(frame)
+        return self.join(torch.stack(outputs, 1), x.shape[-2:]), state
+
+    def _own_frame(self, frame: Tensor, given: Tensor, t: int, size: Sequence[int]) -> Tensor:
+        """What is fed at step t of the last output: padded anew, with the channels it lacks."""
+        if size[0] % self.stride or size[1] % self.stride:
+            frame = self.cut(self.join(frame[:, None], size))[:, 0]
+        return self._completed(frame, given, t)
+
+    def _true_frame(self, given: Tensor, truth: Tensor | None, t: int) -> Tensor:
+        """The true frame t, of the input or of the targets."""
+        T = given.shape[1]
+        if t < T:
+            return given[:, t]
+        if truth is None:
+            raise InputError("a mask needs the targets that it chooses from")
+        return self._completed(truth[:, t - T], given, t)
+
+    def _completed(self, frame: Tensor, given: Tensor, t: int) -> Tensor:
+        """A frame (B, P', h, w) with the channels that are not forecast, (B, P, h, w)."""
+        if self.out_channels == self.channels:
+            return frame
+        T, places = given.shape[1], self.patch**2
+        source = given[:, t if t < T else (t - T) % T]
+        rest = source.unflatten(1, (places, self.channels))[:, :, self.out_channels :]
+        own = frame.unflatten(1, (places, self.out_channels))
+        return torch.cat([own, rest], dim=2).flatten(1, 2)
+
+    def _check_input(self, x: Tensor, steps: int) -> None:
+        if x.ndim != 5 or x.shape[1:3] != (self.input_steps, self.channels):
+            raise InputError(
+                f"expected input of shape (B, {self.input_steps}, {self.channels}, H, W), found "
+                f"{tuple(x.shape)}"
+            )
+        if steps < 1:
+            raise InputError(f"expected at least one step to forecast, found {steps}")
+        if self.cells_grid is not None:
+            wanted = tuple(self.settings["grid"])
+            if tuple(x.shape[-2:]) != wanted:
+                raise InputError(
+                    f"weights of this {type(self).__name__} belong to a grid of {wanted[0]} x "
+                    f"{wanted[1]}, found input of {x.shape[-2]} x {x.shape[-1]}: make it for that "
+                    "grid and train it there"
+                )
+
+    # --- patches ----------------------------------------------------------------------------------
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Pad to whole patches and cut: (B, n, C, H, W) -> (B, n, p^2 C, h, w)."""
+        p, rows, columns = self.patch, -x.shape[-2] % self.stride, -x.shape[-1] % self.stride
+        if rows or columns:
+            flat, around = x.flatten(0, 1), "circular" if self.circular_longitude else "replicate"
+            if columns:
+                flat = F.pad(flat, (0, columns, 0, 0), mode=around)
+            if rows:
+                flat = F.pad(flat, (0, 0, 0, rows), mode="replicate")
+            x = flat.unflatten(0, x.shape[:2])
+        if p == 1:
+            return x
+        h, w = x.shape[-2] // p, x.shape[-1] // p
+        x = x.unflatten(-1, (w, p)).unflatten(-3, (h, p))  # (B, n, C, h, row, w, col)
+        return x.permute(0, 1, 4, 6, 2, 3, 5).flatten(2, 4)
+
+    def join(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Join patches and crop: (B, n, p^2 C, h, w) -> (B, n, C, H, W)."""
+        p, (H, W) = self.patch, size
+        if p > 1:
+            x = x.unflatten(2, (p, p, -1))  # (B, n, row, col, C, h, w)
+            x = x.permute(0, 1, 4, 5, 2, 6, 3).flatten(-2).flatten(-3, -2)
+        return x[..., :H, :W]
+
+    # --- the authors' public code -----------------------------------------------------------------
+
+    @classmethod
+    def from_openstl(
+        cls, options: dict[str, Any], shapes: Mapping[str, Sequence[int]]
+    ) -> dict[str, Any]:
+        """Our settings, from the hyper-parameters of the public code.
+
+        Parameters
+        ----------
+        options : dict
+            By their names; those that are known are taken out of it. Steps, channels and grid are
+            dealt with by :func:`stforecast.models.load_openstl`.
+        shapes : mapping
+            Of the tensors of their file, by our names, for sizes that are constants there.
+
+        Returns
+        -------
+        dict
+        """
+        sampling = {ours: options.pop(k) for k, ours in _SAMPLING.items() if k in options}
+        sampling["kind"] = "standard"
+        if options.pop("reverse_scheduled_sampling", 0):
+            sampling["kind"] = "reverse"
+        if not options.pop("scheduled_sampling", 1):
+            sampling["kind"] = "never"
+        return {"sampling": sampling}
+
+
+def numbers(text: Any) -> list[int]:
+    """The whole numbers of a setting that the public code writes as ``"64,64"``."""
+    parts = text.split(",") if isinstance(text, str) else text
+    return [int(n) for n in (parts if isinstance(parts, (list, tuple)) else [parts])]
+
+
+class GateConv(nn.Sequential):
+    """A convolution without bias that keeps the grid; with a grid, LayerNorm behind it.
+
+    Parameters
+    ----------
+    c_in, c_out : int
+        Channels.
+    kernel : int
+        Odd.
+    circular_longitude : bool
+        As of :class:`Recurrent`.
+    norm : (int, int), optional
+        Rows and columns of a norm over (c_out, h, w).
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        *,
+        circular_longitude: bool = False,
+        norm: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            Conv2d(c_in, c_out, kernel, circular_longitude=circular_longitude, bias=False),
+            *([] if norm is None else [nn.LayerNorm([c_out, *norm])]),
+        )
+
+
+class ConvRecurrent(Recurrent):
+    """What the networks of stacked convolutional cells share: their settings, and the read-out.
+
+    Parameters
+    ----------
+    hidden : sequence of int
+        Widths of the layers.
+    kernel : int
+        Of the convolutions, odd.
+    layer_norm : bool
+        LayerNorm over (channels, h, w) behind the convolutions; the network then belongs to a grid.
+    """
+
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "hidden": (1, 100_000),
+        "kernel": (1, 999),
+    }
+    openstl_names = ((r"^cell_list\.", "cells."), (r"^conv_last\.", "readout."))
+
+    def __init__(
+        self,
+        input_steps: int = 12,
+        target_steps: int = 12,
+        channels: int = 1,
+        *,
+        hidden: Sequence[int] = (128, 128, 128, 128),
+        kernel: int = 5,
+        layer_norm: bool = False,
+        **options: Any,
+    ) -> None:
+        own = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm}
+        super().__init__(input_steps, target_steps, channels, **own, **options)
+        if kernel % 2 == 0:
+            raise InputError(f"kernel must be odd, found {kernel}")
+        self.hidden = [int(c) for c in hidden]
+        #: What its convolutions have in common.
+        self.conv: dict[str, Any] = {
+            "circular_longitude": self.circular_longitude,
+            "norm": self.cells_grid,
+        }
+
+    def equal_widths(self, least: int = 1) -> int:
+        """The one width of the layers, of which there are `least` or more.
+
+        Raises
+        ------
+        InputError
+            If there are several widths, or too few layers.
+        """
+        if len(set(self.hidden)) > 1 or len(self.hidden) < least:
+            raise InputError(
+                f"{type(self).__name__} needs {least} or more layers of one width, found "
+                f"hidden={self.hidden}"
+            )
+        return self.hidden[0]
+
+    @classmethod
+    def from_openstl(
+        cls, options: dict[str, Any], shapes: Mapping[str, Sequence[int]]
+    ) -> dict[str, Any]:
+        """Our settings, from the hyper-parameters of the public code.
+
+        Parameters
+        ----------
+        options, shapes
+            As of :meth:`Recurrent.from_openstl`.
+
+        Returns
+        -------
+        dict
+        """
+        settings = super().from_openstl(options, shapes)
+        if (stride := options.pop("stride", 1)) != 1:
+            raise InputError(f"stride must be 1, as the public code needs it, found {stride!r}")
+        if "num_hidden" in options:
+            settings["hidden"] = numbers(options.pop("num_hidden"))
+        for theirs, ours in (("filter_size", "kernel"), ("patch_size", "patch")):
+            if theirs in options:
+                settings[ours] = int(options.pop(theirs))
+        settings["layer_norm"] = bool(options.pop("layer_norm", 0))
+        return settings
+
+    def readout_of(self, hidden: int) -> Conv2d:
+        """A 1 x 1 convolution without bias from the top layer to patches of the outputs."""
+        patches = self.patch**2 * self.out_channels
+        return Conv2d(hidden, patches, 1, circular_longitude=False, bias=False)
+
+
+def zeros(frame: Tensor, channels: int) -> Tensor:
+    """A state of zeros (B, channels, h, w) beside a frame (B, P, h, w), in channels-last memory."""
+    B, _, h, w = frame.shape
+    return frame.new_zeros(B, channels, h, w).contiguous(memory_format=torch.channels_last)
+
+
+def unused(module: nn.Module) -> nn.Module:
+    """Mark weights that take no part in anything: in the authors' files, and counted, no more."""
+    return module.requires_grad_(False)
