@@ -285,7 +285,9 @@ class Forecaster(ForecastModel):
         x = self.normalizer(x, slice(len(self.task.variables)))
         return x.masked_fill(x.isnan(), 0.0) if self.task.nan == "mask" else x
 
-    def apply(self, x: Tensor, network: nn.Module | None = None) -> Tensor:
+    def apply(
+        self, x: Tensor, network: nn.Module | None = None, *, steps: int | None = None
+    ) -> Tensor:
         """Normalise, run the network, de-normalise.
 
         Parameters
@@ -294,6 +296,8 @@ class Forecaster(ForecastModel):
             Inputs in physical units.
         network : torch.nn.Module, optional
             In place of the forecaster's own: its quick form, say.
+        steps : int, optional
+            T' of a network that goes on to any length; the task's unless given.
 
         Returns
         -------
@@ -307,7 +311,8 @@ class Forecaster(ForecastModel):
         """
         task = self.task
         try:
-            y = (network or self.network)(self.encode(x).to(self.dtype))
+            more = () if steps is None else (steps,)
+            y = (network or self.network)(self.encode(x).to(self.dtype), *more)
         except _OF_SHAPES as error:
             if isinstance(error, (InputError, torch.OutOfMemoryError)):
                 raise
@@ -316,7 +321,7 @@ class Forecaster(ForecastModel):
                 f"channels, rows, columns) of the task ({task}): {type(error).__name__}: {error}"
             ) from error
         out = [task.channels.index(v) for v in task.outputs]
-        expected = (x.shape[0], task.target_steps, len(out), *x.shape[-2:])
+        expected = (x.shape[0], steps or task.target_steps, len(out), *x.shape[-2:])
         if not isinstance(y, Tensor) or tuple(y.shape) != expected:
             raise InputError(
                 f"the network gives {inference.form(y)} for input {tuple(x.shape)}; the task "
@@ -376,7 +381,8 @@ class Forecaster(ForecastModel):
         """
         task = self.task
         steps = task.target_steps if steps is None else steps
-        if steps > task.target_steps and task.outputs != task.variables:
+        goes_on = getattr(self.network, "goes_on", False)
+        if steps > task.target_steps and task.outputs != task.variables and not goes_on:
             raise InputError(
                 f"cannot forecast {steps} steps: past {task.target_steps} the network would need "
                 f"its own forecast of every input, but it forecasts {', '.join(task.outputs)} "
@@ -392,7 +398,7 @@ class Forecaster(ForecastModel):
             gone = torch.as_tensor(missing(inputs, task) if masked else False, device=x.device)
 
             def step(x: Tensor) -> Tensor:
-                y = self.apply(x, network)
+                y = self.apply(x, network, steps=steps if goes_on else None)
                 return y.masked_fill(gone, math.nan) if masked else y
 
             y = torch.cat(list(rollout(step, x, steps)), dim=1).float()

@@ -3,6 +3,7 @@
 from .cost import Summary, summary
 from .inference import for_inference
 from .openstl import load_openstl
+from .recurrent import ConvLSTM
 from .simvp import SimVPv2
 
-__all__ = ["SimVPv2", "Summary", "for_inference", "load_openstl", "summary"]
+__all__ = ["ConvLSTM", "SimVPv2", "Summary", "for_inference", "load_openstl", "summary"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,15 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .registry import misfit
+from .registry import misfit, network_class
 from .simvp import SimVPv2
 from .surroundings import own_defaults
 from .translators import NAMES
 
+logger = logging.getLogger(__name__)
+
+# What Lightning, and what several processes, put before every name.
+_PREFIX = re.compile(r"^((module|model|method\.model)\.)+")
 # Our module names, from theirs; the first match of each pattern is replaced, in this order.
 _NAMES = (
     (r"^enc\.enc\.(\d+)\.conv\.", r"encoder.\1."),
@@ -65,32 +71,49 @@ _SETTINGS = {
 
 
 def load_openstl(
-    path: str | os.PathLike[str], *, target_steps: int | None = None, **hyper_parameters: Any
-) -> SimVPv2:
-    """Read a SimVPv2 that the authors' public code trained.
+    path: str | os.PathLike[str],
+    *,
+    model: str = "SimVP",
+    target_steps: int | None = None,
+    legacy: bool | None = None,
+    **hyper_parameters: Any,
+) -> Any:
+    """Read a network that the authors' public code trained.
 
     Parameters
     ----------
     path : path-like
-        ``.safetensors``, or ``.pth`` / ``.ckpt`` (read with ``weights_only=True``: no code runs).
+        ``.safetensors``, or ``.pth`` / ``.ckpt`` (read with ``weights_only=True``: no code runs),
+        of the weights alone, or of a training that saved more (``latest.pth``, Lightning's).
+    model : str
+        That code's name of it: "SimVP" (SimVPv2 and its translators), or one of the recurrent
+        networks of :func:`stforecast.models.registry.names`.
     target_steps : int, optional
         T', that code's ``aft_seq_length``; as long as the input unless given.
+    legacy : bool, optional
+        For ConvLSTM and PredRNN++: whether the weights are of version 0.3.0 or older, as all
+        released ones are. The cells are others since, and the file does not tell which: unless
+        given, they are taken for new ones, and a warning says so.
     **hyper_parameters
-        By that code's names: ``in_shape`` (T, C, H, W), ``hid_S``, ``hid_T``, ``N_S``, ``N_T``,
-        ``model_type`` ("gSTA", "IncepU", "ViT", "Swin", "Poolformer", "MLP" or "MLPMixer",
-        "ConvMixer", in any case), ``mlp_ratio``, ``drop``, ``drop_path``, ``spatio_kernel_enc``,
-        ``spatio_kernel_dec``. What is left out has that code's default. ``drop_path=None``
-        switches stochastic depth off, which 0 does not (see `SimVPv2`).
+        By that code's names; always ``in_shape`` (T, C, H, W). What is left out has that code's
+        default. Of the recurrent networks: those of its configuration files (``num_hidden``,
+        ``patch_size``, ...). Of SimVP: ``hid_S``, ``hid_T``, ``N_S``, ``N_T``, ``model_type``
+        ("gSTA", "IncepU", "ViT", "Swin", "Poolformer", "MLP" or "MLPMixer", "ConvMixer", in any
+        case), ``mlp_ratio``, ``drop``, ``drop_path``, ``spatio_kernel_enc``,
+        ``spatio_kernel_dec``. ``drop_path=None`` switches stochastic depth off, which 0 does not
+        (see `SimVPv2`).
 
     Returns
     -------
-    SimVPv2
-        In evaluation mode.
+    torch.nn.Module
+        In evaluation mode: a SimVPv2, or one of ``stforecast.models.recurrent``. What takes no part
+        in a forecast in that code either does not require gradients.
 
     Raises
     ------
     InputError
-        If a hyper-parameter is unknown, or tensors are missing, superfluous or of another shape.
+        If there is no such network, or a hyper-parameter is unknown, or tensors are missing,
+        superfluous or of another shape.
     """
     options = dict(hyper_parameters)
     if "in_shape" not in options:
@@ -101,6 +124,68 @@ def load_openstl(
             raise ValueError
     except (TypeError, ValueError):
         raise InputError("in_shape must be (T, C, H, W)") from None
+    sizes = steps, target_steps or steps, channels
+    tensors = {_PREFIX.sub("", k): v for k, v in read_tensors(Path(path)).items()}
+    if model.lower() in ("simvp", "simvpv2"):
+        if legacy is not None:
+            raise InputError("legacy is of ConvLSTM and PredRNN++ alone: leave it out")
+        network, renamed = _simvp(sizes, grid, options, tensors)
+    else:
+        network, renamed = _recurrent(model, sizes, grid, options, tensors, legacy)
+    shapes = ({k: v.shape for k, v in both.items()} for both in (network.state_dict(), renamed))
+    if listing := misfit(*shapes):
+        raise InputError(f"the weights in {path} do not fit these hyper-parameters: {listing}")
+    network.load_state_dict(renamed)
+    return network.eval()
+
+
+def _recurrent(
+    name: str,
+    sizes: tuple[int, int, int],
+    grid: list[int],
+    options: dict[str, Any],
+    tensors: dict[str, Tensor],
+    legacy: bool | None,
+) -> tuple[Any, dict[str, Tensor]]:
+    """A network by its own class's tables, and the tensors by its names."""
+    kind = network_class(name)
+    if not hasattr(kind, "from_openstl"):
+        raise InputError(f"the public code has no {name!r} that can be read here")
+    if kind.openstl_ignored is not None:
+        tensors = {k: v for k, v in tensors.items() if not re.search(kind.openstl_ignored, k)}
+    renamed = {_rename(k, kind.openstl_names): v for k, v in tensors.items()}
+    known = sorted(options)
+    settings = kind.from_openstl(options, {k: tuple(v.shape) for k, v in renamed.items()})
+    if options:
+        known = [k for k in known if k not in options]
+        raise InputError(
+            f"unknown hyper-parameters {sorted(options)} of {name}; known of those given: "
+            f"in_shape, {', '.join(known)}"
+        )
+    if kind.has_legacy:
+        if legacy is None:
+            logger.warning(
+                "%s: the cell changed in December 2023 and the file does not tell which it is of. "
+                "It is taken for the new one; weights of version 0.3.0 or older, as all released "
+                "ones are, need legacy=True",
+                name,
+            )
+        settings["legacy"] = bool(legacy)
+    elif legacy is not None:
+        raise InputError("legacy is of ConvLSTM and PredRNN++ alone: leave it out")
+    if kind.tied_to_grid(settings):
+        settings["grid"] = grid
+    with own_defaults(random=torch.device("cpu")):
+        return kind(*sizes, **settings), renamed
+
+
+def _simvp(
+    sizes: tuple[int, int, int],
+    grid: list[int],
+    options: dict[str, Any],
+    tensors: dict[str, Tensor],
+) -> tuple[SimVPv2, dict[str, Tensor]]:
+    """A SimVPv2, and the tensors by its names."""
     model_type = options.pop("model_type", "gSTA")
     translator = {"mlp": "mlpmixer"}.get(str(model_type).lower(), str(model_type).lower())
     if translator not in NAMES:
@@ -125,24 +210,17 @@ def load_openstl(
     settings |= {_SETTINGS[k]: v for k, v in options.items()}
     settings["encoder_layers"] -= settings["encoder_layers"] % 2  # an odd N_S loses a layer there
     with own_defaults(random=torch.device("cpu")):
-        model = SimVPv2(steps, target_steps or steps, channels, **settings)
-
+        model = SimVPv2(*sizes, **settings)
     ours = model.state_dict()
-    given = read_tensors(Path(path))
-    theirs = {_rename(k): v for k, v in given.items() if not k.endswith(_CONSTANTS)}
+    theirs = {_rename(k, _NAMES): v for k, v in tensors.items() if not k.endswith(_CONSTANTS)}
     for k, v in theirs.items():  # what we write as a linear layer may be a 1 x 1 convolution there
         if k in ours and ours[k].ndim == 2 and v.shape[2:] == (1, 1):
             theirs[k] = v.flatten(1)
-    shapes = ({k: v.shape for k, v in tensors.items()} for tensors in (ours, theirs))
-    if listing := misfit(*shapes):
-        raise InputError(f"the weights in {path} do not fit these hyper-parameters: {listing}")
-    model.load_state_dict(theirs)
-    return model.eval()
+    return model, theirs
 
 
-def _rename(name: str) -> str:
-    name = re.sub(r"^(module|model|method\.model)\.", "", name)
-    for pattern, ours in _NAMES:
+def _rename(name: str, table: Sequence[tuple[str, str]]) -> str:
+    for pattern, ours in table:
         name = re.sub(pattern, ours, name, count=1)
     return name
 

@@ -18,6 +18,7 @@ from .surroundings import Outline, own_defaults
 _NETWORKS = {
     "SimVPv2": "stforecast.models.simvp:SimVPv2",
     "GCGRU": "stforecast.models.graph.gcgru:GCGRU",
+    "ConvLSTM": "stforecast.models.recurrent.convlstm:ConvLSTM",
 }
 
 
@@ -65,7 +66,7 @@ def name_of(network: nn.Module) -> str:
 
 
 def network_class(name: str) -> Any:
-    """Import the class of a network by its name, in any case.
+    """Import the class of a network by its name: in any case, with or without hyphens.
 
     A class has ``for_task(task, grid, **settings)``, which makes the network, whose attribute
     ``settings`` is a dict for JSON: ``for_task(task, grid, **network.settings)`` makes the same
@@ -215,4 +216,9 @@ def ready_network(
 
 def _spelled(name: str) -> str | None:
     """Return a name as the registry spells it."""
-    return next((known for known in _NETWORKS if known.lower() == name.lower()), None)
+    return next((known for known in _NETWORKS if _plain(known) == _plain(name)), None)
+
+
+def _plain(name: str) -> str:
+    """A name in small letters: PredRNN++, predrnn_pp and PredRNN-PP are PredRNNpp."""
+    return name.lower().replace("+", "p").replace("_", "").replace("-", "")

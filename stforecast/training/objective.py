@@ -104,13 +104,22 @@ class Objective(nn.Module):
                 prediction, extra = self.teach(x, y, step, self._draws(step))
             else:
                 prediction = self.network(x)
+        points: Tensor | int = y.numel()
+        weights, targets, earlier = self.weights, y.shape, 0
+        if self.teach is not None and isinstance(prediction, Tensor) and prediction.ndim >= y.ndim:
+            earlier = min(max(prediction.shape[-4] - y.shape[1], 0), x.shape[1])
+        if earlier and self.masked:
+            prediction = prediction[..., earlier:, :, :, :]
+        elif earlier:
+            y = torch.cat([x[:, -earlier:, : y.shape[2]].to(y.dtype), y], dim=1)
+            if weights.ndim == 4 and len(weights) > 1:
+                weights = torch.cat([weights[:1].expand(earlier, -1, -1, -1), weights])
         if not isinstance(prediction, Tensor) or prediction.shape[-y.ndim :] != y.shape:
             raise InputError(
                 f"the network gives {form(prediction)} for input {tuple(x.shape)}, the "
-                f"targets are {tuple(y.shape)}: give a network of the task's sizes"
+                f"targets are {tuple(targets)}: give a network of the task's sizes"
             )
         prediction = prediction.to(y.dtype)
-        points: Tensor | int = y.numel()
         if self.masked:  # NaN times zero would be NaN: such points are left out, not weighted
             known = y.isfinite()
             points, middle = known.sum(), prediction.detach()
@@ -127,7 +136,9 @@ class Objective(nn.Module):
             )
         if self.masked:
             loss = torch.where(known, loss, 0)
-        total = (self.weights * loss).sum()
+        total = (weights * loss).sum()
+        if earlier and not self.masked:  # the mean over all, for as many points as the targets have
+            total = total * (targets[1] / y.shape[1])
         return (total if self.teach is None else total + extra * points), points
 
     def points(self, y: Tensor, windows: int) -> Tensor | int:

@@ -62,8 +62,12 @@ class Recurrent(nn.Module):
     sampling : str or mapping
         When true frames are fed in training: ``kind`` of :class:`.sampling.Sampling`, or its
         arguments by name.
+    own : mapping, optional
+        Settings of the subclass, by name.
     """
 
+    #: ``forward(x, steps)`` forecasts as many steps as it is asked for.
+    goes_on: ClassVar[bool] = True
     #: Their names of tensors, and ours: patterns; the first match of each is replaced, in order.
     openstl_names: ClassVar[Sequence[tuple[str, str]]] = ()
     #: Pattern of tensors in their files that are constants, or repeat others.
@@ -74,6 +78,9 @@ class Recurrent(nn.Module):
     benchmarks: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: What whole numbers among the settings may be: from, to.
     limits: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    #: Which of the settings are True or False, and which are lists of whole numbers.
+    flags: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -87,7 +94,7 @@ class Recurrent(nn.Module):
         circular_longitude: bool = False,
         grid: Sequence[int] | None = None,
         sampling: str | Mapping[str, Any] = "standard",
-        **own: Any,
+        own: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
@@ -101,13 +108,13 @@ class Recurrent(nn.Module):
             "circular_longitude": circular_longitude,
             "grid": list(grid) if isinstance(grid, Sequence) else grid,
             "sampling": dict(sampling) if isinstance(sampling, Mapping) else sampling,
-            **{k: list(v) if isinstance(v, (tuple, list)) else v for k, v in own.items()},
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in (own or {}).items()},
         }
         sizing.check_settings(
             self.settings,
             sizing.STEPS | {"patch": (1, 1_000)} | dict(self.limits),
-            flags=("circular_longitude", *(k for k in own if k in ("layer_norm", "legacy"))),
-            lists=tuple(k for k in own if k == "hidden"),
+            flags=("circular_longitude", *self.flags),
+            lists=self.lists,
         )
         if out_channels > channels:
             raise InputError(
@@ -140,7 +147,9 @@ class Recurrent(nn.Module):
         return bool(settings.get("layer_norm"))
 
     @classmethod
-    def for_task(cls, task: Task, grid: Mapping[str, Any] | None = None, /, **settings: Any) -> Self:
+    def for_task(
+        cls, task: Task, grid: Mapping[str, Any] | None = None, /, **settings: Any
+    ) -> Self:
         """Make the network for a task; `grid` gives H and W where weights belong to positions.
 
         Parameters
@@ -496,12 +505,16 @@ class ConvRecurrent(Recurrent):
         Of the convolutions, odd.
     layer_norm : bool
         LayerNorm over (channels, h, w) behind the convolutions; the network then belongs to a grid.
+    own, **options
+        As of :class:`Recurrent`.
     """
 
     limits: ClassVar[Mapping[str, tuple[int, int]]] = {
         "hidden": (1, 100_000),
         "kernel": (1, 999),
     }
+    flags = ("layer_norm",)
+    lists = ("hidden",)
     openstl_names = ((r"^cell_list\.", "cells."), (r"^conv_last\.", "readout."))
 
     def __init__(
@@ -513,10 +526,13 @@ class ConvRecurrent(Recurrent):
         hidden: Sequence[int] = (128, 128, 128, 128),
         kernel: int = 5,
         layer_norm: bool = False,
+        own: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        own = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm}
-        super().__init__(input_steps, target_steps, channels, **own, **options)
+        shared = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm}
+        super().__init__(
+            input_steps, target_steps, channels, own=shared | dict(own or {}), **options
+        )
         if kernel % 2 == 0:
             raise InputError(f"kernel must be odd, found {kernel}")
         self.hidden = [int(c) for c in hidden]

@@ -48,6 +48,7 @@ class ConvLSTM(ConvRecurrent):
     """
 
     has_legacy = True
+    flags = (*ConvRecurrent.flags, "legacy")
     benchmarks: ClassVar[dict[str, dict[str, Any]]] = {
         "moving_mnist": {"patch": 4},
         "": {"patch": 2},
@@ -65,8 +66,9 @@ class ConvLSTM(ConvRecurrent):
         legacy: bool = False,
         **options: Any,
     ) -> None:
-        own = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm, "legacy": legacy}
-        super().__init__(input_steps, target_steps, channels, **own, **options)
+        shared = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm}
+        own = {"legacy": legacy}
+        super().__init__(input_steps, target_steps, channels, own=own, **shared, **options)
         below = [self.patch**2 * channels, *self.hidden]
         self.cells = nn.ModuleList(
             ConvLSTMCell(c_in, c, kernel, legacy=legacy, **self.conv)
