@@ -75,6 +75,16 @@ def tiny(input_steps=4, target_steps=3, channels=1, *, double=False, **settings)
     return network.double() if double else network
 
 
+#: Settings that make each network of the registry small, for grids of a few points.
+SMALL_NETWORKS: dict[str, dict] = {
+    "ConvLSTM": {"hidden": [4, 6], "kernel": 3},
+    "PredRNN": {"hidden": [4, 4], "kernel": 3},
+    "PredRNNpp": {"hidden": [4, 4], "kernel": 3},
+    "PredRNNv2": {"hidden": [4, 4], "kernel": 3},
+    "SimVPv2": {"encoder_channels": 4, "translator_channels": 12, "translator_blocks": 2},
+}
+
+
 class Linear(torch.nn.Module):
     """4 -> 3 steps without batch statistics: what a batch gives is the sum of its windows."""
 

@@ -3,7 +3,17 @@
 from .cost import Summary, summary
 from .inference import for_inference
 from .openstl import load_openstl
-from .recurrent import ConvLSTM
+from .recurrent import ConvLSTM, PredRNN, PredRNNpp, PredRNNv2
 from .simvp import SimVPv2
 
-__all__ = ["ConvLSTM", "SimVPv2", "Summary", "for_inference", "load_openstl", "summary"]
+__all__ = [
+    "ConvLSTM",
+    "PredRNN",
+    "PredRNNpp",
+    "PredRNNv2",
+    "SimVPv2",
+    "Summary",
+    "for_inference",
+    "load_openstl",
+    "summary",
+]

@@ -19,6 +19,9 @@ _NETWORKS = {
     "SimVPv2": "stforecast.models.simvp:SimVPv2",
     "GCGRU": "stforecast.models.graph.gcgru:GCGRU",
     "ConvLSTM": "stforecast.models.recurrent.convlstm:ConvLSTM",
+    "PredRNN": "stforecast.models.recurrent.predrnn:PredRNN",
+    "PredRNNpp": "stforecast.models.recurrent.predrnn_pp:PredRNNpp",
+    "PredRNNv2": "stforecast.models.recurrent.predrnn_v2:PredRNNv2",
 }
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers import SMALL_NETWORKS
 from torch import nn
 
 import stforecast
@@ -65,7 +66,7 @@ def test_every_network_says_what_it_is(name):
 @pytest.mark.parametrize("name", registry.names())
 def test_settings_in_json_make_the_same_network(name):
     torch.manual_seed(0)
-    network = registry.make_network(name.upper(), TASK, GRID)
+    network = registry.make_network(name.upper(), TASK, GRID, SMALL_NETWORKS[name])
     settings = json.loads(json.dumps(network.settings))
     again = registry.make_network(name, TASK, GRID, settings)
     again.load_state_dict(network.state_dict())
@@ -74,6 +75,12 @@ def test_settings_in_json_make_the_same_network(name):
         assert torch.equal(network.eval()(x), again.eval()(x))
     assert network(x).shape == (1, 2, 2, 4, 6)
     assert registry.name_of(network) == name
+
+
+def test_a_name_may_be_written_in_any_way():
+    for name in ("PredRNN++", "predrnn_pp", "PREDRNN-PP"):
+        assert registry.network_class(name) is registry.network_class("PredRNNpp")
+    assert registry.network_class("predrnn_v2").__name__ == "PredRNNv2"
 
 
 def test_translators_that_need_a_grid_get_it():

@@ -2,5 +2,8 @@
 
 from .base import Recurrent
 from .convlstm import ConvLSTM
+from .predrnn import PredRNN
+from .predrnn_pp import PredRNNpp
+from .predrnn_v2 import PredRNNv2
 
-__all__ = ["ConvLSTM", "Recurrent"]
+__all__ = ["ConvLSTM", "PredRNN", "PredRNNpp", "PredRNNv2", "Recurrent"]

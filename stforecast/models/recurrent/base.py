@@ -346,7 +346,8 @@ class Recurrent(nn.Module):
         if mask is not None:
             known, moved = total - mask.shape[1], mask.to(x.device, torch.bool)
         u = self.inlet(given[:, :known].flatten(0, 1)).unflatten(0, (len(x), -1)).unbind(1)
-        state, outputs = self.begin(given[:, 0]), []
+        state = self.begin(given[:, 0])
+        outputs: list[Tensor] = []
         for t in range(total):
             if t < known:
                 now = u[t]
@@ -513,9 +514,12 @@ class ConvRecurrent(Recurrent):
         "hidden": (1, 100_000),
         "kernel": (1, 999),
     }
-    flags = ("layer_norm",)
-    lists = ("hidden",)
-    openstl_names = ((r"^cell_list\.", "cells."), (r"^conv_last\.", "readout."))
+    flags: ClassVar[tuple[str, ...]] = ("layer_norm",)
+    lists: ClassVar[tuple[str, ...]] = ("hidden",)
+    openstl_names: ClassVar[Sequence[tuple[str, str]]] = (
+        (r"^cell_list\.", "cells."),
+        (r"^conv_last\.", "readout."),
+    )
 
     def __init__(
         self,
@@ -535,7 +539,7 @@ class ConvRecurrent(Recurrent):
         )
         if kernel % 2 == 0:
             raise InputError(f"kernel must be odd, found {kernel}")
-        self.hidden = [int(c) for c in hidden]
+        self.hidden, self.kernel = [int(c) for c in hidden], kernel
         #: What its convolutions have in common.
         self.conv: dict[str, Any] = {
             "circular_longitude": self.circular_longitude,

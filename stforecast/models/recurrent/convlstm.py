@@ -7,7 +7,6 @@ public code of the SimVPv2 paper (arXiv:2211.12509) has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -29,18 +28,14 @@ class ConvLSTM(ConvRecurrent):
     ----------
     input_steps, target_steps, channels : int
         T, T' and C.
-    hidden : sequence of int
-        Widths of the layers, which may differ.
-    kernel : int
-        Of the convolutions, odd.
-    layer_norm : bool
-        LayerNorm over (channels, h, w) behind the convolutions of each layer.
     legacy : bool
         The cell of the public code up to version 0.3.0, whose output is ``o * g`` with the
         candidate in place of the cell state: that of all its released weights and of the figures
         in print.
     **options
-        As of :class:`~stforecast.models.recurrent.base.Recurrent`.
+        ``hidden`` (widths, which may differ), ``kernel``, ``layer_norm`` as of
+        :class:`~stforecast.models.recurrent.base.ConvRecurrent`, and what
+        :class:`~stforecast.models.recurrent.base.Recurrent` has.
 
     References
     ----------
@@ -60,18 +55,13 @@ class ConvLSTM(ConvRecurrent):
         target_steps: int = 12,
         channels: int = 1,
         *,
-        hidden: Sequence[int] = (128, 128, 128, 128),
-        kernel: int = 5,
-        layer_norm: bool = False,
         legacy: bool = False,
         **options: Any,
     ) -> None:
-        shared = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm}
-        own = {"legacy": legacy}
-        super().__init__(input_steps, target_steps, channels, own=own, **shared, **options)
+        super().__init__(input_steps, target_steps, channels, own={"legacy": legacy}, **options)
         below = [self.patch**2 * channels, *self.hidden]
         self.cells = nn.ModuleList(
-            ConvLSTMCell(c_in, c, kernel, legacy=legacy, **self.conv)
+            ConvLSTMCell(c_in, c, self.kernel, legacy=legacy, **self.conv)
             for c_in, c in zip(below, self.hidden, strict=False)
         )
         self.readout = self.readout_of(self.hidden[-1])
@@ -126,7 +116,7 @@ class ConvLSTM(ConvRecurrent):
         frame : Tensor of shape (B, P', h, w)
         state : list of (Tensor, Tensor)
         """
-        new = []
+        new: list[tuple[Tensor, Tensor]] = []
         for i, (cell, before) in enumerate(zip(self.cells, state, strict=True)):
             a = u if i == 0 else cell.conv_x(new[-1][0])  # type: ignore[operator]
             new.append(cell(a, *before))

@@ -133,4 +133,6 @@ def test_golden_recurrent_half_precision(name):
     model, io = network(name), arrays(name)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         out = model(torch.from_numpy(io["x"])).float().numpy()
-    assert np.linalg.norm(out - io["out"]) < 3e-2 * np.linalg.norm(io["out"])
+    # PredRNN++ adds four convolutions before each gate, and feeds itself with the sum's rounding.
+    most = 4e-2 if describe(name)["model"] == "PredRNNpp" else 3e-2
+    assert np.linalg.norm(out - io["out"]) < most * np.linalg.norm(io["out"])
