@@ -66,7 +66,7 @@ def test_every_network_says_what_it_is(name):
 @pytest.mark.parametrize("name", registry.names())
 def test_settings_in_json_make_the_same_network(name):
     torch.manual_seed(0)
-    network = registry.make_network(name.upper(), TASK, GRID, SMALL_NETWORKS[name])
+    network = registry.make_network(name.upper(), TASK, GRID, SMALL_NETWORKS.get(name))
     settings = json.loads(json.dumps(network.settings))
     again = registry.make_network(name, TASK, GRID, settings)
     again.load_state_dict(network.state_dict())
