@@ -22,6 +22,11 @@ _NETWORKS = {
     "PredRNN": "stforecast.models.recurrent.predrnn:PredRNN",
     "PredRNNpp": "stforecast.models.recurrent.predrnn_pp:PredRNNpp",
     "PredRNNv2": "stforecast.models.recurrent.predrnn_v2:PredRNNv2",
+    "TGCN": "stforecast.models.graph.tgcn:TGCN",
+    "STGCN": "stforecast.models.graph.stgcn:STGCN",
+    "MSTGCN": "stforecast.models.graph.mstgcn:MSTGCN",
+    "ASTGCN": "stforecast.models.graph.astgcn:ASTGCN",
+    "AGCRN": "stforecast.models.graph.agcrn:AGCRN",
 }
 
 

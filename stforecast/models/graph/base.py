@@ -173,7 +173,8 @@ class Recurrent(GraphNetwork):
     is fed are those of input frame k mod T.
 
     A subclass sets ``encoder`` (modules ``cell(x, h, fixed) -> h`` on (N, B, ·)), ``decoder``
-    where it has cells of its own, ``readout``, and ``hidden``.
+    where it has cells of its own, ``readout``, and ``hidden``. One that is ``direct`` has no
+    decoder: the readout of the last state gives all target steps, (N, B, T' C').
 
     Notes
     -----
@@ -193,8 +194,11 @@ class Recurrent(GraphNetwork):
         hidden: int,
         layers: int,
         curriculum_decay: float | None,
+        direct: bool = False,
         **settings: Any,
     ) -> None:
+        if direct:
+            self.feeds_itself = False
         super().__init__(
             *sizes,
             hidden=hidden,
@@ -205,6 +209,10 @@ class Recurrent(GraphNetwork):
         whole("hidden", hidden, 1, 100_000)
         whole("layers", layers, 1, 100)
         self.hidden = hidden
+        #: Whether the last state gives all steps at once, and there is no decoder.
+        self.direct = direct
+        if direct:
+            self.teach = None  # type: ignore[assignment, method-assign]
         if curriculum_decay is not None:
             number("curriculum_decay", curriculum_decay, 1, 1e12)
         self.curriculum_decay = curriculum_decay
@@ -258,6 +266,9 @@ class Recurrent(GraphNetwork):
         states = [frames.new_zeros(*frames.shape[1:3], self.hidden) for _ in self.encoder]
         for frame in self.embed(frames):
             states = _advance(self.encoder, frame, states, fixed)
+        if self.direct:
+            all_steps = self.readout(states[-1]).unflatten(2, (-1, self.out_channels))
+            return self.to_fields(all_steps.movedim(2, 0))
         decoder = getattr(self, "decoder", self.encoder)
         truths = None if truth is None else truth.permute(1, 3, 4, 0, 2).flatten(1, 2)
         frame = torch.zeros_like(frames[0][..., : self.channels_fed])
