@@ -5,7 +5,7 @@ from __future__ import annotations
 from .comparison import compare_forecasts, to_text
 from .evaluate import evaluate
 from .images import psnr, ssim
-from .metrics import METRICS, Metric, WeightedMean, anomaly_correlation
+from .metrics import METRICS, Above, Metric, WeightedMean, anomaly_correlation
 from .published import benchmark_names, benchmark_table, cost_table, not_comparable
 from .regions import REGIONS, region_fractions
 from .scorecards import save_scores, scorecard, to_table, verdicts
@@ -14,6 +14,7 @@ from .significance import compare
 __all__ = [
     "METRICS",
     "REGIONS",
+    "Above",
     "Metric",
     "WeightedMean",
     "anomaly_correlation",

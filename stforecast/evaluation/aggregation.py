@@ -12,7 +12,7 @@ would be scored alone. All runs go through the pieces together, so truth is read
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,15 +21,12 @@ import numpy as np
 import xarray as xr
 
 from ..baselines.lookup import climatology_at
-from ..conventions.axes import LEAD
 from ..conventions.lazy import in_memory
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..parallel import Graph, slices_of
-from .alignment import PointWeights
+from .job import Job
 from .metrics import (
-    MEMBERS,
-    Metric,
     WeightedMean,
     absolute_error,
     anomaly_products,
@@ -41,7 +38,6 @@ from .metrics import (
 FRAMES = "frames"  # all variables of a forecast together: the channels of a clip
 _ACC = anomaly_products
 _OF_ERROR = (error, squared_error, absolute_error, _ACC)  # made from one difference each block
-_LATE: Mapping[Any, int] = {absolute_error: 1, _ACC: 2}  # these write over that difference
 BLOCK = 2**20  # bytes of float32 worked on at once: more leave the cache, fewer wait for Python
 PIECE = 2**24  # bytes of a piece of data without chunks
 TASK = 2**22  # bytes of small chunks that make one task; a larger one is a task, where it was read
@@ -53,58 +49,6 @@ FAN = 8  # sums added in one task
 Parts = dict[tuple[str, str, tuple[tuple[int, int], ...]], WeightedMean]
 # The same by the number of a run and these three.
 _RunParts = dict[tuple[int, str, str, tuple[tuple[int, int], ...]], WeightedMean]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is asked of every piece. Axes are 0 to 3: initialisations, leads, rows and columns."""
-
-    variables: tuple[str, ...]
-    kinds: tuple[Metric, ...]  # metrics with different statistics, whose settings are bound
-    weights: np.ndarray  # (R, H, W)
-    mask: np.ndarray  # (H, W): True where no point has a weight
-    keep: tuple[int, ...]  # axes of the result, ascending
-    init: np.ndarray  # times (N,)
-    leads: np.ndarray  # (L,)
-    kelvin: frozenset[str]  # variables in K in forecast and truth
-    masked: bool  # nan="mask"
-
-    @classmethod
-    def of(
-        cls,
-        forecast: xr.Dataset,
-        kinds: Sequence[Metric],
-        weights: PointWeights,
-        keep: Sequence[int],
-        nan: str,
-    ) -> Job:
-        """Gather what tasks need to know."""
-        return cls(
-            tuple(map(str, forecast.data_vars)),
-            tuple(sorted(kinds, key=lambda kind: _LATE.get(kind.statistic, 0))),
-            np.stack(weights.arrays),
-            weights.mask,
-            tuple(sorted(keep)),
-            forecast["time"].values,
-            forecast[LEAD].values,
-            frozenset(str(v) for v, a in forecast.data_vars.items() if a.attrs.get("units") == "K"),
-            nan == "mask",
-        )
-
-    @property
-    def of_frames(self) -> frozenset[str]:
-        """Statistics with one value for a frame, which look at all points of a map at once."""
-        return frozenset(kind.name for kind in self.kinds if kind.of_maps and kind.of_frames)
-
-    @property
-    def together(self) -> tuple[Metric, ...]:
-        """Statistics that all variables have together, and none by itself."""
-        return tuple(kind for kind in self.kinds if "variable" in kind.dims)
-
-    @property
-    def stacked(self) -> bool:
-        """Whether statistics are of all members; else of the members' mean."""
-        return any(MEMBERS in kind.dims for kind in self.kinds)
 
 
 @dataclass(frozen=True)
@@ -323,7 +267,8 @@ class _Sums:
         # New memory for every block would cost threads more than the sums do.
         most = max(int(np.prod([s.stop - s.start for s in at])) for at in steps)
         self.narrow, self.wide = np.empty(most, dtype=np.float32), np.empty((2, most))
-        with np.errstate(invalid="ignore", over="ignore"):  # refused in words, below
+        # Refused in words, below.
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             for at in steps:
                 pictures = [self._add(i, at) for i in range(len(job.variables))]
                 for kind in job.together:
@@ -338,7 +283,7 @@ class _Sums:
         t = _take(self.truths[i], self.piece.starts, self.piece.steps[at[:2]], at[2:])
         hide = self.mask[at[2:]] if self.any_mask else None
         if job.masked:
-            gap = np.isnan(t)
+            gap = job.gap(t)
             self.hidden[v] += int(np.count_nonzero(gap & ~self.mask[at[2:]]))
             hide = gap | self.mask[at[2:]]
             self.there[v].add(at, (~gap).astype(np.float64))
@@ -361,8 +306,10 @@ class _Sums:
                 )
             if kind.name in job.of_frames:
                 self.frames[v, kind.name][0][at[:2]] = values
-            else:
-                self.totals[v, kind.name][0].add(at, np.asarray(values, dtype=np.float64))
+                continue
+            if hide is not None:  # 0 / 0 of a point that does not count must not reach the sum
+                values = np.where(hide, 0.0, values)
+            self.totals[v, kind.name][0].add(at, np.asarray(values, dtype=np.float64))
         return f, t
 
     def _add_errors(
@@ -432,7 +379,7 @@ class _Sums:
         ]:
             good = np.isfinite(values) | self.mask
             if job.masked:
-                gap = np.isnan(observed)
+                gap = job.gap(observed)
                 good |= gap if whose != "forecast" else gap[piece.index]
             if good.all():
                 continue
@@ -447,7 +394,8 @@ class _Sums:
             )
         return InputError(
             f"{job.variables[i]}: {', '.join(kind.name for kind in job.kinds)} overflow or are "
-            "NaN, though forecast and truth are finite"
+            "NaN, though forecast and truth are finite; what divides by truth, as mape, needs "
+            "where=, which leaves out points where truth is 0"
         )
 
     def parts(self) -> Parts:

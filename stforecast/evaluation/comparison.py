@@ -54,6 +54,10 @@ def compare_forecasts(
 
     options = {"metrics": metrics, "weights": weights, "nan": nan, **options}
     options["allow_overlap"] = allow_overlap
+    if options.get("where") is not None:
+        scored = {name: evaluate(f, truth, **options) for name, f in forecasts.items()}
+        words = "none: initialisations have different numbers of points where scores are taken"
+        return scorecard(scored).assign_attrs(intervals=words)
     by_time = {
         name: evaluate(f, truth, by=("time", LEAD), **options) for name, f in forecasts.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,9 +21,10 @@ from ..conventions.times import iso_time, valid_times
 from ..conventions.units import same_units
 from ..errors import InputError
 from ..package import __version__
-from .aggregation import FRAMES, Job, compute, gather
+from .aggregation import FRAMES, compute, gather
 from .alignment import PointWeights, check_grid, check_units, valid_positions
-from .metrics import MEMBERS, METRICS, Metric, WeightedMean
+from .job import Job
+from .metrics import MEMBERS, METRICS, Above, Metric, WeightedMean
 from .published import benchmark_table
 from .scorecards import hours_of, save_scores, scorecard, to_table
 
@@ -42,6 +43,7 @@ def evaluate(
     by: str | Sequence[str] = (LEAD,),
     regions: str | Sequence[str] | Mapping[str, Any] | None = None,
     nan: str = "refuse",
+    where: Callable[[np.ndarray], Any] | None = None,
     data_range: float | None = None,
     protocol: str | None = None,
     lpips: Any = None,
@@ -76,7 +78,8 @@ def evaluate(
     metrics : str, Metric, or sequence of these
         Names of :data:`stforecast.evaluation.metrics.METRICS`, and metrics of your own
         (:class:`stforecast.evaluation.Metric`). Of points: "mse" in the square of the variable's
-        unit; "rmse", "mae" and "bias" in its unit. Of maps: "acc", the anomaly correlation
+        unit; "rmse", "mae" and "bias" in its unit; "mape" in percent of truth, which must not be 0
+        where points count (see `where`). Of maps: "acc", the anomaly correlation
         (:func:`stforecast.evaluation.metrics.anomaly_correlation`; unit 1) needs a `climatology`,
         and is the mean of the correlations of single maps. Of whole frames: "mse_sum" and
         "mae_sum", errors summed over the points (and variables) of a frame; "ssim" (unit 1) and
@@ -100,6 +103,11 @@ def evaluate(
         What a NaN in truth means. "mask" takes the point out of the score, at that time, and the
         number of points taken out is told. A NaN in the forecast where truth has a value is an
         error under either.
+    where : callable, optional
+        Which points count, by truth: it takes an array of truth, of any shape and in the units that
+        are scored, and gives True or False for each. All others are left out, whatever is forecast
+        there: **a false alarm costs nothing**, and the attribute ``where`` of the result says so.
+        ``where=stforecast.evaluation.Above(10)``, ``where=lambda truth: truth > 10``.
     data_range : float, optional
         For "ssim", "psnr" and "lpips": distance between the smallest and the largest value that
         data can have, 1 for pictures on [0, 1].
@@ -127,8 +135,8 @@ def evaluate(
         Attributes tell the units (``units_rmse`` and so on, and ``units`` where all metrics share
         it: K, K**2, 1 or dB), the weights in force (``weights``, ``weights_policy``), the number
         of initialisations, the first and the last of them, the version, of an ensemble what was
-        scored (``ensemble``) and its number of ``members``, and what was masked
-        (``masked_points``, ``masked_share`` of a variable).
+        scored (``ensemble``) and its number of ``members``, and how many points `nan` and `where`
+        took out (``masked_points``, ``masked_share`` of a variable).
 
     Raises
     ------
@@ -141,6 +149,11 @@ def evaluate(
     chosen = _choose_metrics(metrics, climatology is not None, data_range, protocol)
     if nan not in ("refuse", "mask"):
         raise InputError(f'nan must be "refuse" or "mask", found {nan!r}')
+    if where is not None and not callable(where):
+        raise InputError(
+            f"where must be a function of truth, such as stforecast.evaluation.Above(10), found "
+            f"{where!r}"
+        )
     settings = {"data_range": data_range, "lpips": _perceptual(chosen, lpips)}
     reference = climatology.dataset if isinstance(climatology, Climatology) else climatology
     opened, member = _members(forecast, truth, chosen, ensemble)
@@ -170,7 +183,8 @@ def evaluate(
     points = PointWeights.of(weights, regions, first, space)
     of_frames = [name for name, metric in chosen.items() if metric.of_frames]
     if of_frames:
-        _check_frames(of_frames, first, truth, points, set(by) & set(space), nan)
+        masks = nan == "mask" or where is not None
+        _check_frames(of_frames, first, truth, points, set(by) & set(space), masks)
     if reference is not None:
         reference = conform(reference, variables)
         check_grid(first, reference, space, "climatology")
@@ -180,7 +194,7 @@ def evaluate(
     dims = ("time", LEAD, *space)
     keep = [dims.index(name) for name in by]
     kinds, kind_of = _kinds(chosen, settings)
-    jobs = [Job.of(first, some, points, keep, nan) for some in kinds]
+    jobs = [Job.of(first, some, points, keep, nan, where) for some in kinds]
     each = ensemble == "members"
     runs = [(jobs[0], [m]) for m in members] if each else [(job, members) for job in jobs]
     parts = compute(runs, truth[variables], positions, reference)
@@ -200,6 +214,8 @@ def evaluate(
         coords[MEMBERS] = member
     coords |= {name: first[name].variable for name in by if name in first.coords}
     out = xr.Dataset(coords=coords, attrs=_sample_attrs(first, points, nan, data_range, protocol))
+    if where is not None:
+        out.attrs["where"] = _words(where)
     if len(members) > 1 or each:
         out.attrs |= {"ensemble": ensemble, "members": len(members)}
     if reference is not None and "climatology_period" in reference.attrs:
@@ -208,8 +224,13 @@ def evaluate(
         attrs = _score_attrs(first[variables[0] if v == FRAMES else v], chosen)
         if v == FRAMES:
             attrs["long_name"] = f"{', '.join(variables)} together"
-        elif nan == "mask":
+        elif nan == "mask" or where is not None:
             total = positions.size * np.count_nonzero(~points.mask)
+            if hidden[v] == total and where is not None:
+                raise InputError(
+                    f"{v}: none of the {total} points of truth is one of those that count, where "
+                    f"{out.attrs['where']}"
+                )
             attrs |= {"masked_points": hidden[v], "masked_share": hidden[v] / total}
         size = points.mask.size * (len(variables) if v == FRAMES else 1)
         for key, over in ((v, False), (f"{v}_overall", True)):
@@ -227,6 +248,13 @@ def evaluate(
             )
             out[key] = array if over else array.transpose("metric", *labels, *by)
     return out
+
+
+def _words(where: Callable[..., Any]) -> str:
+    """Say which points count, and what follows."""
+    name = str(where) if isinstance(where, Above) else getattr(where, "__name__", "<lambda>")
+    which = "a function of truth says so" if name == "<lambda>" else name
+    return f"{which} (a false alarm costs nothing)"
 
 
 def _finished(metric: Metric, state: WeightedMean, points: int, overall: bool) -> np.ndarray:
@@ -359,7 +387,7 @@ def _check_frames(
     truth: xr.Dataset,
     points: PointWeights,
     by: set[Any],
-    nan: str,
+    masks: bool,
 ) -> None:
     """Refuse metrics of whole frames where frames are not whole or do not add up."""
     what = f"{', '.join(names)}: metrics of whole frames"
@@ -370,8 +398,8 @@ def _check_frames(
             f'{what} count every point the same; ask for them alone, with weights="uniform" and '
             "without regions"
         )
-    if nan == "mask":
-        raise InputError(f"{what} take no masks; leave out nan or these metrics")
+    if masks:
+        raise InputError(f"{what} take no masks; leave out nan, where or these metrics")
     if FRAMES in forecast.data_vars:
         raise InputError(f"{what} are reported as {FRAMES!r}; rename the variable of that name")
     units = {str(v): forecast[v].attrs.get("units") for v in forecast.data_vars}

@@ -47,6 +47,31 @@ def squared_error(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.square(forecast - truth)
 
 
+def percentage_error(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Size of the error in percent of truth, at every point; infinite or NaN where truth is 0."""
+    return 100 * np.abs((forecast - truth) / truth)
+
+
+@dataclass(frozen=True)
+class Above:
+    """Choose the points where truth is above a limit, for ``evaluate(..., where=Above(10))``.
+
+    Parameters
+    ----------
+    limit : float
+        In the unit of the variable.
+    """
+
+    limit: float
+
+    def __call__(self, truth: np.ndarray) -> np.ndarray:
+        """Tell for every point of truth whether it counts."""
+        return truth > self.limit
+
+    def __str__(self) -> str:
+        return f"truth > {self.limit:g}"
+
+
 def anomaly_products(
     forecast: np.ndarray, truth: np.ndarray, climatology: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,6 +171,10 @@ def _none(_: str) -> str:
     return "1"
 
 
+def _percent(_: str) -> str:
+    return "%"
+
+
 def _decibel(_: str) -> str:
     return "dB"
 
@@ -182,6 +211,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("mse", squared_error, _same, _squared, "mean squared error"),
             Metric("mae", absolute_error, _same, _same, "mean absolute error"),
             Metric("bias", error, _same, _same, "mean error, forecast minus truth"),
+            Metric("mape", percentage_error, _same, _percent, "mean absolute percentage error"),
             Metric(
                 "acc",
                 anomaly_products,

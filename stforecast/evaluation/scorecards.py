@@ -20,7 +20,7 @@ __all__ = ["mean_over_time", "save_scores", "scorecard", "to_table", "verdicts"]
 
 # Attributes that tell the sample: scores that differ in one do not compare.
 _SAMPLE = (
-    *("weights", "grid", "lead_hours", "nan", "data_range"),
+    *("weights", "grid", "lead_hours", "nan", "where", "data_range"),
     *("initialisations", "first_initialisation", "last_initialisation"),
 )
 _SKILL = ("rmse", "mse", "mse_sum")  # what skill can be made of
@@ -135,6 +135,9 @@ def _add_differences(
     models = [str(m) for m in card["model"].values]
     if set(by_time) != set(models):
         raise InputError(f"by_time must be of the models {models}, found {list(by_time)}")
+    if "where" in by_time[models[0]].attrs:  # the block bootstrap gives them equal weights
+        words = "none: initialisations have different numbers of points where scores are taken"
+        return card.assign_attrs(intervals=words)
     n = by_time[models[0]].sizes.get("time", 0)
     if n < LEAST:
         words = f"none: {n} initialisations are too few to tell chance, {LEAST} are needed"
@@ -287,6 +290,7 @@ def _selected(
             raise InputError(f"the scores have the {dim} {labels}, found {chosen!r}")
         card = card.sel({dim: chosen}, drop=True)
         policy, place = (chosen, place) if dim == "weights" else (policy, f", {chosen}")
+    place += f", where {card.attrs['where']}" if "where" in card.attrs else ""
     return card, v, f"{policy} weights{place}"
 
 

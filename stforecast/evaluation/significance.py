@@ -177,6 +177,11 @@ def _check_same(a: xr.Dataset, b: xr.Dataset) -> None:
         *((d, a[d].values, b[d].values) for d in ("time", LEAD) if d in a.coords and d in b.coords),
         *((str(v), a[v].dims, b[v].dims) for v in a.data_vars if v in b),
     ]
+    if words := a.attrs.get("where", b.attrs.get("where")):
+        raise InputError(
+            "initialisations have different numbers of points, and would have equal weights here: "
+            f"scores are taken where {words}"
+        )
     for what, x, y in pairs:
         if not np.array_equal(x, y):
             raise InputError(f"the scores are not of the same forecasts: {what} {x} and {y}")

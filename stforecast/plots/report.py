@@ -186,6 +186,7 @@ def _summary(card: xr.Dataset) -> str:
     n = int(attrs.get("initialisations", 0))
     a, b = (str(attrs.get(f"{end}_initialisation", "?")) for end in ("first", "last"))
     text = f"{n} initialisation{'s' * (n != 1)} from {a} to {b}, grid {attrs.get('grid', '?')}."
+    text += f" Only points where {attrs['where']} are scored." if "where" in attrs else ""
     policy = card["weights"].values[0] if "weights" in card.dims else attrs.get("weights", "?")
     place = f", {card['region'].values[0]}" if "region" in card.dims else ""
     items = []

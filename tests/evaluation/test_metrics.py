@@ -228,6 +228,7 @@ def test_units():
         "mse": "K**2",
         "mae": "K",
         "bias": "K",
+        "mape": "%",
         "acc": "1",
         "mse_sum": "K**2",
         "mae_sum": "K",
