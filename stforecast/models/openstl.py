@@ -106,8 +106,9 @@ def load_openstl(
     Returns
     -------
     torch.nn.Module
-        In evaluation mode: a SimVPv2, or one of ``stforecast.models.recurrent``. What takes no part
-        in a forecast in that code either does not require gradients.
+        In evaluation mode, in float64 if all of the file is: a SimVPv2, or one of
+        ``stforecast.models.recurrent``. What takes no part in a forecast in that code either does
+        not require gradients.
 
     Raises
     ------
@@ -135,6 +136,8 @@ def load_openstl(
     shapes = ({k: v.shape for k, v in both.items()} for both in (network.state_dict(), renamed))
     if listing := misfit(*shapes):
         raise InputError(f"the weights in {path} do not fit these hyper-parameters: {listing}")
+    if all(v.dtype == torch.float64 for v in renamed.values() if v.is_floating_point()):
+        network.double()
     network.load_state_dict(renamed)
     return network.eval()
 
