@@ -78,7 +78,7 @@ def tiny(input_steps=4, target_steps=3, channels=1, *, double=False, **settings)
 #: Settings that make each network of the registry small, for grids of a few points.
 SMALL_NETWORKS: dict[str, dict] = {
     "ConvLSTM": {"hidden": [4, 6], "kernel": 3},
-    "PredRNN": {"hidden": [4, 4], "kernel": 3},
+    "PredRNN": {"hidden": [4, 4], "kernel": 3, "sampling": {"start": 0.5}},
     "PredRNNpp": {"hidden": [4, 4], "kernel": 3},
     "PredRNNv2": {"hidden": [4, 4], "kernel": 3},
     "SimVPv2": {"encoder_channels": 4, "translator_channels": 12, "translator_blocks": 2},
