@@ -17,7 +17,7 @@ from stforecast.training.config import TrainConfig
 from stforecast.training.fit import fit
 
 TASK = Task("t2m", input_steps=3, target_steps=2)
-CONFIG = TrainConfig(steps=2, batch_size=3, validate_every=1, precision="fp32", device="cpu")
+CONFIG = TrainConfig(steps=3, batch_size=3, validate_every=1, precision="fp32", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def weather():
 
 @pytest.fixture(scope="module")
 def trained(weather):
-    """Of a name: the network that two steps of training make, made once."""
+    """Of a name: the network that three steps of training make, made once."""
     made = {}
 
     def train(name, **options):

@@ -138,4 +138,4 @@ class _Cell(nn.Module):
         zr, c = inputs.tensor_split([2 * h.shape[-1]], -1)
         z, r = torch.sigmoid(zr + self.gates(chebyshev(h, laplacian, self.order))).chunk(2, -1)
         c = torch.tanh(c + self.candidate(chebyshev(r * h, laplacian, self.order)))
-        return torch.lerp(c, h, z)
+        return torch.lerp(c, h.to(c.dtype), z)
