@@ -27,6 +27,12 @@ _MONTHS = (
 
 
 _MOST_STEPS = 1_000_000
+_REFERENCES = ("climatology", "weekly")
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    one = isinstance(value, str) or not isinstance(value, Iterable)
+    return (value,) if one else tuple(value)
 
 
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -60,6 +66,22 @@ class Task:
         What missing values (NaN) mean. ``"refuse"``: an error, wherever data are used. ``"mask"``:
         in the input they count as the training mean, in a target they carry neither loss nor
         score, and a forecast is NaN where the last input step of its variable is.
+    reference : {"climatology", "weekly"}, optional
+        Forecast differences from what is usual, in place of the quantities themselves; history and
+        forecast stay in physical units. ``"climatology"``: harmonics of the year and of the day;
+        ``"weekly"``: the median of the training weeks at the time of the week. It is fitted to the
+        training period alone; a network, and :class:`stforecast.baselines.LinearRegression`,
+        learn without what the window's own years (or weeks) have put into it.
+    known : sequence of str
+        Inputs that are known for the target times: what is computed from time and place (see
+        :func:`stforecast.datasets.add_inputs`), ``"reference"`` itself, or variables of the data:
+        a holiday, another model's forecast (on ``time, prediction_timedelta``), or, without a time,
+        a field that never changes, which is kept with the forecaster.
+    lags : sequence of str or timedelta
+        Further inputs: the outputs this long before each target time, such as ``["1D", "7D"]``. The
+        history is as long as they ask for; none may be shorter than the forecast.
+    lower : float, optional
+        No forecast is below it: 0 for counts.
 
     Notes
     -----
@@ -81,6 +103,10 @@ class Task:
     timestep: str = "1h"
     targets: tuple[str, ...] | str | None = None
     nan: Literal["refuse", "mask"] = "refuse"
+    reference: Literal["climatology", "weekly"] | None = None
+    known: tuple[str, ...] | str = ()
+    lags: tuple[str, ...] | str = ()
+    lower: float | None = None
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -114,6 +140,51 @@ class Task:
         if not step > pd.Timedelta(0):
             raise InputError(f"Task.timestep must be positive, found {self.timestep!r}")
         set_(self, "timestep", _short(step))
+        if self.reference not in (None, *_REFERENCES):
+            raise InputError(
+                f"Task.reference must be one of {', '.join(_REFERENCES)}, or None, found "
+                f"{self.reference!r:.60}"
+            )
+        set_(self, "known", _names(self.known) if self.known else ())
+        if twice := sorted(set(self.known) & set(self.variables)):
+            raise InputError(
+                f"{', '.join(twice)}: in Task.variables and in Task.known. What is known for the "
+                "target times is an input at these; leave it out of the variables"
+            )
+        if both := sorted(set(self.known) & set(self.outputs)):
+            raise InputError(f"{', '.join(both)}: in Task.known, and forecast: choose one of both")
+        if "reference" in self.known and self.reference is None:
+            raise InputError("Task.known names the reference: say which, Task(reference=...)")
+        set_(self, "lags", tuple(self._lag(lag) for lag in _several(self.lags)))
+        if len(set(self.lags)) < len(self.lags):
+            raise InputError(f"Task.lags must be different from each other, found {self.lags}")
+        if self.lags and (lost := [v for v in self.outputs if v not in self.variables]):
+            raise InputError(f"Task.lags need the history of {', '.join(lost)}: add to variables")
+        if self.lower is not None:
+            number = isinstance(self.lower, (int, float, np.number))
+            if not number or isinstance(self.lower, bool) or not np.isfinite(self.lower):
+                raise InputError(f"Task.lower must be a finite number, found {self.lower!r:.60}")
+            set_(self, "lower", float(self.lower))
+
+    def _lag(self, given: Any) -> str:
+        try:
+            if isinstance(given, (bool, int, float, np.number)):
+                raise TypeError
+            lag = pd.Timedelta(given)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"Task.lags must read as time differences such as '1D', found {given!r:.60}"
+            ) from error
+        step = pd.Timedelta(self.timestep)
+        if lag % step != pd.Timedelta(0) or lag < self.target_steps * step:
+            raise InputError(
+                f"a lag of {given} is no use for {self.target_steps} steps of {self.timestep}: "
+                f"expected a multiple of the step that is at least {self.target_steps * step}, so "
+                "that it is known when the forecast is made"
+            )
+        if lag > _MOST_STEPS * step:
+            raise InputError(f"a lag of {given} is more than {_MOST_STEPS:,} steps")
+        return _short(lag)
 
     @property
     def step(self) -> np.timedelta64:
@@ -127,13 +198,20 @@ class Task:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """All variables a training window holds: the inputs, then targets that are no inputs."""
-        return (*self.variables, *(v for v in self.outputs if v not in self.variables))
+        """All variables of the data: inputs, targets that are no inputs, what is known."""
+        more = (v for v in self.outputs if v not in self.variables)
+        return (*self.variables, *more, *(v for v in self.known if v != "reference"))
 
     @property
     def channels_in(self) -> int:
-        """Channels of a frame that a network sees; what it forecasts comes first, if it is seen."""
-        return len(self.variables)
+        """Channels of a frame that a network sees; what it forecasts comes first, if it is seen.
+
+        What is known for target steps lies on the frames in their order, as often as it takes.
+        """
+        more = len(self.known) + len(self.lags) * self.channels_out
+        if "reference" in self.known:
+            more += self.channels_out - 1
+        return len(self.variables) + more * -(-self.target_steps // self.input_steps)
 
     @property
     def channels_out(self) -> int:
@@ -141,9 +219,19 @@ class Task:
         return len(self.outputs)
 
     @property
+    def lag_steps(self) -> tuple[int, ...]:
+        """The lags in steps."""
+        return tuple(int(pd.Timedelta(lag) / pd.Timedelta(self.timestep)) for lag in self.lags)
+
+    @property
+    def history(self) -> int:
+        """Steps up to the initialisation, with it, that a forecast needs: inputs and lags."""
+        return max(self.input_steps, *self.lag_steps, 1)
+
+    @property
     def window(self) -> int:
         """Length of a training window in steps."""
-        return self.input_steps + self.target_steps
+        return self.history + self.target_steps
 
     def lead_times(self, steps: int | None = None) -> np.ndarray:
         """Lead times ``timedelta64[ns]`` of `steps` target steps (default: ``target_steps``)."""
@@ -158,14 +246,19 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
-        out = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in out.items()}
+        out = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        later = {"reference": None, "known": [], "lags": [], "lower": None}
+        return {k: v for k, v in out.items() if k not in later or v != later[k]}
 
     def __str__(self) -> str:
+        usual = {None: "", "climatology": ", around the climatology", "weekly": ", around the week"}
+        more = ", ".join((*self.known, *(f"{lag} before" for lag in self.lags)))
         return (
             f"{', '.join(self.variables)}: {self.input_steps} steps in, {self.target_steps} out"
             f"{'' if self.targets is None else ' of ' + ', '.join(self.outputs)}, "
             f"every {self.timestep}{', NaN masked' if self.nan == 'mask' else ''}"
+            f"{usual[self.reference]}{more and f', with {more}'}"
+            f"{'' if self.lower is None else f', at least {self.lower:g}'}"
         )
 
 
@@ -270,10 +363,10 @@ def initialisations(ds: Any, task: Task, stride: int = 1) -> np.ndarray:
     starts = window_starts(time, task.step, task.window, stride)
     if len(starts) == 0:
         raise InputError(
-            f"none of the {len(time)} times has {task.input_steps} steps up to it and "
+            f"none of the {len(time)} times has {task.history} steps up to it and "
             f"{task.target_steps} after it without a gap ({task}); give a longer period"
         )
-    return time[starts + task.input_steps - 1]
+    return time[starts + task.history - 1]
 
 
 @runtime_checkable
@@ -296,13 +389,16 @@ class WindowForecaster(Protocol):
         Parameters
         ----------
         inputs : numpy.ndarray of shape (B, T, C, H, W)
-            Canonical order and units, channels as ``task.variables``.
+            Canonical order and units, channels as ``task.variables``; T is ``task.history``.
         init_time : numpy.ndarray of shape (B,)
             Times of the last input steps.
         steps : int
             Target steps.
         latitude, longitude : numpy.ndarray or None
             Of the grid, in degrees.
+
+        Where ``task.known`` names variables, ``known=`` is given too: their values (B, steps, K, H,
+        W) at the valid times, in the order of ``task.channels``.
 
         Returns
         -------

@@ -105,6 +105,10 @@ _INPUTS: dict[str, tuple[Compute, dict[str, Any]]] = {
     "longitude_cos": (lambda when, lat, lon: np.cos(lon), _angle("cosine of longitude")),
 }
 
+#: What can be computed, and what of it never changes.
+COMPUTED = frozenset(_INPUTS)
+STILL = frozenset(n for n in _INPUTS if n.startswith(("latitude_", "longitude_")))
+
 
 def add_inputs(
     ds: xr.Dataset,

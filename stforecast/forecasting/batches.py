@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..task import Task, WindowForecaster
+    from .known import Known
 
 _BATCH = 32
 _CHANGES_WITH_USE = ("_quick", "_samples")  # attributes of a Forecaster
@@ -36,16 +37,19 @@ class Batch:
         model: WindowForecaster,
         steps: int,
         coordinates: dict[str, np.ndarray | None],
+        known: Known | None = None,
     ) -> None:
         from dask.utils import SerializableLock
 
         self.model, self.steps, self.coordinates = model, steps, coordinates
+        self.known = known
         self.turn = SerializableLock()
 
     def __dask_tokenize__(self) -> str:  # without it dask pickles the model to name it
         from dask.base import tokenize
 
-        return tokenize(identity(self.model), self.steps, list(self.coordinates.values()))
+        about = list(self.coordinates.values()), self.known and self.known.ds
+        return tokenize(identity(self.model), self.steps, *about)
 
     def __call__(self, init_time: np.ndarray, local: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
         """Forecast from rows (N, H, W) of each input, where windows end at rows `local`.
@@ -56,7 +60,7 @@ class Batch:
         """
         task, masked = self.model.task, self.model.task.nan == "mask"
         stacked = np.stack([np.asarray(a, np.float32) for a in arrays], axis=1)  # (N, C, H, W)
-        windows = stacked[local[:, None] + np.arange(1 - task.input_steps, 1)]  # (B, T, C, H, W)
+        windows = stacked[local[:, None] + np.arange(1 - task.history, 1)]  # (B, T, C, H, W)
         if np.isinf(stacked).any() if masked else not np.isfinite(stacked).all():
             bad = np.isinf(windows) if masked else ~np.isfinite(windows)
             b, _, c = np.argwhere(bad.any(axis=(3, 4)))[0]
@@ -64,8 +68,11 @@ class Batch:
                 f"the input of the forecast from {init_time[b]} holds NaN or infinite values in "
                 f"{task.variables[c]}; fill them, or choose other initialisations"
             )
+        options: dict[str, Any] = dict(self.coordinates)
+        if self.known is not None:
+            options["known"] = self.known(init_time)
         with self.turn:
-            result = self.model.forecast(windows, init_time, self.steps, **self.coordinates)
+            result = self.model.forecast(windows, init_time, self.steps, **options)
         result = np.asarray(result, np.float32)
         expected = (len(windows), self.steps, len(task.outputs), *windows.shape[3:])
         if result.shape != expected:
@@ -127,7 +134,7 @@ def forecast_now(
     shape = (len(ends), batch.steps, len(task.outputs), *variables[0].shape[1:])
     out = np.empty(shape, np.float32)
     for part in cut:
-        rows, local = _rows(ends[part], task.input_steps)
+        rows, local = _rows(ends[part], task.history)
         keep = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
         out[part] = batch(times[part], local, *(v[keep].to_numpy() for v in variables))
     return out
@@ -158,7 +165,7 @@ def forecast_later(
     shared = dask.delayed(batch, name=f"model-{token}", traverse=False)
     layer: dict[Any, Any] = {}
     for number, part in enumerate(cut):
-        rows, local = _rows(ends[part], task.input_steps)
+        rows, local = _rows(ends[part], task.history)
         places, keys = [], []
         for array, edges in zip(inputs, bounds, strict=True):
             owner = np.searchsorted(edges, rows, side="right") - 1

@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..parallel import survive_forks
 from ..task import Task, WindowForecaster, refuse_months, window_starts
 from .batches import Batch, batches, forecast_later, forecast_now
+from .known import find_known
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ class ForecastModel:
     """
 
     task: Task
+    #: Whether :meth:`forecast` wants `known`, where the task names such.
+    takes_known = False
     #: The grid of the data that it was fitted to; None where any will do.
     fitted_on: Grid | None = None
 
@@ -52,6 +55,7 @@ class ForecastModel:
         *,
         latitude: Any = None,
         longitude: Any = None,
+        known: np.ndarray | None = None,
     ) -> np.ndarray:
         """Forecast from arrays.
 
@@ -66,6 +70,9 @@ class ForecastModel:
         latitude, longitude : array-like of shape (H,), (W,), optional
             Grid of the input in canonical order; where the model was fitted on one, it must be that
             one to 0.001 degrees.
+        known : numpy.ndarray of shape (B, N, K, H, W), optional
+            What changes with time of ``task.known``, at the valid times: see
+            :meth:`stforecast.Forecaster.forecast`. Where :attr:`takes_known` says so.
 
         Returns
         -------
@@ -89,9 +96,12 @@ class ForecastModel:
                         f"{type(self).__name__} was fitted on another grid than the input's: "
                         f"{difference}; fit it on this grid"
                     )
-        return self._forecast(inputs, init_time, steps)
+        more = {"known": known} if self.takes_known else {}
+        return self._forecast(inputs, init_time, steps, **more)
 
-    def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
+    def _forecast(
+        self, inputs: np.ndarray, init_time: np.ndarray, steps: int, **more: Any
+    ) -> np.ndarray:
         raise NotImplementedError
 
     def predict(self, ds: xr.Dataset, **options: Any) -> xr.Dataset:
@@ -127,6 +137,7 @@ def forecast_with(
     batch_size: int | None = None,
     device: Any = None,
     regrid: bool = False,
+    known: Any = None,
 ) -> xr.Dataset:
     """Forecast with one model; parameters, result and errors as of :func:`stforecast.predict`."""
     if device is not None:
@@ -148,6 +159,7 @@ def forecast_with(
     task.lead_times(steps)  # those that are too long are refused before anything is computed
     batch_size = None if batch_size is None else int(batch_size)
 
+    given = ds
     ds, labels = canonicalize(ds, task.variables, form="history")
     _check_step(ds, model)
     check_units(ds, model)
@@ -157,13 +169,12 @@ def forecast_with(
     space = ds[task.variables[0]].dims[1:]
     inputs = [ds[v].variable for v in task.variables]
     coordinates = {k: ds[k].values if k in space else None for k in ("latitude", "longitude")}
-    batch = Batch(model, steps, coordinates)
+    times = ds["time"].values[ends]
+    batch = Batch(model, steps, coordinates, find_known(model, given, ds, times, steps, known))
     size = 4 * steps * len(task.outputs) * int(np.prod(inputs[0].shape[1:]))
     cut = batches(len(ends), batch_size, size)
     lazy = any(v.chunks is not None for v in inputs)
-    values = (forecast_later if lazy else forecast_now)(
-        batch, inputs, ds["time"].values[ends], ends, cut
-    )
+    values = (forecast_later if lazy else forecast_now)(batch, inputs, times, ends, cut)
     out = restore(_labelled(values, ds, ends, steps, model, space), labels)
     clip, axis = labels.extras.get("clip"), labels.axes[TIME]
     if clip is not None and clip.dims == (axis.dim,):
@@ -237,8 +248,8 @@ def _on_grid(ds: xr.Dataset, model: WindowForecaster, regrid: bool) -> xr.Datase
 def _inits(ds: xr.Dataset, task: Task, init_time: Any) -> np.ndarray:
     """Positions in time of the initialisations: the last step of each input window."""
     time = ds.indexes["time"]
-    needed = f"{task.input_steps} steps of {task.timestep} in a row, up to and including it"
-    complete = window_starts(time, task.step, task.input_steps) + task.input_steps - 1
+    needed = f"{task.history} steps of {task.timestep} in a row, up to and including it"
+    complete = window_starts(time, task.step, task.history) + task.history - 1
     if len(complete) == 0:
         raise InputError(
             f"no initialisation has a complete input window ({needed}); found {len(time)} times"
@@ -298,7 +309,7 @@ def _labelled(
         "Conventions": "CF-1.11",
         "title": f"Forecast of {', '.join(task.outputs)}",
         "source": f"stforecast {_name(model)}",
-        "history_length": f"{task.input_steps} steps of {task.timestep}",
+        "history_length": f"{task.history} steps of {task.timestep}",
     }
     attrs |= {FINGERPRINT: ds.attrs[FINGERPRINT]} if FINGERPRINT in ds.attrs else {}
     attrs |= getattr(model, "trained_on", {})

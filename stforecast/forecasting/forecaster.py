@@ -23,6 +23,7 @@ from ..conventions.overlap import told_of
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..files import replacing
+from ..loading.base import Windows
 from ..models import inference, registry
 from ..models.kernels import version
 from ..models.rollout import rollout
@@ -109,6 +110,8 @@ class Forecaster(ForecastModel):
     reference : Reference, optional
         The climatology that the network's inputs and outputs are differences from. It is subtracted
         from the history and added to the forecast, and goes into the bundle: see :meth:`around`.
+    still : dict, optional
+        Fields (H, W) of what ``task.known`` names and never changes, in physical units.
 
     Examples
     --------
@@ -121,6 +124,8 @@ class Forecaster(ForecastModel):
     >>> forecaster = stforecast.Forecaster(Drift(), task)
     """
 
+    takes_known = True
+
     def __init__(
         self,
         network: nn.Module,
@@ -132,6 +137,7 @@ class Forecaster(ForecastModel):
         variables: Mapping[str, Mapping[str, Any]] | None = None,
         training: Mapping[str, Any] | None = None,
         reference: Reference | None = None,
+        still: Mapping[str, Any] | None = None,
     ) -> None:
         require_task(task)
         survive_forks()
@@ -153,6 +159,14 @@ class Forecaster(ForecastModel):
         self.variables = {k: dict(v) for k, v in (variables or {}).items()}
         self.training = dict(training or {})
         self.reference = reference
+        self.still = {k: torch.as_tensor(v, dtype=torch.float32) for k, v in (still or {}).items()}
+        if other := sorted(set(self.still) - set(task.known)):
+            raise InputError(f"{', '.join(other)}: fields that the task ({task}) does not name")
+        if task.reference is not None and reference is None:
+            raise InputError(
+                f"the task ({task}) is around a reference: give Forecaster(reference=), or let "
+                "fit make the forecaster"
+            )
         self.precision: Literal["fp32", "bf16"] = "fp32"
         self.compile: Literal["auto", "always", "never"] = "auto"
         self._quick: tuple[Any, nn.Module] | None = None
@@ -225,6 +239,7 @@ class Forecaster(ForecastModel):
             self.normalizer.to(place)
             if self.reference is not None:
                 self.reference.to(place)
+            self.still = {k: field.to(place) for k, field in self.still.items()}
         return self
 
     def around(self, climatology: Any) -> Forecaster:
@@ -280,20 +295,110 @@ class Forecaster(ForecastModel):
         out.normalizer = Normalizer(mean, std)
         return out
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Normalise inputs (B, T, C, H, W); NaN become the mean, where the task masks them."""
-        x = self.normalizer(x, slice(len(self.task.variables)))
-        return x.masked_fill(x.isnan(), 0.0) if self.task.nan == "mask" else x
+    def encode(self, x: Tensor, known: Tensor | None = None, usual: Tensor | None = None) -> Tensor:
+        """Make what the network sees: normalised, and with what is known for the target steps.
+
+        NaN become the mean, where the task masks them.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, T, C, H, W)
+            History in physical units, less what is usual; T is ``task.history``.
+        known : Tensor of shape (B, T', K, H, W), optional
+            Of ``task.known``, what changes with time, at the target times.
+        usual : Tensor of shape (B, T', C', H, W), optional
+            What is usual at the target times.
+
+        Returns
+        -------
+        Tensor of shape (B, ``task.input_steps``, ``task.channels_in``, H, W)
+        """
+        task = self.task
+        x = self.normalizer(x, slice(len(task.variables)))
+        frames = x[:, -task.input_steps :]
+        if task.channels_in > len(task.variables):
+            frames = torch.cat([frames, self._further(x, known, usual)], dim=2)
+        return frames.masked_fill(frames.isnan(), 0.0) if task.nan == "mask" else frames
+
+    def _further(self, x: Tensor, known: Tensor | None, usual: Tensor | None) -> Tensor:
+        """Channels of what is known for the target steps, on frames in their order."""
+        task, moving, parts = self.task, 0, []
+        T, ahead = task.input_steps, task.target_steps
+        for name in task.known:
+            if name == "reference":
+                if self.reference is None or usual is None:
+                    raise InputError("the network sees what is usual: give forecast(init_time=)")
+                mean, std = self.reference.mean, self.reference.std
+                parts.append((usual - mean[:, None, None]) / std[:, None, None])
+                continue
+            channel = [task.channels.index(name)]
+            if name in self.still:
+                one = self.normalizer(self.still[name][None], channel)
+                parts.append(one.expand(len(x), ahead, -1, -1, -1))
+                continue
+            if known is None or known.shape[1] != ahead or moving >= known.shape[2]:
+                raise InputError(
+                    f"the network sees {name} at the target times: give forecast(known=), of shape "
+                    f"(batch, {ahead} steps, variables, rows, columns)"
+                )
+            parts.append(self.normalizer(known[:, :, moving : moving + 1], channel))
+            moving += 1
+        outputs = [task.variables.index(v) for v in task.outputs] if task.lags else []
+        for lag in task.lag_steps:
+            first = task.history - lag  # the first target step is one after the history
+            parts.append(x[:, first : first + ahead][:, :, outputs])
+        more = torch.cat(parts, dim=2)  # (B, T', E, H, W)
+        if rest := -ahead % T:
+            more = torch.cat([more, torch.zeros_like(more[:, :1]).expand(-1, rest, -1, -1, -1)], 1)
+        return more.unflatten(1, (-1, T)).transpose(1, 2).flatten(2, 3)
+
+    def pair(self, windows: Windows, usual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the network sees of windows, and what it should give.
+
+        Parameters
+        ----------
+        windows : Windows
+        usual : Tensor of shape (B, ``task.window``, C', H, W), optional
+            What is usual at the steps of the windows; looked up unless given.
+
+        Returns
+        -------
+        Tensor of shape (B, T, C, H, W), Tensor of shape (B, T', C', H, W)
+            Normalised.
+        """
+        task, (x, y, known, _) = self.task, windows
+        ahead = None
+        if usual is not None:
+            past, ahead = usual[:, : task.history], usual[:, task.history :]
+            x, y = self._less(x, past), y - ahead
+        out = [task.channels.index(v) for v in task.outputs]
+        return self.encode(x, known, ahead), self.normalizer(y, out)
+
+    def _less(self, x: Tensor, usual: Tensor) -> Tensor:
+        """History (B, T, C, H, W) less what is usual of the outputs (B, T, C', H, W)."""
+        task = self.task
+        both = [v for v in task.outputs if v in task.variables]
+        if both == list(task.variables) == list(task.outputs):
+            return x - usual
+        own = torch.tensor([task.variables.index(v) for v in both], dtype=torch.int64)
+        usual = usual[:, :, [task.outputs.index(v) for v in both]].to(x.dtype)
+        return x.index_add(2, own.to(x.device), usual, alpha=-1)
 
     def apply(
-        self, x: Tensor, network: nn.Module | None = None, *, steps: int | None = None
+        self,
+        x: Tensor,
+        network: nn.Module | None = None,
+        *,
+        known: Tensor | None = None,
+        usual: Tensor | None = None,
+        steps: int | None = None,
     ) -> Tensor:
         """Normalise, run the network, de-normalise.
 
         Parameters
         ----------
-        x : Tensor of shape (B, T, C, H, W)
-            Inputs in physical units.
+        x, known, usual
+            As :meth:`encode` has them.
         network : torch.nn.Module, optional
             In place of the forecaster's own: its quick form, say.
         steps : int, optional
@@ -302,17 +407,29 @@ class Forecaster(ForecastModel):
         Returns
         -------
         Tensor of shape (B, T', C', H, W)
-            In physical units.
+            In physical units, less what is usual.
 
         Raises
         ------
         InputError
             If the network does not take such input, or gives something else.
         """
+        out = [self.task.channels.index(v) for v in self.task.outputs]
+        y = self.run(self.encode(x, known, usual), network, steps)
+        return self.normalizer.inverse(y, out)
+
+    def run(self, x: Tensor, network: nn.Module | None = None, steps: int | None = None) -> Tensor:
+        """Run the network on what it sees (B, T, C, H, W): (B, T', C', H, W), normalised.
+
+        Raises
+        ------
+        InputError
+            As :meth:`apply`.
+        """
         task = self.task
         try:
             more = () if steps is None else (steps,)
-            y = (network or self.network)(self.encode(x).to(self.dtype), *more)
+            y = (network or self.network)(x.to(self.dtype), *more)
         except _OF_SHAPES as error:
             if isinstance(error, (InputError, torch.OutOfMemoryError)):
                 raise
@@ -320,15 +437,14 @@ class Forecaster(ForecastModel):
                 f"the network stops at input {tuple(x.shape)}, which is (batch, input steps, "
                 f"channels, rows, columns) of the task ({task}): {type(error).__name__}: {error}"
             ) from error
-        out = [task.channels.index(v) for v in task.outputs]
-        expected = (x.shape[0], steps or task.target_steps, len(out), *x.shape[-2:])
+        expected = (x.shape[0], steps or task.target_steps, task.channels_out, *x.shape[-2:])
         if not isinstance(y, Tensor) or tuple(y.shape) != expected:
             raise InputError(
                 f"the network gives {inference.form(y)} for input {tuple(x.shape)}; the task "
                 f"({task}) asks for one tensor of shape {expected}, (batch, target steps, outputs, "
                 "rows, columns)"
             )
-        return self.normalizer.inverse(y, out)
+        return y
 
     def try_out(self, height: int, width: int) -> None:
         """Forecast from two windows of mean values, to see that the network fits the task.
@@ -346,10 +462,10 @@ class Forecaster(ForecastModel):
             As :meth:`apply`.
         """
         task, training = self.task, self.network.training
-        mean = self.normalizer.mean[: len(task.variables), None, None]
         self.network.eval()
         with torch.no_grad(), own_defaults(self.device, random=self.device):
-            self.apply(mean.expand(2, task.input_steps, -1, height, width))
+            mean = torch.zeros(1, 1, 1, 1, 1, device=self.device)
+            self.run(mean.expand(2, task.input_steps, task.channels_in, height, width))
         self.network.train(training)
 
     def forecast(
@@ -360,19 +476,23 @@ class Forecaster(ForecastModel):
         *,
         latitude: Any = None,
         longitude: Any = None,
+        known: np.ndarray | None = None,
     ) -> np.ndarray:
         """Forecast `steps` steps from plain arrays, on its own output past the trained length.
 
         Parameters
         ----------
         inputs : array of shape (B, T, C, H, W)
-            Canonical order and units, channels as ``task.variables``.
+            Canonical order and units, channels as ``task.variables``; T is ``task.history``.
         init_time : array of shape (B,), optional
             Times of the last input steps. Needed where there is a `reference`.
         latitude, longitude
             Not needed by a network; here for forecasters that look them up.
         steps : int, optional
             Target steps; ``task.target_steps`` unless given.
+        known : array of shape (B, N, K, H, W), optional
+            Of ``task.known``, what changes with time, at `steps` valid times or, where the network
+            is applied more than once, as many as it then gives. Needed where there is such.
 
         Returns
         -------
@@ -381,7 +501,8 @@ class Forecaster(ForecastModel):
         """
         task = self.task
         steps = task.target_steps if steps is None else steps
-        goes_on = getattr(self.network, "goes_on", False)
+        # What is known for target steps comes with the history, for one application each.
+        goes_on = getattr(self.network, "goes_on", False) and not (task.known or task.lags)
         if steps > task.target_steps and task.outputs != task.variables and not goes_on:
             raise InputError(
                 f"cannot forecast {steps} steps: past {task.target_steps} the network would need "
@@ -391,24 +512,40 @@ class Forecaster(ForecastModel):
         self.network.eval()
         self._samples += len(inputs)
         network = self._inference_network()
+        ahead, passes = task.target_steps, -(-steps // task.target_steps)
         with own_defaults(self.device), torch.inference_mode():
             x = torch.as_tensor(np.ascontiguousarray(inputs, dtype=np.float32)).to(self.device)
-            x = x - self._usual(init_time, np.arange(1 - task.input_steps, 1), task.variables)
+            usual = self._usual(init_time, np.arange(1, passes * ahead + 1), task.outputs)
+            past = self._usual(init_time, np.arange(1 - x.shape[1], 1), task.variables)
+            x = x if past is None else x - past
+            more = None if known is None else torch.as_tensor(known, dtype=torch.float32)
+            more = None if more is None else more.to(self.device)
             masked = task.nan == "mask"
             gone = torch.as_tensor(missing(inputs, task) if masked else False, device=x.device)
+            begins = iter(range(0, passes * ahead, ahead))
 
             def step(x: Tensor) -> Tensor:
-                y = self.apply(x, network, steps=steps if goes_on else None)
+                begin = next(begins)
+                end = steps if goes_on else begin + ahead
+                own = [v if v is None else v[:, begin:end] for v in (more, usual)]
+                length = steps if goes_on else None
+                y = self.apply(x, network, known=own[0], usual=own[1], steps=length)
+                if task.lower is not None:
+                    y = torch.maximum(
+                        y, y.new_tensor(task.lower) - (0 if own[1] is None else own[1])
+                    )
                 return y.masked_fill(gone, math.nan) if masked else y
 
             y = torch.cat(list(rollout(step, x, steps)), dim=1).float()
-            y = y + self._usual(init_time, np.arange(1, steps + 1), task.outputs)
+            y = y if usual is None else y + usual[:, :steps]
+            if task.lower is not None:  # whatever rounding has left
+                y = y.clamp_min(task.lower)
             return y.cpu().numpy()
 
-    def _usual(self, init_time: Any, steps: np.ndarray, variables: Any) -> Tensor | int:
-        """What anomalies are differences from (B, len(steps), C, H, W); 0 without a reference."""
+    def _usual(self, init_time: Any, steps: np.ndarray, variables: Any) -> Tensor | None:
+        """What anomalies are differences from (B, len(steps), C, H, W)."""
         if self.reference is None:
-            return 0
+            return None
         if init_time is None:
             raise InputError(
                 f"the network forecasts differences from the {self.reference.cycle}'s climatology: "
@@ -460,6 +597,7 @@ class Forecaster(ForecastModel):
             tensors |= over("reference.", usual.state_dict())
             about = {"cycle": usual.cycle, "variables": usual.variables, "about": usual.about}
             more = {"reference": about}
+        tensors |= over("still.", self.still)
         with replacing(path) as directory:
             directory.mkdir()
             weights = directory / "model.safetensors"
@@ -507,8 +645,8 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
     """
     description, shapes = read_shapes(path)
     around = description.get("reference")
-    if around is not None:  # held against what is said of them below
-        shapes = {k: v for k, v in shapes.items() if not k.startswith("reference.")}
+    apart = ("still.",) if around is None else ("reference.", "still.")
+    shapes = {k: v for k, v in shapes.items() if not k.startswith(apart)}
     task, model = Task(**description["task"]), description["model"]
     parts = model["name"], task, description["grid"], model["settings"]
     if network is None and (model["name"] not in registry.names() or model["settings"] is None):
@@ -549,6 +687,7 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
             variables=description["variables"],
             training=description["training"],
             reference=None if around is None else _reference(path, around, tensors),
+            still=_still(path, description["grid"], under("still.", tensors)),
         )
 
 
@@ -561,6 +700,18 @@ def _reference(path: Any, about: Any, tensors: Mapping[str, Tensor]) -> Referenc
         raise InputError(
             f"{path}: the climatology in model.safetensors does not fit bundle.json: {error!s:.500}"
         ) from error
+
+
+def _still(path: Any, grid: Any, fields: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The fields of a bundle that never change, held against its grid."""
+    shape = [v if isinstance(v, int) else len(v) for v in grid.values()] if grid else None
+    for name, field in fields.items():
+        if shape is None or sorted(field.shape) != sorted(shape) or not field.isfinite().all():
+            raise InputError(
+                f"{path}: '{name}' in model.safetensors is no field on the bundle's grid: its "
+                f"shape is {tuple(field.shape)}"
+            )
+    return fields
 
 
 def _refuse_misfit(network: Mapping[str, Any], file: Mapping[str, Any], task: Task) -> None:

@@ -34,6 +34,7 @@ def predict(
     device: str | torch.device | None = None,
     regrid: bool = False,
     ensemble: int | None = None,
+    known: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Forecast from labelled history.
 
@@ -64,6 +65,9 @@ def predict(
         linear interpolation from a coarser one. The forecast is on the model's grid.
     ensemble : int, optional
         Number of members to use, from the first (default: all).
+    known : xarray.Dataset, optional
+        What the task's ``known`` names, at the valid times of the forecasts, on the grid of `ds`:
+        what cannot be computed and does not stand in `ds` itself for these times.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def predict(
     {'time': 1, 'prediction_timedelta': 12, 'latitude': 32, 'longitude': 64}
     """
     options: dict[str, Any] = {"init_time": init_time, "steps": steps, "regrid": regrid}
-    options |= {"batch_size": batch_size, "device": device}
+    options |= {"batch_size": batch_size, "device": device, "known": known}
     members = members_of(model, ensemble)
     if members is not None:
         members = [_resolve(member, device) for member in members]

@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
 from ..task import Task
+
+
+class Windows(NamedTuple):
+    """A batch of windows on the device, in physical units."""
+
+    x: Tensor  # (B, T, C, H, W) history, as long as the task's
+    y: Tensor  # (B, T', C', H, W) targets
+    known: Tensor | None = None  # (B, T', K, H, W) what is known for the target times
+    first: np.ndarray | None = None  # (B,) first steps of the windows, in the data
 
 
 class Feed(ABC):
@@ -40,7 +49,10 @@ class Feed(ABC):
         self.starts, self.task, self.batch_size = np.asarray(starts), task, int(batch_size)
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         self.targets = [task.channels.index(v) for v in task.outputs]  # among the channels
-        self._all_are_targets = self.targets == list(range(len(task.channels)))
+        #: What a window holds, in this order: the task's channels, less what never changes.
+        self.channels = task.channels
+        self._own = len(set(task.variables) | set(task.outputs))  # channels before what is known
+        self._all_are_targets = self.targets == list(range(self._own))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,6 +73,10 @@ class Feed(ABC):
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs (B, T, C, H, W) and targets (B, T', C', H, W) of step `step`, counted from 0."""
 
+    def windows(self, step: int) -> Windows:
+        """The batch of step `step`, with what is known for the target times, and where it lies."""
+        return Windows(*self.batch(step))
+
     @abstractmethod
     def sweep(self) -> Iterator[tuple[int, int, Tensor]]:
         """Every `thinning`-th block of the data, in order, for their statistics.
@@ -77,7 +93,9 @@ class Feed(ABC):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _split(self, window: Tensor) -> tuple[Tensor, Tensor]:
-        T = self.task.input_steps
+    def _split(self, window: Tensor, first: np.ndarray) -> Windows:
+        T, own = self.task.history, self._own
         x, y = window[:, :T, : len(self.task.variables)], window[:, T:]  # inputs come first
-        return x, y if self._all_are_targets else y[:, :, self.targets]
+        known = y[:, :, own:] if window.shape[2] > own else None
+        y = y[:, :, :own] if self._all_are_targets else y[:, :, self.targets]
+        return Windows(x, y, known, first)

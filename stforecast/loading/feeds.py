@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..task import Task
-from .base import Feed
+from .base import Feed, Windows
 from .memory import Recycled, empty, free_memory
 from .order import Block, StreamOrder, generator, share
 from .source import ReadAhead, Source, reader_threads
@@ -57,7 +57,8 @@ class ResidentFeed(Feed):
     Parameters
     ----------
     data : Tensor of shape (N, C, H, W)
-        All time steps, channels in the order of ``task.channels``, physical units. Of another type
+        All time steps, channels in the order of ``task.channels``, less what never changes,
+        in physical units. Of another type
         than float32, too: batches are float32.
     starts : array of int, shape (M,)
         First step of each window, from :func:`stforecast.task.window_starts`.
@@ -92,7 +93,7 @@ class ResidentFeed(Feed):
     ) -> None:
         super().__init__(starts, task, batch_size, seed, shuffle, rank, world_size)
         self.data, self._mean, self._std = data, mean, std
-        self._epoch, self._order = -1, torch.empty(0)
+        self._epoch, self._order, self._starts = -1, torch.empty(0), np.empty(0, int)
 
     def order(self, epoch: int) -> np.ndarray:
         """Window starts in the order in which epoch `epoch` shows them, on all ranks."""
@@ -100,15 +101,20 @@ class ResidentFeed(Feed):
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs (B, T, C, H, W) and targets (B, T', C', H, W) of step `step`, counted from 0."""
+        return self.windows(step)[:2]
+
+    def windows(self, step: int) -> Windows:
+        """The batch of step `step`, with what is known for the target times, and where it lies."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = torch.as_tensor(self.order(epoch), device=self.data.device)
-        first = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        first = first[self.rank :: self.world_size, None]
+            self._epoch, self._starts = epoch, self.order(epoch)
+            self._order = torch.as_tensor(self._starts, device=self.data.device)
+        mine = slice(position * self.batch_size + self.rank, (position + 1) * self.batch_size)
+        first = self._order[mine][:: self.world_size, None]
         index = (first + torch.arange(self.task.window, device=self.data.device)).flatten()
         window = self._physical(self.data.index_select(0, index))
-        return self._split(window.view(len(first), self.task.window, *window.shape[1:]))
+        window = window.view(len(first), self.task.window, *window.shape[1:])
+        return self._split(window, self._starts[mine][:: self.world_size])
 
     def sweep(self) -> Iterator[tuple[int, int, Tensor]]:
         """The data once, in order."""
@@ -214,6 +220,10 @@ class StreamingFeed(Feed):
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs (B, T, C, H, W) and targets (B, T', C', H, W) of step `step`, counted from 0."""
+        return self.windows(step)[:2]
+
+    def windows(self, step: int) -> Windows:
+        """The batch of step `step`, with what is known for the target times, and where it lies."""
         epoch, position = divmod(step, self.steps_per_epoch)
         begin = position * share(self.batch_size, self.rank, self.world_size)
         mine = slice(begin, begin + share(self.size(step), self.rank, self.world_size))
@@ -231,7 +241,7 @@ class StreamingFeed(Feed):
             end = int(np.searchsorted(need, need[done], side="right"))
             _take(self._ring, rows[done:end], window[done:end])
             done = end
-        return self._split(window)
+        return self._split(window, plan.starts[mine])
 
     def sweep(self) -> Iterator[tuple[int, int, Tensor]]:
         """Every `thinning`-th block of the data, in order: about 4 GB of what is more."""
@@ -427,10 +437,12 @@ def open_feed(
     common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle}
     common |= {"rank": rank, "world_size": world_size}
     if kind == "stream":
-        return StreamingFeed(source, starts, buffer=buffer, device=device, **common)
+        stream = StreamingFeed(source, starts, buffer=buffer, device=device, **common)
+        stream.channels = source.channels
+        return stream
     data = empty(source.shape, device, STORAGE[storage])
     if storage != "fp32":
-        moments = Moments(len(task.channels))
+        moments = Moments(source.shape[1])
         for _, new, block in source.sweep():
             moments.add(block[new:])
         mean, std = (m.float()[:, None, None] for m in (moments.mean, moments.std))
@@ -439,4 +451,6 @@ def open_feed(
     for first, new, block in source.sweep():
         values = block[new:] if storage == "fp32" else (block[new:] - mean) / std
         data[first + new : first + len(block)] = values.to(device)
-    return ResidentFeed(data, starts, task, **common)
+    resident = ResidentFeed(data, starts, task, **common)
+    resident.channels = source.channels
+    return resident

@@ -20,6 +20,7 @@ from ..conventions import gate
 from ..conventions.axes import TIME
 from ..conventions.lazy import LazyView, below
 from ..conventions.times import as_labels, time_differences
+from ..datasets.known import add_known
 from ..datasets.lazy import Joined
 from ..errors import InputError
 from ..task import Task, refuse_months, window_starts
@@ -51,7 +52,10 @@ class Source:
     """
 
     def __init__(self, ds: xr.Dataset, task: Task, what: str = "training") -> None:
+        ds, still = add_known(ds, task)
         self.ds, labels = gate.canonicalize(ds, task.channels, form="history")
+        #: What is read at each time, in this order; and fields (H, W) that never change.
+        self.channels = tuple(v for v in task.channels if v not in still)
         self.task, self.what = task, what
         self.invented = "clip" in ds.coords  # times of clips are no dates
         self._names = {v: labels.fields[v].encoding.get("source") for v in task.channels}
@@ -70,9 +74,16 @@ class Source:
                 f"found {len(time)} times from {time[0]} to {time[-1]}; give a longer period or a "
                 f"shorter Task"
             )
-        self._variables = {v: self.ds.variables[v] for v in task.channels}
+        self._variables = {v: self.ds.variables[v] for v in self.channels}
+        self.still = {v: self._field(v) for v in still}
         space = self._variables[task.channels[0]].shape[1:]
-        self.shape = (len(time), len(task.channels), *space)
+        self.shape = (len(time), len(self.channels), *space)
+
+    def _field(self, name: str) -> np.ndarray:
+        field = self.ds.variables[name][0].to_numpy().astype(np.float32)
+        if not np.isfinite(field).all():
+            raise InputError(f"'{name}' is NaN or infinite at some points: fill them")
+        return field
 
     @property
     def nbytes(self) -> int:
@@ -102,7 +113,7 @@ class Source:
             If a file cannot be read or has changed, which is named, or holds what the task refuses.
         """
         self._unchanged.check()
-        parts = [self._values(name, first, stop) for name in self.task.channels]
+        parts = [self._values(name, first, stop) for name in self.channels]
         self._unchanged.check()  # it may have been cut while it was read
         block = parts[0][:, None] if len(parts) == 1 else np.stack(parts, axis=1)
         return torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
@@ -175,7 +186,7 @@ class Source:
         """
         index = self.ds.indexes[TIME]
         times = np.atleast_1d(as_labels(index, init_time))
-        starts = index.get_indexer(pd.Index(times)) - self.task.input_steps + 1
+        starts = index.get_indexer(pd.Index(times)) - self.task.history + 1
         lacking = np.flatnonzero(~np.isin(starts, self.starts))
         if len(lacking) or not len(times):
             raise InputError(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..task import Task
 from .base import Feed
 
 _ROUNDING = 2.0**-24  # of float32, in which the data are
@@ -37,10 +41,18 @@ class Moments:
         return (self._square / self._n.clamp_min(1)).sqrt()
 
 
-def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
+def statistics(
+    feed: Feed, usual: Callable[[int, int], Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation (C,), and the typical change (T', C') up to each lead time.
 
     In one pass over what is not NaN. The change is over about 512 windows.
+
+    Parameters
+    ----------
+    feed : Feed
+    usual : callable, optional
+        What the targets are taken as differences from, (n, C', H, W), at n steps from one on.
 
     Raises
     ------
@@ -49,21 +61,23 @@ def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
     """
     task, out = feed.task, feed.targets
     some = feed.starts[:: max(len(feed.starts) // (512 * feed.thinning), 1)]
-    moments = Moments(len(task.channels))
     changes = torch.zeros(2, task.target_steps, len(out), dtype=torch.float64)  # sums, counts
-    for first, new, block in feed.sweep():
+    moments: Moments | None = None
+    for first, new, block in _anomalies(feed, usual):
+        moments = moments or Moments(block.shape[1])
         moments.add(block[new:])
         here = some[(some + task.window > first + new) & (some + task.window <= first + len(block))]
-        last = torch.as_tensor(here - first, device=block.device) + task.input_steps - 1
+        last = torch.as_tensor(here - first, device=block.device) + task.history - 1
         for lead in range(task.target_steps if len(here) else 0):
             change = (block[last + 1 + lead][:, out] - block[last][:, out]).double()
             changes[0, lead] += change.square().nansum((0, 2, 3)).cpu()
             changes[1, lead] += (~change.isnan()).sum((0, 2, 3)).cpu()
+    assert moments is not None
     change = (changes[0] / changes[1].clamp_min(1)).sqrt()
     still = (moments.std <= _ROUNDING * moments.mean.abs()).tolist()
     if constant := [
         f"'{name}' ({mean:.6g})"
-        for name, mean, same in zip(task.channels, moments.mean.tolist(), still, strict=True)
+        for name, mean, same in zip(feed.channels, moments.mean.tolist(), still, strict=True)
         if same
     ]:
         raise InputError(
@@ -74,16 +88,52 @@ def statistics(feed: Feed) -> tuple[Tensor, Tensor, Tensor]:
     return moments.mean.float(), moments.std.float(), change.float()
 
 
-def extremes(feed: Feed) -> tuple[Tensor, Tensor]:
+def _anomalies(
+    feed: Feed, usual: Callable[[int, int], Tensor] | None
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The feed's sweep, its targets less what is usual."""
+    for first, new, block in feed.sweep():
+        if usual is not None:
+            out = torch.tensor(feed.targets, device=block.device)
+            own = usual(first, len(block)).to(block.device)
+            block = block.index_add(1, out, own, alpha=-1)
+        yield first, new, block
+
+
+def extremes(
+    feed: Feed, usual: Callable[[int, int], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Least and greatest value (C,) of each channel, of what is not NaN, in one pass.
 
-    They are those of what :func:`statistics` sees: of a very long stream, every n-th block.
+    They are those of what :func:`statistics` sees, which has the same parameters: of a very long
+    stream, every n-th block.
     """
-    low = torch.full((len(feed.task.channels),), torch.inf)
+    low = torch.full((len(feed.channels),), torch.inf)
     high = -low
-    for _, _, block in feed.sweep():
+    for _, _, block in _anomalies(feed, usual):
         known = ~block.isnan()
         least, most = block.where(known, torch.inf), block.where(known, -torch.inf)
         low = torch.minimum(low, least.amin((0, 2, 3)).float().cpu())
         high = torch.maximum(high, most.amax((0, 2, 3)).float().cpu())
     return low, high
+
+
+def with_still(
+    task: Task, channels: Sequence[str], mean: Tensor, std: Tensor, still: Mapping[str, np.ndarray]
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of all of a task's channels, in their order.
+
+    Parameters
+    ----------
+    task : Task
+    channels : sequence of str
+        Those that `mean` and `std` (C,) are of.
+    still : mapping of str to array (H, W)
+        Fields that never change, of the other channels.
+    """
+    known = {v: (mean[i], std[i]) for i, v in enumerate(channels)}
+    for name, field in still.items():
+        whole = torch.as_tensor(field, dtype=torch.float64)
+        known[name] = (whole.mean().to(mean), whole.std(correction=0).to(mean))
+    pairs = [known[v] for v in task.channels]
+    return torch.stack([m for m, _ in pairs]), torch.stack([s for _, s in pairs])

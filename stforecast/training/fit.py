@@ -30,10 +30,11 @@ from ..forecasting.forecaster import Forecaster
 from ..loading.base import Feed
 from ..loading.feeds import open_feed, suited
 from ..loading.source import Source
-from ..loading.statistics import extremes, statistics
+from ..loading.statistics import extremes, statistics, with_still
 from ..models.registry import ready_network
 from ..models.surroundings import own_defaults
 from ..task import Task
+from .anomalies import fit_usual
 from .checkpoints import Run
 from .config import TrainConfig
 from .distributed import Shared, World, all_sum, joined
@@ -158,8 +159,12 @@ def fit(
         source, opened = Source(ds, task), partial(_feed, config=config, world=world)
         own = feed
         feed = stack.enter_context(opened(source, init_time=init_time) if own is None else own)
+        if own is not None and task.channels_in > len(task.variables) + bool(task.reference):
+            raise InputError(f"a feed of your own gives histories and targets alone, not {task}")
         steps = config.steps or config.epochs * feed.steps_per_epoch
-        mean, std, change = world.from_main(lambda: statistics(feed))
+        usual = world.from_main(lambda: fit_usual(source.ds, task))
+        in_order = usual and usual.in_order
+        mean, std, change = world.from_main(partial(statistics, feed, in_order))
 
         # The network, the same on all ranks, and random numbers of each rank's own.
         torch.manual_seed(config.seed)
@@ -167,7 +172,7 @@ def fit(
         out = feed.targets
 
         def span() -> tuple[Tensor, Tensor]:
-            low, high = world.from_main(lambda: extremes(feed))
+            low, high = world.from_main(partial(extremes, feed, in_order))
             return ((low - mean) / std)[out], ((high - mean) / std)[out]
 
         network = ready_network(model, task, grid, change / std[out], span)
@@ -180,10 +185,22 @@ def fit(
         if world.rank:
             torch.manual_seed(config.seed + 2**32 * world.rank)
         named = units(source.ds, task)
-        forecaster = Forecaster(network, task, mean=mean, std=std, grid=grid, variables=named)
+        mean, std = with_still(task, feed.channels, mean, std, source.still)
+        forecaster = Forecaster(
+            network,
+            task,
+            mean=mean,
+            std=std,
+            grid=grid,
+            variables=named,
+            reference=None if usual is None else usual.reference(task, period_of(seen)),
+            still=source.still,
+        )
         forecaster.to(device)
         forecaster.try_out(*Grid.of(source.ds).shape)
-        norm, dtype = forecaster.normalizer, forecaster.dtype
+        dtype = forecaster.dtype
+        if usual is not None:
+            usual.ready(starts, device)
 
         # What is made small, how, and by what it is judged.
         half = dtype == torch.float32 and (
@@ -240,8 +257,9 @@ def fit(
 
             # This rank's windows, on the device, in physical units; normalised there.
             with meter.waiting():
-                x, y = feed.batch(step)
-            x, y = forecaster.encode(x).to(dtype), norm(y, feed.targets).to(dtype)
+                windows = feed.windows(step)
+            x, y = forecaster.pair(windows, usual and usual(windows.first))
+            x, y = x.to(dtype), y.to(dtype)
             points = objective.points(y, feed.size(step))
 
             # Gradients of the mean loss of the whole step: of all passes, of all ranks.

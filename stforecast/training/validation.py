@@ -14,7 +14,7 @@ from ..conventions.overlap import FINGERPRINT, refuse_overlap
 from ..errors import InputError
 from ..forecasting.core import check_units
 from ..forecasting.forecaster import Forecaster
-from ..loading.base import Feed
+from ..loading.base import Feed, Windows
 from ..loading.source import Source
 from .distributed import all_sum
 from .provenance import period
@@ -81,12 +81,14 @@ class Validation:
         sums = torch.zeros(3, 2, dtype=torch.float64, device=self.rows.device)
         with torch.no_grad(), self.feed:
             for step in range(self.feed.steps_per_epoch):
-                x, y = self.feed.batch(step)
+                windows = self.feed.windows(step)
+                x, y = windows[:2]
                 if len(x) == 0:  # fewer windows than ranks
                     continue
-                error = self.forecaster.apply(x) - y
-                sums[0] += self._sums(error / self.std)
-                sums[1] += self._sums(error[:, :, :1])
+                seen, wanted = self.forecaster.pair(windows, self._usual(windows))
+                error = self.forecaster.run(seen) - wanted  # in standard deviations
+                sums[0] += self._sums(error)
+                sums[1] += self._sums((error * self.std)[:, :, :1])
                 if same:
                     sums[2] += self._sums(x[:, -1:, index[:1]] - y[:, :, :1])
         all_sum(sums)
@@ -95,6 +97,14 @@ class Validation:
         if persistence > 0:  # NaN where it has no forecast
             result["val_to_persistence"] = model / persistence
         return result
+
+    def _usual(self, windows: Windows) -> Tensor | None:
+        """What is usual at the steps of windows (B, window, C', H, W)."""
+        reference, task = self.forecaster.reference, self.forecaster.task
+        if reference is None or windows.first is None:
+            return None
+        rows = windows.first[:, None] + np.arange(task.window)
+        return reference.at(self.source.ds["time"].values[rows], task.outputs)
 
     def refuse_overlap(self, trained: Source, starts: np.ndarray) -> None:
         """Refuse targets that lie in the training period; the steps before them may.
@@ -111,7 +121,7 @@ class Validation:
         InputError
             If there are any. Times of clips are no dates: of clips, only the same ones overlap.
         """
-        window, inputs = trained.task.window, trained.task.input_steps
+        window, inputs = trained.task.window, trained.task.history
         mark, other = (source.ds.attrs.get(FINGERPRINT) for source in (trained, self.source))
         refuse_overlap(
             covered(trained, starts, window),
