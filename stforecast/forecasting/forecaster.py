@@ -419,7 +419,19 @@ class Forecaster(ForecastModel):
         return self.normalizer.inverse(y, out)
 
     def run(self, x: Tensor, network: nn.Module | None = None, steps: int | None = None) -> Tensor:
-        """Run the network on what it sees (B, T, C, H, W): (B, T', C', H, W), normalised.
+        """Run the network on what it sees.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, T, C, H, W)
+            As :meth:`encode` gives it.
+        network, steps
+            As :meth:`apply` has them.
+
+        Returns
+        -------
+        Tensor of shape (B, T', C', H, W)
+            Normalised.
 
         Raises
         ------
