@@ -527,9 +527,9 @@ class Forecaster(ForecastModel):
         ahead, passes = task.target_steps, -(-steps // task.target_steps)
         with own_defaults(self.device), torch.inference_mode():
             x = torch.as_tensor(np.ascontiguousarray(inputs, dtype=np.float32)).to(self.device)
-            usual = self._usual(init_time, np.arange(1, passes * ahead + 1), task.outputs)
             past = self._usual(init_time, np.arange(1 - x.shape[1], 1), task.variables)
             x = x if past is None else x - past
+            usual = self._usual(init_time, np.arange(1, passes * ahead + 1), task.outputs)
             more = None if known is None else torch.as_tensor(known, dtype=torch.float32)
             more = None if more is None else more.to(self.device)
             masked = task.nan == "mask"
