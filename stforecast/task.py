@@ -247,7 +247,7 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
         out = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        later = {"reference": None, "known": [], "lags": [], "lower": None}
+        later: dict[str, Any] = {"reference": None, "known": [], "lags": [], "lower": None}
         return {k: v for k, v in out.items() if k not in later or v != later[k]}
 
     def __str__(self) -> str:

@@ -96,12 +96,11 @@ class ForecastModel:
                         f"{type(self).__name__} was fitted on another grid than the input's: "
                         f"{difference}; fit it on this grid"
                     )
+        made: Any = self._forecast
         more = {"known": known} if self.takes_known else {}
-        return self._forecast(inputs, init_time, steps, **more)
+        return made(inputs, init_time, steps, **more)
 
-    def _forecast(
-        self, inputs: np.ndarray, init_time: np.ndarray, steps: int, **more: Any
-    ) -> np.ndarray:
+    def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
         raise NotImplementedError
 
     def predict(self, ds: xr.Dataset, **options: Any) -> xr.Dataset:

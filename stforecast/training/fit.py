@@ -163,7 +163,7 @@ def fit(
             raise InputError(f"a feed of your own gives histories and targets alone, not {task}")
         steps = config.steps or config.epochs * feed.steps_per_epoch
         usual = world.from_main(lambda: fit_usual(source.ds, task))
-        in_order = usual and usual.in_order
+        in_order = None if usual is None else usual.in_order
         mean, std, change = world.from_main(partial(statistics, feed, in_order))
 
         # The network, the same on all ranks, and random numbers of each rank's own.
@@ -258,7 +258,7 @@ def fit(
             # This rank's windows, on the device, in physical units; normalised there.
             with meter.waiting():
                 windows = feed.windows(step)
-            x, y = forecaster.pair(windows, usual and usual(windows.first))
+            x, y = forecaster.pair(windows, None if usual is None else usual(windows.first))
             x, y = x.to(dtype), y.to(dtype)
             points = objective.points(y, feed.size(step))
 

@@ -1,0 +1,251 @@
+"""Training on anomalies, on what is known for the target times, and on lags."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from helpers import tiny
+from torch import nn
+
+import stforecast
+from stforecast.baselines.reference import fit_reference
+from stforecast.errors import InputError
+from stforecast.loading.source import Source
+from stforecast.task import Task
+from stforecast.training import TrainConfig, fit
+from stforecast.training.anomalies import fit_usual
+
+CONFIG = TrainConfig(steps=150, batch_size=32, learning_rate=0.02, precision="fp32", device="cpu")
+
+
+class Mix(nn.Module):
+    """Every target step from all channels of all frames, the same at all points."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.sizes = task.target_steps, task.channels_out
+        self.linear = nn.Linear(
+            task.input_steps * task.channels_in, task.target_steps * task.channels_out
+        )
+
+    def forward(self, x):
+        y = self.linear(x.movedim((1, 2), (-2, -1)).flatten(-2))
+        return y.unflatten(-1, self.sizes).movedim((-2, -1), (1, 2))
+
+
+def flows(weeks, *, seed=0, start="2018-01-01", cycle=5):
+    """White noise on a 2 x 3 grid around a usual week, and an announced event."""
+    time = pd.date_range(start, periods=weeks * 28, freq="6h")
+    rng = np.random.default_rng(seed)
+    shape = (len(time), 2, 3)
+    event = rng.normal(size=shape)
+    usual = 20 + cycle * np.sin(2 * np.pi * np.arange(28) / 28)
+    flow = np.tile(usual, weeks)[:, None, None] + 3 * event + 0.05 * rng.normal(size=shape)
+    dims = ("time", "y", "x")
+    data = {"flow": (dims, flow.astype(np.float32)), "event": (dims, event.astype(np.float32))}
+    return xr.Dataset(data, {"time": time})
+
+
+def rmse(forecaster, ds, inits, **options):
+    out = forecaster.predict(ds, init_time=inits, **options)
+    truth = ds["flow"].sel(time=out["valid_time"])
+    return float(np.sqrt(((out["flow"] - truth) ** 2).mean()))
+
+
+def test_a_task_that_only_what_is_known_solves():
+    train, test = flows(8, cycle=0), flows(3, seed=1, start="2018-03-26", cycle=0)
+    plain, knows = Task("flow", 2, 2, "6h"), Task("flow", 2, 2, "6h", known="event")
+    inits = test["time"].values[4:60]
+    found = [
+        rmse(fit(train, task, model=lambda task=task: Mix(task), config=CONFIG), test, inits)
+        for task in (plain, knows)
+    ]
+    assert found[1] < 0.1 * found[0]
+
+
+def test_what_is_known_comes_from_another_dataset_too(tmp_path):
+    task = Task("flow", 2, 2, "6h", reference="weekly", known=("event", "reference"))
+    forecaster = fit(flows(4), task, model=lambda: Mix(task), config=CONFIG)
+    forecaster = stforecast.load(forecaster.save(tmp_path / "b"), network=Mix(task))
+    test = flows(3, seed=1)
+    past, ahead = test.isel(time=slice(0, 40)), test[["event"]].isel(time=slice(40, 60))
+    whole = forecaster.predict(test, init_time=past["time"].values[-1], steps=5)
+    found = forecaster.predict(past, known=ahead, steps=5)
+    xr.testing.assert_allclose(found, whole)
+    lazy = forecaster.predict(past.chunk(time=7), known=ahead.chunk(time=3), steps=5)
+    xr.testing.assert_allclose(lazy.compute(), whole)
+    with pytest.raises(InputError, match=r"'event' is not in the data for 2 of the 2 valid times"):
+        forecaster.predict(past)
+    with pytest.raises(InputError, match=r"NaN or infinite at the valid time"):
+        forecaster.predict(past, known=ahead.where(ahead["time"] != ahead["time"][1]))
+
+
+@pytest.mark.parametrize("lags", [(), ("7D",), ("1D", "8D")])
+@pytest.mark.parametrize("reference", ["weekly", "climatology"])
+def test_a_window_learns_nothing_of_its_own_targets(reference, lags):
+    """What is usual, at all steps that a window sees, is the same whatever its targets are."""
+    if reference == "weekly":
+        ds = flows(6)
+    else:
+        time = pd.date_range("2001-01-01", "2004-12-31T18:00", freq="6h")
+        values = np.random.default_rng(0).normal(size=(len(time), 1, 2)).astype(np.float32)
+        ds = xr.Dataset({"flow": (("time", "y", "x"), values)}, {"time": time})
+    task = Task("flow", 2, 2, "6h", reference=reference, lags=lags)
+    for start in (3, 27, 1420):
+        if start + task.window > ds.sizes["time"]:
+            continue
+        steps = np.array([start])
+        spoiled = ds.copy(deep=True)
+        spoiled["flow"].values[start + task.history : start + task.window] += 100
+        found = []
+        for data in (ds, spoiled):
+            source = Source(data, task)
+            usual = fit_usual(source.ds, task)
+            usual.ready(source.starts, torch.device("cpu"))
+            found.append(usual(steps).numpy())
+        np.testing.assert_allclose(found[1], found[0], atol=1e-3)
+        whole = [fit_reference(Source(d, task).ds, task).fields for d in (ds, spoiled)]
+        assert abs(whole[1] - whole[0]).max() > 1e-2  # the whole period's does hold them
+
+
+def test_lags_are_the_outputs_at_the_same_time_of_earlier_days():
+    time = pd.date_range("2018-01-01", periods=200, freq="6h")
+    week = np.random.default_rng(0).normal(size=(28, 2, 3)).astype(np.float32)
+    values = np.tile(week, (8, 1, 1))[:200]
+    ds = xr.Dataset({"flow": (("time", "y", "x"), values)}, {"time": time})
+    task = Task("flow", 2, 2, "6h", lags="7D")
+    assert (task.history, task.window, task.channels_in) == (28, 30, 2)
+    forecaster = fit(ds.isel(time=slice(40, None)), task, model=lambda: Mix(task), config=CONFIG)
+    assert rmse(forecaster, ds, time[70:190]) < 0.05
+    # Twice the steps: the second application finds its lags in the history as well.
+    assert rmse(forecaster, ds, time[70:190], steps=4) < 0.05
+    with pytest.raises(InputError, match="28 steps of 6h in a row"):
+        forecaster.predict(ds.isel(time=slice(0, 20)))
+
+
+def test_no_forecast_is_below_the_lower_bound():
+    task = Task("flow", 2, 2, "6h", reference="weekly", lower=20)
+    forecaster = fit(flows(4), task, model=lambda: Mix(task), config=CONFIG)
+    out = forecaster.predict(flows(3, seed=1), init_time=slice(None), steps=6)["flow"]
+    assert float(out.min()) == 20
+    assert float((out == 20).mean()) > 0.1
+
+
+GLOBE = Task(
+    "t2m", 4, 3, "1h", known=("toa_incident_solar_radiation", "latitude_sin", "land"), lower=0
+)
+
+
+@pytest.fixture(scope="module")
+def globe():
+    ds = stforecast.testing.make_weather(60, shape=(6, 10))
+    land = (np.arange(60).reshape(6, 10) % 3 == 0).astype(np.float32)
+    return ds.assign(land=(("latitude", "longitude"), land))
+
+
+def test_fields_that_never_change_are_kept_with_the_forecaster(globe, tmp_path):
+    def network():
+        return tiny(channels=GLOBE.channels_in, out_channels=1)
+
+    config = TrainConfig(steps=3, batch_size=8, device="cpu", precision="fp32")
+    forecaster = fit(globe, GLOBE, model=network, config=config, validation=None)
+    assert sorted(forecaster.still) == ["land", "latitude_sin"]
+    np.testing.assert_array_equal(forecaster.still["land"].numpy(), globe["land"].values)
+    again = stforecast.load(forecaster.save(tmp_path / "bundle"))
+    whole = forecaster.predict(globe)
+    xr.testing.assert_identical(again.predict(globe.drop_vars("land")), whole)  # nor is it needed
+    # The order of rows and the sign of longitudes are the caller's, and do not matter.
+    other = globe.drop_vars("land").isel(latitude=slice(None, None, -1))
+    turned = again.predict(other)["2m_temperature"].sel(latitude=globe["latitude"])
+    np.testing.assert_allclose(turned.values, whole["2m_temperature"].values, atol=1e-4)
+    text = (tmp_path / "bundle" / "bundle.json").read_text()
+    (tmp_path / "bundle" / "bundle.json").write_text(text.replace('"land"', '"lake"'))
+    with pytest.raises(InputError, match="land"):
+        stforecast.load(tmp_path / "bundle")
+
+
+def test_streams_and_residents_give_the_same_windows(globe):
+    from stforecast.loading import open_feed
+
+    task = Task("t2m", 4, 3, known=("toa_incident_solar_radiation", "land"), lags="12h")
+    feeds = [
+        open_feed(globe.chunk(time=10), task, 8, feed=f, shuffle=False, buffer=2**20)
+        for f in ("resident", "stream")
+    ]
+    with feeds[0] as resident, feeds[1] as stream:
+        assert resident.channels == ("2m_temperature", "toa_incident_solar_radiation")
+        for step in range(resident.steps_per_epoch):
+            one, other = resident.windows(step), stream.windows(step)
+            for a, b in zip(one[:3], other[:3], strict=True):
+                assert torch.equal(a, b)
+            assert (one.first == other.first).all()
+            assert one.x.shape[1] == 12
+            at = globe["time"].values[one.first[0] + 12]
+            truth = globe["2m_temperature"].sel(time=at).values
+            assert torch.equal(one.y[0, 0, 0], torch.from_numpy(truth))
+
+
+@pytest.mark.parametrize("kind", ["weekly", "climatology"])
+def test_a_resumed_run_is_the_same_to_the_bit(kind, tmp_path):
+    ds = flows(4) if kind == "weekly" else None
+    if ds is None:
+        time = pd.date_range("2001-01-01", "2001-12-31T18:00", freq="6h")
+        values = np.random.default_rng(0).normal(size=(len(time), 2, 2)).astype(np.float32)
+        ds = xr.Dataset({"flow": (("time", "y", "x"), values)}, {"time": time})
+    task = Task("flow", 2, 2, "6h", reference=kind, known="reference")
+    config = TrainConfig(steps=6, batch_size=8, checkpoint_every=2, device="cpu", precision="fp32")
+    options = {"model": lambda: Mix(task), "config": config, "progress": False}
+    whole = fit(ds, task, **options)
+
+    class Stop(Exception):
+        pass
+
+    def stop(event):
+        if event["step"] == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(ds, task, run_dir=tmp_path, **options | {"progress": stop})
+    again = fit(ds, task, run_dir=tmp_path, **options)
+    for a, b in zip(whole.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"reference": "mean"}, "must be one of climatology, weekly"),
+        ({"known": "reference"}, "say which"),
+        ({"known": "t2m"}, "in Task.variables and in Task.known"),
+        ({"known": "u10", "targets": ["t2m", "u10"]}, "choose one of both"),
+        ({"lags": "11h"}, "at least 0 days 12:00:00"),
+        ({"lags": "90min"}, "multiple of the step"),
+        ({"lags": 24}, "must read as time differences"),
+        ({"lags": ["1D", "24h"]}, "different from each other"),
+        ({"lags": "1D", "targets": "u10"}, "need the history of"),
+        ({"lower": "no"}, "must be a finite number"),
+        ({"lower": np.nan}, "must be a finite number"),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        Task("t2m", **options)
+
+
+def test_a_task_goes_to_json_and_back():
+    task = Task("t2m", 4, 6, reference="climatology", known="tisr", lags=["1D"], lower=0)
+    assert Task(**task.to_dict()) == task
+    assert "lags" not in Task("t2m").to_dict()
+    assert task.channels_in == 1 + 2 * 2  # six target steps on four frames
+    assert "around the climatology" in str(task)
+    assert "1D before" in str(task)
+
+
+def test_what_cannot_be_known_is_refused(globe):
+    with pytest.raises(InputError, match="'rain', which is not among the data"):
+        fit(globe, Task("t2m", 4, 3, known="rain"), config=CONFIG)
+    with pytest.raises(InputError, match=r"give Forecaster\(reference=\)"):
+        stforecast.Forecaster(nn.Identity(), Task("t2m", reference="climatology"))
