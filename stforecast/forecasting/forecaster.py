@@ -23,7 +23,6 @@ from ..conventions.overlap import told_of
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..files import replacing
-from ..loading.base import Windows
 from ..models import inference, registry
 from ..models.kernels import version
 from ..models.rollout import rollout
@@ -352,26 +351,29 @@ class Forecaster(ForecastModel):
             more = torch.cat([more, torch.zeros_like(more[:, :1]).expand(-1, rest, -1, -1, -1)], 1)
         return more.unflatten(1, (-1, T)).transpose(1, 2).flatten(2, 3)
 
-    def pair(self, windows: Windows, usual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def pair(
+        self, windows: tuple[Tensor, Tensor], usual: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What the network sees of windows, and what it should give.
 
         Parameters
         ----------
-        windows : Windows
+        windows : pair of Tensor
+            History and targets, from a feed: see :class:`stforecast.loading.Windows`.
         usual : Tensor of shape (B, ``task.window``, C', H, W), optional
-            What is usual at the steps of the windows; looked up unless given.
+            What is usual at the steps of the windows.
 
         Returns
         -------
         Tensor of shape (B, T, C, H, W), Tensor of shape (B, T', C', H, W)
             Normalised.
         """
-        task, (x, y, known, _) = self.task, windows
-        ahead = None
+        task, (x, y), ahead = self.task, windows, None
         if usual is not None:
             past, ahead = usual[:, : task.history], usual[:, task.history :]
             x, y = self._less(x, past), y - ahead
         out = [task.channels.index(v) for v in task.outputs]
+        known = getattr(windows, "known", None)
         return self.encode(x, known, ahead), self.normalizer(y, out)
 
     def _less(self, x: Tensor, usual: Tensor) -> Tensor:

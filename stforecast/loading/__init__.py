@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Feed
+from .base import Feed, Windows
 from .feeds import ResidentFeed, StreamingFeed, open_feed, suited
 from .source import Source
 
-__all__ = ["Feed", "ResidentFeed", "Source", "StreamingFeed", "open_feed", "suited"]
+__all__ = ["Feed", "ResidentFeed", "Source", "StreamingFeed", "Windows", "open_feed", "suited"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -14,13 +14,30 @@ from ..errors import InputError
 from ..task import Task
 
 
-class Windows(NamedTuple):
-    """A batch of windows on the device, in physical units."""
+class Windows(tuple[Tensor, Tensor]):
+    """A batch of windows on the device, in physical units: history and targets, a pair.
 
-    x: Tensor  # (B, T, C, H, W) history, as long as the task's
-    y: Tensor  # (B, T', C', H, W) targets
-    known: Tensor | None = None  # (B, T', K, H, W) what is known for the target times
-    first: np.ndarray | None = None  # (B,) first steps of the windows, in the data
+    Parameters
+    ----------
+    x : Tensor of shape (B, T, C, H, W)
+        History; T is ``task.history``.
+    y : Tensor of shape (B, T', C', H, W)
+        Targets.
+    known : Tensor of shape (B, T', K, H, W), optional
+        What is known for the target times.
+    first : array of int, shape (B,), optional
+        First steps of the windows, in the data.
+    """
+
+    known: Tensor | None
+    first: np.ndarray | None
+
+    def __new__(  # noqa: D102
+        cls, x: Tensor, y: Tensor, known: Tensor | None = None, first: np.ndarray | None = None
+    ) -> Windows:
+        pair = super().__new__(cls, (x, y))
+        pair.known, pair.first = known, first
+        return pair
 
 
 class Feed(ABC):
@@ -71,11 +88,10 @@ class Feed(ABC):
 
     @abstractmethod
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs (B, T, C, H, W) and targets (B, T', C', H, W) of step `step`, counted from 0."""
+        """Inputs (B, T, C, H, W) and targets (B, T', C', H, W) of step `step`, counted from 0.
 
-    def windows(self, step: int) -> Windows:
-        """The batch of step `step`, with what is known for the target times, and where it lies."""
-        return Windows(*self.batch(step))
+        As :class:`Windows`, where the task asks for more than these.
+        """
 
     @abstractmethod
     def sweep(self) -> Iterator[tuple[int, int, Tensor]]:

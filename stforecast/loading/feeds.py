@@ -99,12 +99,8 @@ class ResidentFeed(Feed):
         """Window starts in the order in which epoch `epoch` shows them, on all ranks."""
         return generator(self.seed, epoch).permutation(self.starts) if self.shuffle else self.starts
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int) -> Windows:
         """Inputs (B, T, C, H, W) and targets (B, T', C', H, W) of step `step`, counted from 0."""
-        return self.windows(step)[:2]
-
-    def windows(self, step: int) -> Windows:
-        """The batch of step `step`, with what is known for the target times, and where it lies."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._starts = epoch, self.order(epoch)
@@ -218,12 +214,8 @@ class StreamingFeed(Feed):
         """Window starts in the order in which epoch `epoch` shows them on this rank."""
         return self._order.epoch(epoch).starts
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int) -> Windows:
         """Inputs (B, T, C, H, W) and targets (B, T', C', H, W) of step `step`, counted from 0."""
-        return self.windows(step)[:2]
-
-    def windows(self, step: int) -> Windows:
-        """The batch of step `step`, with what is known for the target times, and where it lies."""
         epoch, position = divmod(step, self.steps_per_epoch)
         begin = position * share(self.batch_size, self.rank, self.world_size)
         mine = slice(begin, begin + share(self.size(step), self.rank, self.world_size))

@@ -257,8 +257,10 @@ def fit(
 
             # This rank's windows, on the device, in physical units; normalised there.
             with meter.waiting():
-                windows = feed.windows(step)
-            x, y = forecaster.pair(windows, None if usual is None else usual(windows.first))
+                windows = feed.batch(step)
+            x, y = forecaster.pair(
+                windows, None if usual is None else usual(getattr(windows, "first", None))
+            )
             x, y = x.to(dtype), y.to(dtype)
             points = objective.points(y, feed.size(step))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ..conventions.overlap import FINGERPRINT, refuse_overlap
 from ..errors import InputError
 from ..forecasting.core import check_units
 from ..forecasting.forecaster import Forecaster
-from ..loading.base import Feed, Windows
+from ..loading.base import Feed
 from ..loading.source import Source
 from .distributed import all_sum
 from .provenance import period
@@ -81,8 +81,8 @@ class Validation:
         sums = torch.zeros(3, 2, dtype=torch.float64, device=self.rows.device)
         with torch.no_grad(), self.feed:
             for step in range(self.feed.steps_per_epoch):
-                windows = self.feed.windows(step)
-                x, y = windows[:2]
+                windows = self.feed.batch(step)
+                x, y = windows
                 if len(x) == 0:  # fewer windows than ranks
                     continue
                 seen, wanted = self.forecaster.pair(windows, self._usual(windows))
@@ -98,10 +98,10 @@ class Validation:
             result["val_to_persistence"] = model / persistence
         return result
 
-    def _usual(self, windows: Windows) -> Tensor | None:
+    def _usual(self, windows: Any) -> Tensor | None:
         """What is usual at the steps of windows (B, window, C', H, W)."""
         reference, task = self.forecaster.reference, self.forecaster.task
-        if reference is None or windows.first is None:
+        if reference is None:
             return None
         rows = windows.first[:, None] + np.arange(task.window)
         return reference.at(self.source.ds["time"].values[rows], task.outputs)

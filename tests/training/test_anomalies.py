@@ -178,14 +178,14 @@ def test_streams_and_residents_give_the_same_windows(globe):
     with feeds[0] as resident, feeds[1] as stream:
         assert resident.channels == ("2m_temperature", "toa_incident_solar_radiation")
         for step in range(resident.steps_per_epoch):
-            one, other = resident.windows(step), stream.windows(step)
-            for a, b in zip(one[:3], other[:3], strict=True):
+            one, other = resident.batch(step), stream.batch(step)
+            for a, b in zip((*one, one.known), (*other, other.known), strict=True):
                 assert torch.equal(a, b)
             assert (one.first == other.first).all()
-            assert one.x.shape[1] == 12
+            assert one[0].shape[1] == 12
             at = globe["time"].values[one.first[0] + 12]
             truth = globe["2m_temperature"].sel(time=at).values
-            assert torch.equal(one.y[0, 0, 0], torch.from_numpy(truth))
+            assert torch.equal(one[1][0, 0, 0], torch.from_numpy(truth))
 
 
 @pytest.mark.parametrize("kind", ["weekly", "climatology"])
