@@ -77,6 +77,15 @@ def tiny(input_steps=4, target_steps=3, channels=1, *, double=False, **settings)
 
 #: Settings that make each network of the registry small, for grids of a few points.
 SMALL_NETWORKS: dict[str, dict] = {
+    "AGCRN": {"hidden": 6, "neighbours": 5},
+    "ASTGCN": {"hidden": 6, "blocks": 1, "neighbours": 5},
+    "CLCRN": {"hidden": 6, "embedding": 2, "neighbours": 5},
+    "CLCSTN": {"hidden": 6, "blocks": 1, "embedding": 2, "neighbours": 5},
+    "DCRNN": {"hidden": 6, "neighbours": 5},
+    "GCGRU": {"hidden": 6, "neighbours": 5},
+    "MSTGCN": {"hidden": 6, "blocks": 1, "neighbours": 5},
+    "STGCN": {"hidden": 6, "neighbours": 5},
+    "TGCN": {"hidden": 6, "neighbours": 5},
     "ConvLSTM": {"hidden": [4, 6], "kernel": 3},
     "PredRNN": {"hidden": [4, 4], "kernel": 3, "sampling": {"start": 0.5}},
     "PredRNNpp": {"hidden": [4, 4], "kernel": 3},

@@ -674,9 +674,9 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
             if own and registry.is_own(model["name"]):  # laid out first: that takes no memory
                 _refuse_misfit(registry.outline(*parts), shapes, task)
             network = registry.make_network(*parts) if network is None else network
-            if hasattr(network, "check_task"):
-                check: Any = network.check_task
-                check(task)
+            for method, argument in (("check_task", task), ("check_grid", description["grid"])):
+                if hasattr(network, method):
+                    getattr(network, method)(argument)
             there = network.state_dict()
             _refuse_misfit({k: v.shape for k, v in there.items()}, shapes, task)
         except InputError as error:

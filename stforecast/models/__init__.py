@@ -1,5 +1,6 @@
 """Networks (B, T, C, H, W) -> (B, T', C', H, W). They know nothing of xarray."""
 
+from . import graph
 from .cost import Summary, summary
 from .inference import for_inference
 from .openstl import load_openstl
@@ -14,6 +15,7 @@ __all__ = [
     "SimVPv2",
     "Summary",
     "for_inference",
+    "graph",
     "load_openstl",
     "summary",
 ]

@@ -17,16 +17,19 @@ from .surroundings import Outline, own_defaults
 #: likes: only what stands here is made from a bundle.
 _NETWORKS = {
     "SimVPv2": "stforecast.models.simvp:SimVPv2",
-    "GCGRU": "stforecast.models.graph.gcgru:GCGRU",
     "ConvLSTM": "stforecast.models.recurrent.convlstm:ConvLSTM",
     "PredRNN": "stforecast.models.recurrent.predrnn:PredRNN",
     "PredRNNpp": "stforecast.models.recurrent.predrnn_pp:PredRNNpp",
     "PredRNNv2": "stforecast.models.recurrent.predrnn_v2:PredRNNv2",
-    "TGCN": "stforecast.models.graph.tgcn:TGCN",
-    "STGCN": "stforecast.models.graph.stgcn:STGCN",
-    "MSTGCN": "stforecast.models.graph.mstgcn:MSTGCN",
-    "ASTGCN": "stforecast.models.graph.astgcn:ASTGCN",
     "AGCRN": "stforecast.models.graph.agcrn:AGCRN",
+    "ASTGCN": "stforecast.models.graph.astgcn:ASTGCN",
+    "CLCRN": "stforecast.models.graph.clcrn:CLCRN",
+    "CLCSTN": "stforecast.models.graph.clcstn:CLCSTN",
+    "DCRNN": "stforecast.models.graph.dcrnn:DCRNN",
+    "GCGRU": "stforecast.models.graph.gcgru:GCGRU",
+    "MSTGCN": "stforecast.models.graph.mstgcn:MSTGCN",
+    "STGCN": "stforecast.models.graph.stgcn:STGCN",
+    "TGCN": "stforecast.models.graph.tgcn:TGCN",
 }
 
 
@@ -81,6 +84,7 @@ def network_class(name: str) -> Any:
     one. Its ``forward`` maps (B, T, C, H, W) to (B, T', C', H, W). It may have
 
     - ``check_task(task)``, which raises an InputError where it cannot forecast that;
+    - ``check_grid(grid)``, which raises an InputError where its points are others;
     - ``set_tendency_std(change)``, told the root mean square change (T', C') up to each lead time,
       in standard deviations, before training;
     - ``set_output_range(low, high)``, told the least and the greatest value (C',) of each channel
@@ -210,7 +214,11 @@ def ready_network(
             f"model must be {' or '.join(repr(n.lower()) for n in names())}, a torch.nn.Module or "
             f"a function that makes one, found {model!r}"
         )
-    for method, argument in (("check_task", task), ("set_tendency_std", change)):
+    for method, argument in (
+        ("check_task", task),
+        ("check_grid", grid),
+        ("set_tendency_std", change),
+    ):
         if hasattr(network, method):
             getattr(network, method)(argument)
     told = getattr(network, "set_output_range", None)

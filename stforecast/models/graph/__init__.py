@@ -1,18 +1,40 @@
 """Graph networks on the points of a latitude-longitude grid, one paper a file."""
 
-from .base import GraphNetwork, Recurrent, teacher_probability
-from .mesh import FixedSum, Mesh, chebyshev, great_circle, neighbour_sum, orientation_weights
+from .agcrn import AGCRN
+from .astgcn import ASTGCN
+from .base import GraphNetwork
+from .clcrn import CLCRN, ConditionalKernel
+from .clcstn import CLCSTN
+from .dcrnn import DCRNN
+from .gcgru import GCGRU
+from .mesh import Mesh, great_circle, orientation_weights
+from .mstgcn import MSTGCN
 from .public import load_public
+from .sequence import Recurrent, Spread, SpreadCell, teacher_probability
+from .stgcn import STGCN
+from .sums import FixedSum, chebyshev
+from .tgcn import TGCN
 
 __all__ = [
+    "AGCRN",
+    "ASTGCN",
+    "CLCRN",
+    "CLCSTN",
+    "DCRNN",
+    "GCGRU",
+    "MSTGCN",
+    "STGCN",
+    "TGCN",
+    "ConditionalKernel",
     "FixedSum",
     "GraphNetwork",
     "Mesh",
     "Recurrent",
+    "Spread",
+    "SpreadCell",
     "chebyshev",
     "great_circle",
     "load_public",
-    "neighbour_sum",
     "orientation_weights",
     "teacher_probability",
 ]

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
-from .base import Recurrent, recurrent_settings, whole
-from .mesh import Mesh, chebyshev
+from .base import whole
+from .mesh import Mesh
+from .sequence import Recurrent, recurrent_settings
+from .sums import chebyshev
 
 
 class AGCRN(Recurrent):

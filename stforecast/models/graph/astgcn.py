@@ -19,8 +19,9 @@ from torch.utils.checkpoint import checkpoint
 
 from .base import GraphNetwork
 from .convolution import Block, Head, Sparse, laplacian, powers
-from .mesh import Mesh, _place
+from .mesh import Mesh
 from .mstgcn import check_blocks, from_blocks, initialise
+from .sums import as_tensor
 
 _PIECE = 2**24  # elements of the (B, N, columns) of attention that are held at once
 
@@ -233,7 +234,7 @@ class _Polynomials:
 
     def on(self, like: Tensor, *names: str) -> list[Tensor]:
         """Arrays as tensors on the device, and of the type, of `like`."""
-        return [_place(self._placed, name, getattr(self, name), like) for name in names]
+        return [as_tensor(self._placed, name, getattr(self, name), like) for name in names]
 
     def sum(self, k: int, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """Sum of term k with the weights of each sample (B, E); (N, B, ...) -> the same."""

@@ -1,4 +1,4 @@
-"""What the graph networks share: nodes inside and fields outside, the recurrence, the curriculum.
+"""What the graph networks share: nodes inside and fields outside, sizes, and the grid.
 
 Within a network tensors are node-major: (N, B, C) is one frame, N = H * W, and a neighbour sum
 takes it as (N, B * C) in one go.
@@ -7,18 +7,21 @@ takes it as (N, B * C) in one go.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from ...errors import InputError
 from ...task import Task
-from .mesh import Mesh
+from .mesh import Mesh, positions
 
 #: The sizes that every network has, and the most that each may be.
 _SIZES = {"input_steps": 10_000, "target_steps": 10_000, "channels": 100_000}
+
+#: Radians by which coordinates may differ that are rounded versions of each other.
+_SAME = np.deg2rad(1e-3)
 
 
 class GraphNetwork(nn.Module):
@@ -75,6 +78,7 @@ class GraphNetwork(nn.Module):
             raise InputError(
                 f"{type(self).__name__} feeds itself its own frames, so it needs every output "
                 f"channel among the inputs; found {channels} in, {out_channels} out"
+                f"{self._or_else}"
             )
 
     @classmethod
@@ -142,20 +146,60 @@ class GraphNetwork(nn.Module):
             raise InputError(
                 f"{type(self).__name__} takes its first inputs for what it forecasts, found inputs "
                 f"{list(task.variables)} and targets {list(outputs)}: use Task({first}, "
-                f"targets={list(outputs)}, ...)"
+                f"targets={list(outputs)}, ...){self._or_else}"
             )
+
+    def check_grid(self, grid: Mapping[str, Any] | None) -> None:
+        """Refuse a grid whose points are not the nodes of the mesh.
+
+        Parameters
+        ----------
+        grid : mapping
+            As of :meth:`for_task`.
+
+        Raises
+        ------
+        InputError
+            Saying what to do.
+        """
+        shape, position = positions(grid)
+        if shape == self.mesh.shape:
+            apart = np.abs(position - self.mesh.position)
+            apart[:, 0] = np.minimum(apart[:, 0], 2 * np.pi - apart[:, 0])
+            if apart.max() < _SAME:
+                return
+            found = f"points up to {np.rad2deg(apart.max()):.4g} degrees from them"
+        else:
+            found = f"a grid of {shape[0]} x {shape[1]}"
+        H, W = self.mesh.shape
+        raise InputError(
+            f"{type(self).__name__} is of the {H} x {W} nodes of its mesh, found {found}; "
+            f"{self._on_another_grid}"
+        )
+
+    @property
+    def _on_another_grid(self) -> str:
+        """What to do where it is another grid."""
+        if self.tied_to_nodes:
+            return "its weights belong to those nodes: train one on the other grid"
+        return (
+            f"make one with {type(self).__name__}.for_task(task, grid) for the other grid; the "
+            "weights fit there, too"
+        )
+
+    @property
+    def _or_else(self) -> str:
+        """What else would do, where decoder and encoder may differ."""
+        return "; or feed_known=False" if "feed_known" in self.settings else ""
 
     def to_nodes(self, x: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (T, N, B, C)."""
         want = (self.input_steps, self.channels, *self.mesh.shape)
         if x.ndim != 5 or tuple(x.shape[1:]) != want:
             T, C, H, W = want
-            tied = "its weights belong to those nodes: train one on the other grid"
-            made = f"make one for the other grid with {type(self).__name__}.for_task"
             raise InputError(
                 f"{type(self).__name__} is of {T} steps, {C} channels and the {H} x {W} grid of "
-                f"its mesh, found input {tuple(x.shape)}; "
-                f"{tied if self.tied_to_nodes else made}"
+                f"its mesh, found input {tuple(x.shape)}; {self._on_another_grid}"
             )
         return x.permute(1, 3, 4, 0, 2).flatten(1, 2)
 
@@ -164,166 +208,14 @@ class GraphNetwork(nn.Module):
         return y.unflatten(1, self.mesh.shape).permute(3, 0, 4, 1, 2)
 
 
-class Recurrent(GraphNetwork):
-    """Sequence to sequence: an encoder of recurrent cells, and a decoder fed its own frames.
-
-    Encoder: in step t, layer 1 takes x_t, layer l the new state of layer l - 1; states are kept.
-    Decoder: from those states, its first input zeros; each step gives y = readout(state of the
-    last layer), which is its next input. Where C > C', the further channels of the k-th frame it
-    is fed are those of input frame k mod T.
-
-    A subclass sets ``encoder`` (modules ``cell(x, h, fixed) -> h`` on (N, B, ·)), ``decoder``
-    where it has cells of its own, ``readout``, and ``hidden``. One that is ``direct`` has no
-    decoder: the readout of the last state gives all target steps, (N, B, T' C').
-
-    Notes
-    -----
-    While it learns, an input of the decoder is the truth instead with the probability
-    k / (k + exp(b / k)) in batch b, k = ``curriculum_decay`` (Bengio et al. 2015,
-    arXiv:1506.03099, inverse sigmoid): one draw a step for the whole batch. None: never.
-    """
-
-    feeds_itself = True
-    encoder: nn.ModuleList
-    readout: nn.Module
-    hidden: int
-
-    def __init__(
-        self,
-        *sizes: Any,
-        hidden: int,
-        layers: int,
-        curriculum_decay: float | None,
-        direct: bool = False,
-        **settings: Any,
-    ) -> None:
-        if direct:
-            self.feeds_itself = False
-        super().__init__(
-            *sizes,
-            hidden=hidden,
-            layers=layers,
-            **settings,
-            curriculum_decay=curriculum_decay,
-        )
-        whole("hidden", hidden, 1, 100_000)
-        whole("layers", layers, 1, 100)
-        self.hidden = hidden
-        #: Whether the last state gives all steps at once, and there is no decoder.
-        self.direct = direct
-        if direct:
-            self.teach = None  # type: ignore[assignment, method-assign]
-        if curriculum_decay is not None:
-            number("curriculum_decay", curriculum_decay, 1, 1e12)
-        self.curriculum_decay = curriculum_decay
-
-    def fixed(self, x: Tensor) -> Any:
-        """What is the same in all steps and layers of one pass: computed once, given to each cell.
-
-        Parameters
-        ----------
-        x : Tensor
-            Of the device and type that it is for.
-        """
-        return None
-
-    def embed(self, frames: Tensor) -> Tensor:
-        """(T, N, B, C) -> what the encoder's first layer takes, (T, N, B, ·)."""
-        return frames
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C, H, W) -> (B, T', C', H, W)."""
-        return self._run(x)
-
-    def teach(
-        self, x: Tensor, y: Tensor, step: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Forecast with the curriculum of batch `step`; no extra loss.
-
-        Parameters
-        ----------
-        x, y : Tensor of shape (B, T, C, H, W) and (B, T', C', H, W)
-            NaN in `y` is not fed: the network's own forecast stands there.
-        step : int
-            Batches seen.
-        generator : torch.Generator
-            On the CPU, for the draws.
-
-        Returns
-        -------
-        prediction : Tensor of shape (B, T', C', H, W)
-        extra : Tensor
-            0.
-        """
-        p = teacher_probability(step, self.curriculum_decay)
-        draws = torch.rand(self.target_steps, generator=generator, device="cpu")
-        fed = (draws < p).tolist()
-        return self._run(x, y, fed), x.new_zeros(())
-
-    def _run(self, x: Tensor, truth: Tensor | None = None, fed: Sequence[bool] = ()) -> Tensor:
-        frames = self.to_nodes(x)
-        fixed = self.fixed(x)
-        states = [frames.new_zeros(*frames.shape[1:3], self.hidden) for _ in self.encoder]
-        for frame in self.embed(frames):
-            states = _advance(self.encoder, frame, states, fixed)
-        if self.direct:
-            all_steps = self.readout(states[-1]).unflatten(2, (-1, self.out_channels))
-            return self.to_fields(all_steps.movedim(2, 0))
-        decoder = getattr(self, "decoder", self.encoder)
-        truths = None if truth is None else truth.permute(1, 3, 4, 0, 2).flatten(1, 2)
-        frame = torch.zeros_like(frames[0][..., : self.channels_fed])
-        out: list[Tensor] = []
-        for k in range(self.target_steps):
-            states = _advance(decoder, frame, states, fixed)
-            y = self.readout(states[-1])
-            out.append(y)
-            if truths is not None and fed[k]:
-                y = torch.where(truths[k].isfinite(), truths[k].to(y.dtype), y)
-            known = frames[k % self.input_steps][..., self.out_channels : self.channels_fed]
-            frame = torch.cat([y, known], -1) if known.shape[-1] else y
-        return self.to_fields(torch.stack(out))
-
-    @property
-    def channels_fed(self) -> int:
-        """Channels of a frame that the decoder takes."""
-        return self.channels
-
-
-def _advance(cells: nn.ModuleList, x: Tensor, states: Sequence[Tensor], fixed: Any) -> list[Tensor]:
-    """One step through all layers."""
-    new: list[Tensor] = []
-    for cell, h in zip(cells, states, strict=True):
-        x = cell(x, h, fixed)
-        new.append(x)
-    return new
-
-
-def teacher_probability(batch: int, decay: float | None) -> float:
-    """Probability that the decoder's next input is the truth, k / (k + exp(b / k)).
-
-    Parameters
-    ----------
-    batch : int
-        b, batches seen so far.
-    decay : float or None
-        k; None for no teacher.
-    """
-    if decay is None:
-        return 0.0
-    return 1 / (1 + math.exp(min(batch / decay, 700.0)) / decay)
-
-
-def recurrent_settings(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a :class:`Recurrent`, from the names that all public code has for them."""
-    names = {
-        "input_steps": "seq_len",
-        "target_steps": "horizon",
-        "channels": "input_dim",
-        "out_channels": "output_dim",
-        "hidden": "rnn_units",
-        "layers": "layer_num",
-    }
-    return {ours: hyper_parameters[theirs] for ours, theirs in names.items()}
+def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors with each part of their names replaced that stands in `names`."""
+    ours: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for theirs, own in names.items():
+            name = name.replace(theirs, own)
+        ours[name] = tensor
+    return ours
 
 
 def glorot_(weight: Tensor, fan_in: int, fan_out: int) -> None:
@@ -332,12 +224,20 @@ def glorot_(weight: Tensor, fan_in: int, fan_out: int) -> None:
     nn.init.uniform_(weight, -bound, bound)
 
 
-def whole(name: str, value: Any, least: int, most: int) -> None:
+def whole(name: str, value: Any, least: int, most: int) -> int:
     """Refuse what is not a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InputError(
             f"{name} must be a whole number from {least:,} to {most:,}, found {value!r:.60}"
         )
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, found {value!r:.60}")
+    return value
 
 
 def number(name: str, value: Any, least: float, most: float) -> None:

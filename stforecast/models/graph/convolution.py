@@ -13,7 +13,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .mesh import FixedSum, Mesh
+from .mesh import Mesh
+from .sums import FixedSum
 
 #: Dimensions of a Krylov space that holds the largest eigenvalue of a grid's Laplacian to 1e-12.
 _KRYLOV = 200

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .base import Recurrent, glorot_, recurrent_settings, whole
-from .mesh import FixedSum, Mesh, chebyshev
+from .base import glorot_, whole
+from .mesh import Mesh
+from .sequence import Recurrent, mix, recurrent_settings
+from .sums import FixedSum, chebyshev
 
 
 class GCGRU(Recurrent):
@@ -138,4 +140,4 @@ class _Cell(nn.Module):
         zr, c = inputs.tensor_split([2 * h.shape[-1]], -1)
         z, r = torch.sigmoid(zr + self.gates(chebyshev(h, laplacian, self.order))).chunk(2, -1)
         c = torch.tanh(c + self.candidate(chebyshev(r * h, laplacian, self.order)))
-        return torch.lerp(c, h.to(c.dtype), z)
+        return mix(c, h, z)

@@ -7,16 +7,17 @@ arXiv:2101.01000), sections 4.1 and 4.2, in forms that hold on the whole sphere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...conventions.angles import is_global
 from ...errors import InputError
+from .sums import Edges, as_tensor, begins
 
 #: Radians: distances and directions that differ by less are equal but for rounding.
 _ROUNDING = 1e-9
@@ -36,7 +37,7 @@ class Mesh:
     shape : (int, int)
         H and W, N = H * W.
     position : numpy.ndarray of shape (N, 2)
-        Longitude and latitude, radians; on a globe longitudes count from -180 degrees.
+        Longitude and latitude, radians; a globe's longitudes begin at -180 degrees.
     neighbours : numpy.ndarray of int, shape (N, k)
         Nodes in order of distance.
     distance : numpy.ndarray of shape (N, k)
@@ -53,7 +54,7 @@ class Mesh:
     distance: np.ndarray
     local: np.ndarray
     orientation: np.ndarray
-    _placed: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _placed: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_grid(cls, grid: Any, neighbours: int = 25, coordinates: str = "fast") -> Mesh:
@@ -82,25 +83,23 @@ class Mesh:
         InputError
             If the grid has no latitude and longitude, or k or the coordinates are none.
         """
-        latitude, longitude = _axes(grid)
+        shape, position = positions(grid)
         if isinstance(neighbours, bool) or not isinstance(neighbours, (int, np.integer)):
             raise InputError(f"neighbours must be a whole number, found {neighbours!r:.60}")
         if neighbours < 1:
             raise InputError(f"neighbours must be at least 1 (the point), found {neighbours}")
-        H, W = len(latitude), len(longitude)
-        globe = is_global(longitude)
-        lat, lon = np.deg2rad(latitude), np.deg2rad(longitude - 180.0 if globe else longitude)
-        lon = np.where(lon < -np.pi, lon + 2 * np.pi, lon) if globe else lon
-        position = np.stack(np.broadcast_arrays(lon[None, :], lat[:, None]), -1).reshape(-1, 2)
+        H, W = shape
+        lon, lat = position[:W, 0], position[::W, 1]
+        globe = is_global(np.rad2deg(lon))
         k = min(int(neighbours), H * W)
-        even = globe and bool(np.ptp(np.diff(longitude)) < 1e-6)
+        even = globe and bool(np.ptp(np.diff(lon)) < 1e-8)
         nearest = np.stack([_row(lat, lon, i, k, globe=globe, even=even) for i in range(H)])
         index = nearest.reshape(H * W, k)
-        mesh = cls((H, W), position, index, *(np.zeros(0),) * 3)
+        mesh = cls(shape, position, index, *(np.zeros(0),) * 3)
         distance = great_circle(position[:, None], position[index])
         distance[:, 0] = 0.0
         local = mesh.local_coordinates(coordinates)
-        return cls((H, W), position, index, distance, local, orientation_weights(local))
+        return cls(shape, position, index, distance, local, orientation_weights(local))
 
     @property
     def nodes(self) -> int:
@@ -128,8 +127,8 @@ class Mesh:
 
         ``order[begin[j]:begin[j] + in_degrees[j]] // k`` are the nodes that list j.
         """
-        order = np.argsort(self.neighbours.ravel(), kind="stable")
-        return order, np.concatenate([[0], np.cumsum(self.in_degrees)[:-1]])
+        listed = self.neighbours.ravel()
+        return np.argsort(listed, kind="stable"), begins(listed, self.nodes)
 
     def adjacency(
         self, kind: str = "neighbours", *, itself: bool = False
@@ -163,7 +162,7 @@ class Mesh:
             centre, neighbour = np.divmod(np.unique(code), self.nodes)
             weight = np.ones(len(centre))
         elif kind == "distance":
-            weight = np.exp(-((self.distance.ravel() / self.distance.std()) ** 2))
+            weight = np.exp(-((self.distance.ravel() / (self.distance.std() or 1.0)) ** 2))
         elif kind != "neighbours":
             raise InputError(
                 f"adjacency must be 'neighbours', 'symmetric' or 'distance', found {kind!r:.60}"
@@ -211,6 +210,25 @@ class Mesh:
         unit = np.divide(flat, length, out=np.zeros_like(flat), where=length > 0)
         return great_circle(here, there)[..., None] * unit
 
+    def neighbour_sum(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Sum over each node's neighbours, y_i = Σ_n w_in x_(neighbours_in).
+
+        Parameters
+        ----------
+        x : Tensor of shape (N, ...)
+        weight : Tensor of shape (N, k)
+
+        Returns
+        -------
+        Tensor of shape (N, ...)
+            Gradients go to both, once: there is no second derivative.
+        """
+        return self._sums.sum(x, weight.reshape(-1))
+
+    @cached_property
+    def _sums(self) -> Edges:
+        return Edges(*self.edges, self.nodes)
+
     def on(self, like: Tensor, *names: str) -> list[Tensor]:
         """Arrays of the mesh as tensors, made once for each device and type.
 
@@ -225,94 +243,7 @@ class Mesh:
         -------
         list of Tensor
         """
-        return [_place(self._placed, name, getattr(self, name), like) for name in names]
-
-
-class FixedSum:
-    """y = P x on nodes, for a sparse matrix P that is given: a fused sum over edges.
-
-    Parameters
-    ----------
-    receiver, sender : numpy.ndarray of int, shape (E,)
-        Of each edge: ``y[receiver] += weight * x[sender]``. An edge may stand twice.
-    weight : numpy.ndarray of shape (E,)
-    nodes : int
-        N.
-    """
-
-    def __init__(
-        self, receiver: np.ndarray, sender: np.ndarray, weight: np.ndarray, nodes: int
-    ) -> None:
-        order = np.argsort(receiver, kind="stable")
-        degrees = np.bincount(receiver, minlength=nodes)
-        self.sender, self.weight = sender[order], np.asarray(weight, np.float64)[order]
-        self.begin = np.concatenate([[0], np.cumsum(degrees)[:-1]])
-        self._placed: dict[Any, Any] = {}
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, ...) -> the same."""
-        sender, begin, weight = (
-            _place(self._placed, name, getattr(self, name), x)
-            for name in ("sender", "begin", "weight")
-        )
-        return _bag(x, sender, weight, begin)
-
-
-def neighbour_sum(x: Tensor, neighbours: Tensor, weight: Tensor) -> Tensor:
-    """Sum over each node's neighbours, y_i = Σ_n w_in x_(neighbours_in); gradients go to both.
-
-    Parameters
-    ----------
-    x : Tensor of shape (N, ...)
-    neighbours : Tensor of int, shape (N, k)
-    weight : Tensor of shape (N, k)
-
-    Returns
-    -------
-    Tensor of shape (N, ...)
-    """
-    return _bag(x, neighbours, weight.to(x.dtype), None)
-
-
-def chebyshev(x: Tensor, operator: Callable[[Tensor], Tensor], order: int) -> Tensor:
-    """Chebyshev polynomials of an operator side by side, T_k = 2 P T_(k-1) - T_(k-2).
-
-    Parameters
-    ----------
-    x : Tensor of shape (N, ..., C)
-        T_0; T_1 is P x.
-    operator : callable
-        P, (N, ...) -> the same.
-    order : int
-        K, how many.
-
-    Returns
-    -------
-    Tensor of shape (N, ..., K C)
-        T_0 to T_(K-1).
-    """
-    terms = [x]
-    for k in range(1, order):
-        spread = operator(terms[-1])
-        terms.append(spread if k == 1 else 2 * spread - terms[-2])
-    return torch.cat(terms, -1) if order > 1 else x
-
-
-def _bag(x: Tensor, index: Tensor, weight: Tensor, begin: Tensor | None) -> Tensor:
-    """Fused gather and weighted sum; (N, B * C) is what it takes at once."""
-    flat = x.reshape(len(x), -1)
-    y = torch.nn.functional.embedding_bag(index, flat, begin, mode="sum", per_sample_weights=weight)
-    return y.view(x.shape)
-
-
-def _place(placed: dict[Any, Any], name: str, array: np.ndarray, like: Tensor) -> Tensor:
-    """An array as a tensor on the device of `like`, and of its type where it is no index."""
-    dtype = torch.int64 if array.dtype.kind == "i" else like.dtype
-    key = name, like.device, dtype
-    if key not in placed:
-        with torch.inference_mode(False):  # a later call may want gradients
-            placed[key] = torch.from_numpy(np.ascontiguousarray(array)).to(like.device, dtype)
-    return placed[key]
+        return [as_tensor(self._placed, name, getattr(self, name), like) for name in names]
 
 
 def great_circle(here: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -336,7 +267,7 @@ def great_circle(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.arctan2(np.hypot(east, north), along)
 
 
-def orientation_weights(local: np.ndarray) -> np.ndarray:
+def orientation_weights(local: np.ndarray, *, coded: bool = False) -> np.ndarray:
     """Share of the horizon for which each neighbour stands.
 
     Half the angle to the next direction on either side, divided by the whole turn, and equally
@@ -346,6 +277,10 @@ def orientation_weights(local: np.ndarray) -> np.ndarray:
     ----------
     local : numpy.ndarray of shape (N, k, 2)
         Local coordinates.
+    coded : bool
+        As the public code of the conditional local convolution measures them: from the last
+        direction to the first it goes the long way round, so that sums reach 1.9, and directions
+        count as different if only rounding makes them so.
 
     Returns
     -------
@@ -353,24 +288,48 @@ def orientation_weights(local: np.ndarray) -> np.ndarray:
         Sums to 1 over k.
     """
     turn, k = 2 * np.pi, local.shape[1]
-    angle = np.mod(np.arctan2(local[..., 1], local[..., 0]), turn)
-    angle = np.where(turn - angle < _ROUNDING, 0.0, angle)
+    angle = np.arctan2(local[..., 1], local[..., 0])
+    if not coded:
+        angle = np.mod(angle, turn)
+        angle = np.where(turn - angle < _ROUNDING, 0.0, angle)
     order = np.argsort(angle, axis=1, kind="stable")
     angle = np.take_along_axis(angle, order, 1)
-    new = np.diff(angle, axis=1, prepend=-turn) > _ROUNDING  # the first of each direction
+    new = np.diff(angle, axis=1, prepend=-turn) > (
+        0 if coded else _ROUNDING
+    )  # the first of each direction
     begin = np.maximum.accumulate(np.where(new, np.arange(k), 0), axis=1)
     end = np.minimum.accumulate(np.where(new, np.arange(k), k)[:, ::-1], axis=1)[:, ::-1]
     end = np.concatenate([end[:, 1:], np.full((len(end), 1), k)], axis=1)
     twice = np.concatenate([angle, angle[:, :1] + turn], axis=1)
     after = np.take_along_axis(twice, end, 1) - np.take_along_axis(angle, begin, 1)
+    if coded:
+        after = np.where(end == k, angle[:, -1:] - angle[:, :1], after)
     before = np.take_along_axis(after, begin - 1, 1)  # round the circle, from the last
     weight = np.empty_like(angle)
     np.put_along_axis(weight, order, (after + before) / (2 * turn) / (end - begin), 1)
     return weight
 
 
-def _axes(grid: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Latitude and longitude of a grid, degrees."""
+def positions(grid: Any) -> tuple[tuple[int, int], np.ndarray]:
+    """Where the nodes of a grid lie.
+
+    Parameters
+    ----------
+    grid : mapping or Grid
+        ``{"latitude": [...], "longitude": [...]}`` in degrees.
+
+    Returns
+    -------
+    shape : (int, int)
+        H and W.
+    position : numpy.ndarray of shape (N, 2)
+        Longitude and latitude, radians; a globe's longitudes begin at -180 degrees.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
     axes = grid if isinstance(grid, Mapping) else getattr(grid, "axes", {})
     if not {"latitude", "longitude"} <= set(axes):
         found = f"a grid of {', '.join(axes)}" if axes else f"{grid!r:.60}"
@@ -378,13 +337,16 @@ def _axes(grid: Any) -> tuple[np.ndarray, np.ndarray]:
             f"a graph network needs the latitudes and longitudes of its nodes, found {found}: "
             'give {"latitude": [...], "longitude": [...]} in degrees'
         )
-    latitude, longitude = (np.asarray(axes[n], np.float64) for n in ("latitude", "longitude"))
-    for name, values in (("latitude", latitude), ("longitude", longitude)):
+    lat, lon = (np.asarray(axes[n], np.float64) for n in ("latitude", "longitude"))
+    for name, values in (("latitude", lat), ("longitude", lon)):
         if values.ndim != 1 or not values.size or not np.isfinite(values).all():
             raise InputError(f"{name} must be a list of degrees, found {axes[name]!r:.60}")
-    if np.abs(latitude).max() > 90 + 1e-6:
-        raise InputError(f"latitude must lie within ±90 degrees, found {np.abs(latitude).max():g}")
-    return latitude, longitude
+    if np.abs(lat).max() > 90 + 1e-6:
+        raise InputError(f"latitude must lie within ±90 degrees, found {np.abs(lat).max():g}")
+    if is_global(lon) and lon.min() >= 0:
+        lon = lon - 180.0
+    both = np.broadcast_arrays(np.deg2rad(lon)[None, :], np.deg2rad(lat)[:, None])
+    return (len(lat), len(lon)), np.stack(both, -1).reshape(-1, 2)
 
 
 def _row(

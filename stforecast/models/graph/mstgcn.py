@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ...errors import InputError
 from .base import GraphNetwork, glorot_, whole
 from .convolution import Block, Head, laplacian, operator, powers
-from .mesh import Mesh, chebyshev
+from .mesh import Mesh
+from .sums import chebyshev
 
 _FORMS = (None, "clcrn", "authors")
 

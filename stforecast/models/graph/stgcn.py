@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ...errors import InputError
 from .base import GraphNetwork, glorot_, number, whole
 from .convolution import operator, scaled, taps
-from .mesh import Mesh, chebyshev
+from .mesh import Mesh
+from .sums import chebyshev
 
 
 class STGCN(GraphNetwork):

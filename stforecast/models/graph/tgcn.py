@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from .base import Recurrent, glorot_, recurrent_settings
-from .mesh import FixedSum, Mesh
+from .base import glorot_
+from .mesh import Mesh
+from .sequence import Recurrent, recurrent_settings
+from .sums import FixedSum
 
 
 class TGCN(Recurrent):

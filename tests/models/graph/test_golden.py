@@ -151,8 +151,7 @@ def test_golden_graph_teacher_forced(name):
 @pytest.mark.parametrize("name", holding("kernel64"))
 def test_golden_graph_kernels(name):
     _, io, network = network_of(name)
-    network.double()
-    kernel = network.kernel(torch.zeros(0, dtype=torch.float64)).detach().numpy()
+    kernel = network.double().kernel(torch.zeros(0, dtype=torch.float64)).detach().numpy()
     assert np.abs(kernel.ravel() - io["kernel64"].ravel()).max() < 1e-9
 
 
@@ -197,6 +196,8 @@ def test_golden_graph_geometry(name):
         expected = z[f"angle_ratio_wrapped_{kind}"][clear]
         np.testing.assert_allclose(weights[clear], expected, atol=1e-9)
         np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
+        as_coded = orientation_weights(coded, coded=True)
+        np.testing.assert_allclose(as_coded, z[f"angle_ratio_{kind}"], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", CURRICULA)
