@@ -3,7 +3,8 @@
 Trains SimVPv2 (or another network by name), scores it beside persistence, climatology and a linear
 regression on a period that training never saw, and writes the forecast, the scores, the maps, a
 report and the trained model. Presets of SimVPv2: fast has 1.6 M parameters and forecasts the change
-in 200 steps; paper has 12.8 M and 50 epochs. Without options it runs on the sample that is in the
+in 200 steps; paper has 12.8 M and 50 epochs. With the preset paper a graph network is as it was
+printed: one window a day, other periods. Without options it runs on the sample that is in the
 package (simulated by a general circulation model, one year).
 """
 
@@ -11,18 +12,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from stforecast import Climatology, Persistence, predict
 from stforecast.baselines import LinearRegression
 from stforecast.cli import (
+    PRINTED_PERIODS,
     RECIPES,
     BenchmarkOptions,
+    as_printed,
     recipe,
     run,
     sample_of,
@@ -92,6 +96,16 @@ def name_of(ds: xr.Dataset) -> str:
     return "ERA5" if "era5" in name.lower() else name.split(":")[0]
 
 
+def once_a_day(ds: xr.Dataset) -> np.ndarray:
+    """Initialisations whose input begins at 00 UTC."""
+    times = initialisations(ds, TASK)
+    hours = xr.DataArray(times, dims="time").dt.hour.values
+    found = times[hours == TASK.input_steps - 1]
+    if not len(found):
+        raise InputError(f"no window of {ds.sizes['time']} hours begins at 00 UTC")
+    return found
+
+
 def main(options: Options) -> None:
     """Run the pipeline."""
     ds = (
@@ -99,17 +113,24 @@ def main(options: Options) -> None:
         if options.data is None
         else open_weatherbench(options.data, ["2m_temperature"])
     )
+    printed = as_printed(options)
     default = {"train": "1979:2015", "validation": "2016", "test": "2017:2018"}
+    default = PRINTED_PERIODS if printed else default
     if options.data is None:
         default = {k: ds.attrs[f"{k}_period"] for k in default}
     parts = split(ds, **{k: getattr(options, k) or period for k, period in default.items()})
 
-    grid, every = Grid.of(ds).shape, options.validate_every
+    times = once_a_day if printed else partial(initialisations, task=TASK)
+    grid, every = Grid.of(ds), options.validate_every
     network, config = recipe("weatherbench_t2m", options, grid=grid, validate_every=every)
-    forecaster = train(parts, TASK, network, config, options)
+    some: dict[str, Any] = {}
+    if printed:
+        config = replace(config, val_windows=len(times(parts["validation"])))  # those, too
+        some["init_time"] = times(parts["train"])
+    forecaster = train(parts, TASK, network, config, options, **some)
 
     test = parts["test"].compute().chunk(time=720)  # chunks: forecasts are streamed, not held
-    init_time = initialisations(test, TASK, options.stride)
+    init_time = times(test)[:: options.stride]
     store = write_forecast(
         predict(test, forecaster, init_time=init_time), options.output / "forecast.zarr"
     )
@@ -125,7 +146,8 @@ def main(options: Options) -> None:
 
     print("\n".join(filter(None, [to_text(card), unfinished(forecaster)])))
     overall = card["2m_temperature_overall"].sel(model=name, weights="uniform")
-    sample = sample_of("weatherbench_t2m", test, options.stride, name_of(ds))
+    stride = options.stride * (24 if printed else 1)
+    sample = sample_of("weatherbench_t2m", test, stride, name_of(ds))
     scores = {m: float(overall.sel(metric=m)) for m in ("mae", "rmse")}
     print(beside_published(name, scores, sample))
     print(f"\nTrained on {forecaster.data}\nResults are in {options.output.resolve()}:")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from .benchmark import TrainingOptions, clip_to_unit, train, train_and_score, unfinished
 from .recipes import (
+    PRINTED_PERIODS,
     RECIPES,
     BenchmarkOptions,
     Recipe,
     VideoOptions,
+    as_printed,
     recipe,
     run_benchmark,
     sample_of,
@@ -16,11 +18,13 @@ from .run import run
 from .tables import to_lines
 
 __all__ = [
+    "PRINTED_PERIODS",
     "RECIPES",
     "BenchmarkOptions",
     "Recipe",
     "TrainingOptions",
     "VideoOptions",
+    "as_printed",
     "clip_to_unit",
     "recipe",
     "run",

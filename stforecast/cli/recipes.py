@@ -42,7 +42,8 @@ class BenchmarkOptions(TrainingOptions):
     """Score every n-th initialisation of the test part."""
     model: str = "SimVPv2"
     """Network, by its name in the registry, in any case. Others than SimVPv2 have their own
-    settings; with the paper's preset those of this benchmark, where they have such."""
+    settings; with the paper's preset those of this benchmark, where they have such. Graph networks
+    are then as they were printed, with the training, windows and periods of that table."""
     translator: Translator = "gsta"
     """What SimVPv2 has in its middle, in place of gsta: one of the paper's ablation. incepu makes
     it SimVP, the first version."""
@@ -110,6 +111,17 @@ _ALL = 10**9
 # The published MSE and MAE are of forecasts as they are, not clipped.
 _SUMS = {"metrics": ("mse_sum", "mae_sum", "ssim"), "scored": lambda ds: ds}
 
+# Of the graph networks' rows, by the settings of their code (the learning rate that it lets fall
+# does not). Its loss is in kelvin: what is compared with gradients is divided by ERA5's 21.2 K.
+_PRINTED: dict[str, Any] = {"epochs": 100, "batch_size": 32, "loss": "mae", "learning_rate": 5e-3}
+_PRINTED |= {"schedule": "constant", "epsilon": 1e-3 / 21.2, "clip_norm": 5 / 21.2, "patience": 50}
+#: Periods of the graph networks' rows of the weather table: seven, one and two tenths of 2010-2018.
+PRINTED_PERIODS = {
+    "train": "2010-01-01/2016-04-18",
+    "validation": "2016-04-19/2017-03-13",
+    "test": "2017-03-14/2018-12-30",
+}
+
 #: By the names of :meth:`stforecast.SimVPv2.for_benchmark`.
 RECIPES: dict[str, Recipe] = {
     "weatherbench_t2m": Recipe(
@@ -162,12 +174,28 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def as_printed(options: BenchmarkOptions) -> bool:
+    """Whether a graph network is asked for as it was printed.
+
+    Parameters
+    ----------
+    options : BenchmarkOptions
+
+    Returns
+    -------
+    bool
+    """
+    from ..models.registry import network_class
+
+    return options.preset == "paper" and hasattr(network_class(options.model), "printed")
+
+
 def recipe(
     name: str,
     options: BenchmarkOptions,
     *,
     size: str = "S",
-    grid: tuple[int, ...] | None = None,
+    grid: Grid | tuple[int, ...] | None = None,
     **training: Any,
 ) -> tuple[Callable[[], Any] | str, TrainConfig]:
     """Network and training of a benchmark, by the preset and the other options.
@@ -179,8 +207,9 @@ def recipe(
     options : BenchmarkOptions
     size : {"S", "L"}
         Of the network.
-    grid : (int, int), optional
-        Height and width of the fields, which the translators "swin" and "mlpmixer" need.
+    grid : (int, int) or Grid, optional
+        Height and width of the fields, which the translators "swin" and "mlpmixer" need; the grid
+        itself, which graph networks need as they were printed.
     **training
         Settings of :class:`stforecast.TrainConfig` in place of the recipe's, where not None.
 
@@ -195,15 +224,21 @@ def recipe(
     InputError
         If there is no such network, or SimVPv2's options are given for another.
     """
-    from ..models.registry import network_class
+    from ..models.registry import make_network, network_class
     from ..models.simvp import SimVPv2
 
     own, paper = RECIPES[name], options.preset == "paper"
     training = {key: value for key, value in training.items() if value is not None}
-    config = options.config(**dict(own.paper if paper else own.fast) | training)
+    preset = dict(own.paper if paper else own.fast) | (_PRINTED if as_printed(options) else {})
+    config = options.config(**preset | training)
+    where = grid.to_dict() if isinstance(grid, Grid) else None
+    grid = grid.shape if isinstance(grid, Grid) else grid
     if (kind := network_class(options.model)) is not SimVPv2:
         if (options.translator, size) != ("gsta", "S"):
             raise InputError(f"translator and size L are SimVPv2's, found model {options.model!r}")
+        if as_printed(options):
+            protocol = {"protocol": "clcrn"}
+            return partial(make_network, options.model, own.task, where, protocol), config
         published = paper and hasattr(kind, "for_benchmark")
         return partial(kind.for_benchmark, name) if published else options.model, config
     settings = {"size": size, "grid": None} | ({} if paper else dict(own.small))

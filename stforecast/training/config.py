@@ -20,7 +20,7 @@ from ..loading.feeds import BUFFER
 _CHOICES = {
     "loss": ("mse", "mae", "huber", "crps"),
     "optimizer": ("adam", "adamw", "muon"),
-    "schedule": ("onecycle", "cosine"),
+    "schedule": ("onecycle", "cosine", "constant"),
     "precision": ("auto", "fp32", "bf16"),
     "compile": ("auto", "always", "graphs", "never"),
     "feed": ("auto", "resident", "stream"),
@@ -69,9 +69,11 @@ class TrainConfig:
         (Loshchilov and Hutter, 2019).
     learning_rate : float
         The peak of the schedule.
-    schedule : {"onecycle", "cosine"}
+    epsilon : float
+        Of Adam and AdamW: what is added to the root of the mean squared gradient.
+    schedule : {"onecycle", "cosine", "constant"}
         ``"onecycle"`` is PyTorch's, by step, with ``final_div_factor`` 1e4; ``"cosine"`` falls by
-        epoch to 1e-6. Both as in the paper's code.
+        epoch to 1e-6. Both as in the paper's code. ``"constant"`` is the peak all along.
     warmup_epochs : int
         Of ``"cosine"``: epochs in which the rate rises linearly from 1e-5 to the peak, in place of
         the fall's first ones.
@@ -137,7 +139,8 @@ class TrainConfig:
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     weight_decay: float = 0.0
     learning_rate: float = 1e-3
-    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    epsilon: float = 1e-8
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
     warmup_epochs: int = 0
     clip_norm: float | None = None
     ema: float | None = None
@@ -162,7 +165,7 @@ class TrainConfig:
             self._number(name, int, f"must be at least {least}", partial(operator.le, least))
         self._number("seed", int, "must be at least 0 and below 2**63", lambda n: 0 <= n < 2**63)
         self._number("weight_decay", float, "must be at least 0", lambda x: x >= 0)
-        for name in ("learning_rate", "clip_norm", "minutes"):
+        for name in ("learning_rate", "epsilon", "clip_norm", "minutes"):
             self._number(name, float, "must be positive", lambda x: x > 0)
         self._number("ema", float, "must lie between 0 and 1", lambda x: 0 < x < 1)
         for name in ("area_weighted", "balance_leads"):

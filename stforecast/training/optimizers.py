@@ -24,7 +24,7 @@ class Optimizer:
     network : torch.nn.Module
         Whose weights are trained, on its device.
     config : TrainConfig
-        ``optimizer`` and ``weight_decay``.
+        ``optimizer``, ``weight_decay`` and ``epsilon``.
 
     Raises
     ------
@@ -67,9 +67,8 @@ class Optimizer:
             weights = [w for w in weights if not _is_matrix(w)]
         if weights:
             kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-            self.parts.append(
-                kind(weights, lr=config.learning_rate, weight_decay=decay, fused=fused)
-            )
+            rate, eps = config.learning_rate, config.epsilon
+            self.parts.append(kind(weights, lr=rate, weight_decay=decay, eps=eps, fused=fused))
 
     def step(self, rate: float, beta: float) -> None:
         """Take a step, and forget the gradients.

@@ -31,6 +31,8 @@ def schedule(
     0.85 and back.
     """
     peak = config.learning_rate
+    if config.schedule == "constant":
+        return peak, 0.9
     if config.schedule == "cosine":
         epoch, epochs = step // steps_per_epoch, max(steps / steps_per_epoch, 1)
         if epoch < config.warmup_epochs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torch
 import xarray as xr
 from helpers import pipeline
 
-from stforecast.cli import BenchmarkOptions, recipe
+from stforecast.cli import PRINTED_PERIODS, BenchmarkOptions, recipe, train
+from stforecast.datasets import split
 from stforecast.errors import InputError
 from stforecast.forecasting.forecaster import load
 from stforecast.forecasting.predict import predict
@@ -170,6 +172,44 @@ def test_a_network_of_choice_has_its_own_settings_of_a_benchmark(drift):
     assert recipe("taxibj", BenchmarkOptions(model="drift"))[0] == "drift"
     with pytest.raises(InputError, match="translator and size L are SimVPv2's"):
         recipe("taxibj", BenchmarkOptions(model="drift", translator="vit"))
+
+
+def test_a_graph_network_as_it_was_printed(tmp_path, monkeypatch, capsys):
+    """One window a day, from 00 UTC, to train, to choose the weights and to score."""
+    seen = {}
+    monkeypatch.setattr("stforecast.cli.train", lambda *a, **k: seen.update(k) or train(*a, **k))
+    options = ["--data", write_year(weather(), tmp_path / "data"), *PERIODS, "--steps", 1]
+    options += ["--model", "mstgcn", "--preset", "paper", "--output", tmp_path / "out"]
+    assert pipeline("weatherbench_t2m", *options, monkeypatch=monkeypatch) == 0
+    model = load(tmp_path / "out/model")
+    assert {**model.network.settings, "form": "clcrn", "blocks": 4, "order": 1, "stride": 6} == (
+        model.network.settings
+    )
+    config = json.loads((tmp_path / "out/model/bundle.json").read_text())["training"]["config"]
+    assert (config["loss"], config["schedule"], config["batch_size"]) == ("mae", "constant", 32)
+    assert config["val_windows"] == 2
+    forecast = xr.open_zarr(tmp_path / "out/forecast.zarr")
+    assert forecast["time"].dt.hour.values.tolist() == [11, 11]
+    assert [str(t)[:13] for t in seen["init_time"]] == [f"2001-01-0{day}T11" for day in "1234"]
+    assert "every 24. initialisation, published for" in capsys.readouterr().out
+
+
+PROTOCOL = Path(__file__).parents[3] / "shared/golden/graph/protocol_clcrn.json"
+
+
+@pytest.mark.skipif(not PROTOCOL.exists(), reason=f"no {PROTOCOL}")
+def test_golden_graph_windows(monkeypatch):
+    """The windows of the printed rows: how many in each part, the first and the last."""
+    case = json.loads(PROTOCOL.read_text())
+    pipeline("weatherbench_t2m", "--help", monkeypatch=monkeypatch)
+    once_a_day = sys.modules["weatherbench_t2m"].once_a_day
+    time = pd.date_range("2010-01-01", "2018-12-31T23", freq="1h")
+    for name, part in split(xr.Dataset(coords={"time": time}), **PRINTED_PERIODS).items():
+        times = pd.DatetimeIndex(once_a_day(part))
+        assert len(times) == case[name]["count"]
+        first, last = times[0] - pd.Timedelta("11h"), times[-1] + pd.Timedelta("12h")
+        assert first == pd.Timestamp(case[name]["first_input"])
+        assert last == pd.Timestamp(case[name]["last_target"])
 
 
 def hostile_zip(tmp_path):

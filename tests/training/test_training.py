@@ -28,6 +28,7 @@ from stforecast.testing.weather import make_weather
 from stforecast.training.config import TrainConfig
 from stforecast.training.fit import fit
 from stforecast.training.objective import Objective
+from stforecast.training.optimizers import Optimizer
 from stforecast.training.schedule import schedule
 
 TASK = Task("t2m", input_steps=4, target_steps=3)
@@ -94,6 +95,22 @@ def test_onecycle_is_pytorchs():
         optimizer.step()
         if step < 56:
             theirs.step()
+
+
+def test_a_constant_rate():
+    config = TrainConfig(learning_rate=5e-3, schedule="constant")
+    assert {schedule(config, step, 100, 10) for step in (0, 7, 99)} == {(5e-3, 0.9)}
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_epsilon_of_adam(kind):
+    """The first step is the rate times g / (|g| + epsilon)."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    before = float(network.weight.detach())
+    optimizer = Optimizer(network, TrainConfig(optimizer=kind, epsilon=3.0))
+    network(torch.tensor([[2.0]])).backward()
+    optimizer.step(0.1, 0.9)
+    assert float(network.weight.detach()) == pytest.approx(before - 0.1 * 2 / (2 + 3))
 
 
 @pytest.mark.skipif(not (SHARED / "golden").exists(), reason="no ../shared/golden")
