@@ -1,13 +1,15 @@
-"""Times SimVPv2 beside a plain reference: forecasts, training steps, peak memory.
+"""Times networks beside a plain reference: forecasts, training steps, peak memory.
 
     python benchmarks/model.py                  # all; about half an hour on two cores
     python benchmarks/model.py --only taxibj --rounds 10
+    python benchmarks/model.py --only recurrent --rounds 2    # five networks, or name one
     python benchmarks/model.py --check          # exit 1 where a figure falls short
     python benchmarks/model.py --peer DIR       # beside the authors' code in the checkout DIR
 
 Needs torch, numpy and safetensors only. Each row is a ratio, the reference's median time over ours
 (for memory, ours over the reference's), measured in turns in one process. The reference is
-`reference.py`: eager float32 in the default layout, the way the authors' code runs. `of peak` is
+`reference.py` or `reference_recurrent.py`: eager float32 in the default layout, the way the
+authors' code runs. `of peak` is
 the share of the device's matrix rate, measured at the start with a product of 4096 x 4096, that our
 time makes of the network's multiplications; `limit` is the ratio at which that share would be one.
 A forecast of batch 1 passes at its target or at 65% of peak, whichever is less.
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+import recurrent  # noqa: E402
 from _table import Table, interleaved, machine  # noqa: E402
 from reference import ReferenceSimVPv2  # noqa: E402
 
@@ -220,8 +223,10 @@ def same_training(table: Table, device: torch.device, steps: int) -> None:
 def main() -> None:
     """Measure, print, check."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", choices=BENCHMARKS, nargs="*", default=list(BENCHMARKS))
+    choices = [*BENCHMARKS, "recurrent", *recurrent.NAMES]
+    parser.add_argument("--only", choices=choices, nargs="*", default=list(BENCHMARKS))
     parser.add_argument("--what", nargs="*", default=["1", "16", "64", "train", "memory", "loss"])
+    parser.add_argument("--batch", type=int, default=16, help="of a training step")
     parser.add_argument("--rounds", type=int, default=10, help="timings of each; medians are shown")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--peer", type=Path, help="a checkout of the authors' code")
@@ -231,8 +236,12 @@ def main() -> None:
     )
     options = parser.parse_args()
     device = torch.device(options.device)
-    if options.peer:
-        networks("taxibj", options.peer)  # or stop here
+    names = [n for o in options.only for n in (recurrent.NAMES if o == "recurrent" else [o])]
+    if options.peer and names:  # or stop here
+        if names[0] in recurrent.NAMES:
+            recurrent.networks(names[0], options.peer, device)
+        else:
+            networks(names[0], options.peer)
 
     def wait() -> None:
         if device.type == "cuda":
@@ -244,19 +253,23 @@ def main() -> None:
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     print(", ".join(f"{k} matrix rate {v / 1e9:.0f} G/s" for k, v in rates.items()), "\n")
-    table, targets = Table(), TARGETS[device.type]
-    for name in options.only:
-        cost = operations(name)
+    table = Table()
+    for name in names:
+        source: Any = recurrent if name in recurrent.NAMES else sys.modules[__name__]
+        targets = recurrent.TARGETS if source is recurrent else TARGETS[device.type]
+        cost = source.operations(name)
         for what in options.what:
-            if what in ("memory", "loss"):
+            if what in ("memory", "loss") or (what == "64" and source is recurrent):
                 continue
-            batch = 16 if what == "train" else int(what)
-            make: Any = trainers if what == "train" else forecasters
+            batch = options.batch if what == "train" else int(what)
+            make: Any = source.trainers if what == "train" else source.forecasters
             work = make(name, options.peer, device, batch)
             seconds = interleaved(work, options.rounds, wait)
             total = cost * batch * (3 if what == "train" else 1)
-            label = "training step, batch 16" if what == "train" else f"forecast, batch {batch}"
-            wanted = targets["train" if what == "train" else batch]
+            label = (
+                f"training step, batch {batch}" if what == "train" else f"forecast, batch {batch}"
+            )
+            wanted = targets.get("train" if what == "train" else batch, (None, None))
             for precision, target in zip(("fp32", "bf16"), wanted, strict=True):
                 best = total / rates[precision]
                 limit = seconds["reference"] / best
@@ -271,7 +284,7 @@ def main() -> None:
                     f"limit {limit:.2f}",
                 )
         if "memory" in options.what:
-            steps = trainers(name, options.peer, device, 16)
+            steps = source.trainers(name, options.peer, device, options.batch)
             used = {which: peak_memory(step, device) for which, step in steps.items()}
             for precision in ("fp32", "bf16"):
                 table.add(
@@ -281,7 +294,7 @@ def main() -> None:
                     f"{used['reference'] / 2**30:.2f} -> {used[precision] / 2**30:.2f} GiB",
                     most=True,
                 )
-    if "loss" in options.what:
+    if "loss" in options.what and set(names) & set(BENCHMARKS):
         same_training(table, device, 200)
     table.finish(options.check)
 

@@ -88,6 +88,8 @@ SMALL_NETWORKS: dict[str, dict] = {
     "TGCN": {"hidden": 6, "neighbours": 5},
     "ConvLSTM": {"hidden": [4, 6], "kernel": 3},
     "PredRNN": {"hidden": [4, 4], "kernel": 3, "sampling": {"start": 0.5}},
+    "CrevNet": {"blocks": [1, 1], "layers": 1},
+    "PhyDNet": {"encoder_stride": 2, "width": 16, "hidden": [4]},
     "PredRNNpp": {"hidden": [4, 4], "kernel": 3},
     "PredRNNv2": {"hidden": [4, 4], "kernel": 3},
     "SimVPv2": {"encoder_channels": 4, "translator_channels": 12, "translator_blocks": 2},

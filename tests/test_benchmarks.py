@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from helpers import SHARED
 from test_golden import CASES, load_case, relative
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -45,6 +48,47 @@ def test_reference_is_the_authors_network(name, benchmarks):
         loss.backward()
         optimizer.step()
     assert losses == pytest.approx(case["train_mode_float64"]["losses"], abs=1e-6)
+
+
+RECURRENT = SHARED / "golden" / "recurrent"
+PLAIN = [
+    path.stem
+    for path in sorted(RECURRENT.glob("*.json"))
+    if json.loads(path.read_text()).get("model")
+    in ("ConvLSTM", "PredRNN", "PredRNNv2", "PhyDNet", "MAU")
+]
+
+
+@pytest.mark.skipif(not PLAIN, reason="no golden files in ../shared")
+@pytest.mark.parametrize("name", PLAIN)
+def test_recurrent_reference_is_the_authors_network(name, benchmarks):
+    """Forecasts and the first training loss, with their weights by their names."""
+    from reference_recurrent import NETWORKS
+    from safetensors.torch import load_file
+
+    case, io = (
+        json.loads((RECURRENT / f"{name}.json").read_text()),
+        np.load(RECURRENT / f"{name}.io.npz"),
+    )
+    sizes = case["hyper_parameters"] | case.get("sizes_that_are_constants_in_the_public_code", {})
+    shape, steps = sizes.pop("in_shape"), case["aft_seq_length"]
+    reference = NETWORKS[case["model"]](shape, steps, **sizes)
+    kept = reference.load_state_dict(
+        load_file(RECURRENT / f"{name}.weights.safetensors"), strict=False
+    )
+    assert not kept.missing_keys
+    assert len(kept.unexpected_keys) == len(case["parameters_without_gradient"])
+    x, y = (torch.from_numpy(io[k]).double() for k in "xy")
+    with torch.no_grad():
+        out = reference.double().eval()(x)[0][:, -steps:]
+        assert np.abs(out.numpy() - io["out64"]).max() < 1e-9
+        variants = case["train_mode_float64"]
+        mask = torch.from_numpy(io["mask"]) if "mask" in io else torch.ones(len(y), steps - 1)
+        frames, extra = reference.train()(x, y, mask)
+        loss = ((frames - torch.cat([x, y], dim=1)[:, 1:]) ** 2).mean() + extra
+    scale = 1 if "fixed_mask" in variants else frames.shape[1]  # PhyDNet's is a sum over frames
+    expected = variants.get("fixed_mask", variants.get("teacher_forced"))["losses"][0]
+    assert float(loss * scale) == pytest.approx(expected, abs=1e-9)
 
 
 def test_training_takes_the_same_course(benchmarks):

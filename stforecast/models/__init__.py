@@ -4,11 +4,13 @@ from . import graph
 from .cost import Summary, summary
 from .inference import for_inference
 from .openstl import load_openstl
-from .recurrent import ConvLSTM, PredRNN, PredRNNpp, PredRNNv2
+from .recurrent import ConvLSTM, CrevNet, PhyDNet, PredRNN, PredRNNpp, PredRNNv2
 from .simvp import SimVPv2
 
 __all__ = [
     "ConvLSTM",
+    "CrevNet",
+    "PhyDNet",
     "PredRNN",
     "PredRNNpp",
     "PredRNNv2",

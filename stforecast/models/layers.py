@@ -66,6 +66,21 @@ class Conv2d(nn.Conv2d):
         return channels_last(super().forward(channels_last(x)))
 
 
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed 3 x 3 convolution: each axis of the grid grows by `stride`, 1 or 2."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, *, circular_longitude: bool):
+        self.circular_longitude = circular_longitude
+        # One column from the other end becomes `stride` columns, which are cut off again.
+        columns = 1 + stride if circular_longitude else 1
+        super().__init__(c_in, c_out, 3, stride, padding=(1, columns), output_padding=stride - 1)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H, W), or twice H and W with stride 2."""
+        x = wrap(x, 1) if self.circular_longitude else x
+        return channels_last(super().forward(channels_last(x), output_size))
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Switch autocast off for the device of `x`."""
     if x.device.type == "meta":  # it has no autocast

@@ -179,7 +179,10 @@ def _recurrent(
     if kind.tied_to_grid(settings):
         settings["grid"] = grid
     with own_defaults(random=torch.device("cpu")):
-        return kind(*sizes, **settings), renamed
+        network = kind(*sizes, **settings)
+    if "output_range" in dict(network.named_buffers()):  # theirs are of data in [0, 1]
+        renamed["output_range"] = network.output_range
+    return network, renamed
 
 
 def _simvp(

@@ -30,6 +30,8 @@ _NETWORKS = {
     "MSTGCN": "stforecast.models.graph.mstgcn:MSTGCN",
     "STGCN": "stforecast.models.graph.stgcn:STGCN",
     "TGCN": "stforecast.models.graph.tgcn:TGCN",
+    "CrevNet": "stforecast.models.recurrent.crevnet:CrevNet",
+    "PhyDNet": "stforecast.models.recurrent.phydnet:PhyDNet",
 }
 
 

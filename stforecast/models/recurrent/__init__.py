@@ -2,8 +2,10 @@
 
 from .base import Recurrent
 from .convlstm import ConvLSTM
+from .crevnet import CrevNet
+from .phydnet import PhyDNet
 from .predrnn import PredRNN
 from .predrnn_pp import PredRNNpp
 from .predrnn_v2 import PredRNNv2
 
-__all__ = ["ConvLSTM", "PredRNN", "PredRNNpp", "PredRNNv2", "Recurrent"]
+__all__ = ["ConvLSTM", "CrevNet", "PhyDNet", "PredRNN", "PredRNNpp", "PredRNNv2", "Recurrent"]
