@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+from ..conventions.cycles import terms
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
 from ..conventions.overlap import period_of, told_of
+from ..conventions.times import valid_times
+from ..datasets.forcings import sun_at
+from ..datasets.known import add_known
 from ..errors import InputError
 from ..files import replacing
 from ..forecasting.core import ForecastModel
 from ..parallel import Graph
 from ..task import Task, require_task, window_starts
+from .reference import ReferenceFit, fit_reference
 
 __all__ = ["LinearRegression"]
 
 _READ = 2**25  # bytes of a block of history
 _WORK = 2**22  # numbers of one row's samples in memory at once
-_FORMAT = 1  # of the files that `save` writes
+_FORMATS = (1, 2)  # of the files that `save` writes; the first knows no climatology
+log = logging.getLogger(__name__)
+
+_SUN = "toa_incident_solar_radiation"
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,10 @@ class _Layout:
     radius: int  # of the neighbourhood, in cells
     near_lags: int  # of each neighbour
     channels: int
+    ahead: int = 1  # target steps, each of which has predictors of its own:
+    sun: bool = False  # the sun at its time,
+    known: tuple[int, ...] = ()  # channels that are known then,
+    earlier: tuple[tuple[int, int], ...] = ()  # a channel so many steps before
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -44,26 +57,55 @@ class _Layout:
         return [(j, i) for j in reach for i in reach if (j, i) != (0, 0)]
 
     @property
+    def shared(self) -> int:
+        """Predictors that all target steps have."""
+        return self.channels * (self.lags + self.near_lags * len(self.offsets))
+
+    @property
+    def own(self) -> int:
+        """Further predictors of each target step."""
+        return self.sun + len(self.known) + len(self.earlier)
+
+    @property
     def size(self) -> int:
-        return self.channels * (self.lags + self.near_lags * len(self.offsets)) + 1
+        return self.shared + self.ahead * self.own + 1
 
-    def predictors(self, band: np.ndarray, ends: np.ndarray, dtype: Any) -> np.ndarray:
-        """Predictors of the middle row of a band for windows that end at `ends`.
+    def used(self, step: int) -> np.ndarray:
+        """Numbers of the predictors of one target step, without the constant."""
+        own = self.shared + step * self.own + np.arange(self.own)
+        return np.concatenate([np.arange(self.shared), own])
 
-        `band` is (time, C, 2 r + 1, W + 2 r): the row and its neighbours; gives (W, N, size).
+    def predictors(
+        self, band: np.ndarray, ends: np.ndarray, dtype: Any, sun: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Predictors of the middle row of a band for windows whose history ends at `ends`.
+
+        `band` is (time, C, 2 r + 1, W + 2 r): the row and its neighbours; `sun` is (time, W). It
+        gives (W, N, size).
         """
         r = self.radius
         width = band.shape[-1] - 2 * r
         out = np.empty((width, len(ends), self.size), dtype=dtype)
+        middle = band[:, :, r, r : r + width]
         column = 0
         for c in range(self.channels):
             for lag in range(self.lags):
-                out[..., column] = band[ends - lag, c, r, r : r + width].T
+                out[..., column] = middle[ends - lag, c].T
                 column += 1
             for j, i in self.offsets:
                 for lag in range(self.near_lags):
                     out[..., column] = band[ends - lag, c, r + j, r + i : r + i + width].T
                     column += 1
+        for at in (ends + 1 + step for step in range(self.ahead)):
+            if sun is not None:
+                out[..., column] = sun[at].T
+            column += self.sun
+            for c in self.known:
+                out[..., column] = middle[at, c].T
+                column += 1
+            for lag, c in self.earlier:
+                out[..., column] = middle[at - lag, c].T
+                column += 1
         out[..., column] = 1
         return out
 
@@ -72,17 +114,22 @@ class LinearRegression(ForecastModel):
     """Forecast each grid point and lead time by a ridge regression of its own.
 
     The predictors of a point are its own values at all input steps, those of its neighbours at the
-    last steps, and a constant, for every input variable.
+    last steps, and a constant, for every input variable; and for each target step the sun at its
+    time, what the task knows of it, and the task's lags. Values are differences from the
+    climatology, where the training period is long enough for one.
 
     Parameters
     ----------
     dataset : xarray.Dataset
         As :meth:`fit` makes it: ``coefficients`` with dims (target, predictor, latitude,
         longitude), or (…, y, x), and ``mean`` (variable, latitude, longitude), which the
-        predictors and targets are differences from.
+        predictors and targets are differences from; or, for the outputs, ``usual`` (term, output,
+        latitude, longitude).
     task : Task
         What is forecast.
     """
+
+    takes_known = True
 
     def __init__(self, dataset: xr.Dataset, task: Task) -> None:
         wanted = {"coefficients": ("target", "predictor"), "mean": ("variable",)}
@@ -95,11 +142,18 @@ class LinearRegression(ForecastModel):
         self.dataset = dataset
         self.task = task
         self.fitted_on = Grid.of(dataset)
+        self._channels = tuple(dataset["variable"].values.tolist())
+        #: What never changes, and so tells a point's regression nothing.
+        self.still = tuple(v for v in task.known if v not in (*self._channels, "reference"))
         attrs = dataset.attrs
-        self._layout = _Layout(
-            task.input_steps, attrs["neighbours"], attrs["neighbour_steps"], len(task.variables)
+        self._layout = _layout(
+            task,
+            self._channels,
+            attrs["neighbours"],
+            attrs["neighbour_steps"],
+            bool(attrs.get("sun", 0)),
         )
-        self._targets = [task.channels.index(name) for name in task.outputs]
+        self._targets = [self._channels.index(name) for name in task.outputs]
 
     @property
     def trained_on(self) -> dict[str, str]:
@@ -112,6 +166,7 @@ class LinearRegression(ForecastModel):
         ds: Any,
         task: Task,
         *,
+        form: Literal["strong", "plain"] = "strong",
         neighbours: int = 1,
         neighbour_steps: int = 2,
         ridge: float = 1e-5,
@@ -121,7 +176,8 @@ class LinearRegression(ForecastModel):
         """Fit all points in closed form, from sums over the history, taken in one pass.
 
         The history is read block by block, and each block summed where it is read: by threads, or,
-        for data of dask, by the scheduler that is active (a ``distributed.Client``, say).
+        for data of dask, by the scheduler that is active (a ``distributed.Client``, say). A
+        climatology takes one more pass before.
 
         For standardised predictors Z and targets y of N windows the coefficients minimise
         ``|y - Z b|^2 / N + ridge |b|^2``; the constant is not shrunk.
@@ -132,6 +188,12 @@ class LinearRegression(ForecastModel):
             History, of the training period only: no period is selected here. Gaps are allowed.
         task : Task
             What is forecast. With ``nan="mask"`` a NaN counts as the point's mean.
+        form : {"strong", "plain"}
+            ``"strong"``: on anomalies from the task's ``reference``, or, where it has none, from
+            harmonics of the year and the day (dates, latitude and longitude, and a period through
+            the whole year) or from the usual week (flows on y and x, of three weeks at least);
+            with the sun, on a globe. ``"plain"``: none of these, as the linear regression of most
+            tables, which has to learn the calendar.
         neighbours : int
             How many cells away neighbours are taken, in every direction; 0 takes none. Neighbours
             go round the globe; beyond other edges the outermost cell stands in.
@@ -158,6 +220,8 @@ class LinearRegression(ForecastModel):
             If there are fewer windows than predictors, or data are not finite.
         """
         require_task(task)
+        if form not in ("strong", "plain"):
+            raise InputError(f"form must be 'strong' or 'plain', found {form!r:.60}")
         for name, value, least in (
             ("neighbours", neighbours, 0),
             ("neighbour_steps", neighbour_steps, 1),
@@ -168,50 +232,61 @@ class LinearRegression(ForecastModel):
         if not ridge > 0:
             raise InputError(f"ridge must be above 0, found {ridge!r}")
         near_steps = min(neighbour_steps, task.input_steps)
-        layout = _Layout(task.input_steps, neighbours, near_steps, len(task.variables))
-        canonical, _ = canonicalize(ds, task.channels, form="history")
+        ds, still = add_known(ds, task)
+        channels = tuple(v for v in task.channels if v not in still)
+        canonical, _ = canonicalize(ds, channels, form="history")
+        strong = form == "strong"
+        sun = strong and {"latitude", "longitude"} <= set(canonical.coords)
+        sun = sun and canonical["time"].dtype.kind in "MO" and _SUN not in channels
+        layout = _layout(task, channels, neighbours, near_steps, sun)
         time = canonical["time"].values
         starts = window_starts(time, task.step, task.window)
         if windows is not None and len(starts) > windows:
             # Not every nth: that would see some hours of the day only.
             starts = starts[np.linspace(0, len(starts) - 1, windows).round().astype(int)]
-        if len(starts) < 2 * layout.size:
+        least = 2 * (layout.shared + layout.own + 1)
+        if len(starts) < least:
             raise InputError(
-                f"{len(starts)} windows are too few for {layout.size} predictors a point ({task}); "
+                f"{len(starts)} windows are too few for {least // 2} predictors a point ({task}); "
                 "give a longer period, or fewer neighbours"
             )
         space = canonical[task.channels[0]].dims[1:]
         height, width = (canonical.sizes[d] for d in space)
-        periodic = Grid.of(canonical).periodic
-        targets = [task.channels.index(name) for name in task.outputs]
+        targets = [channels.index(name) for name in task.outputs]
         outputs = len(targets) * task.target_steps
         rows = max(1, max_bytes // (4 * 8 * width * layout.size * (layout.size + outputs)))
 
         coefficients = np.empty((outputs, layout.size, height, width), dtype=np.float32)
-        mean = _centre(canonical, task)
+        usual = _usual(canonical, task) if strong else None
+        job = _Job(canonical, task, channels, layout, starts, targets, usual)
         for first in range(0, height, rows):
             band = slice(first, min(first + rows, height))
-            sums = _sums(canonical, task, layout, starts, band, periodic, targets, mean)
-            coefficients[:, :, band] = _solve(sums, layout.size, float(ridge))
+            sums = job.sums(band)
+            for step in range(task.target_steps):
+                mine = slice(step * len(targets), (step + 1) * len(targets))
+                coefficients[mine, :, band] = _solve(sums, layout, step, mine, float(ridge))
         coords = {d: canonical[d] for d in map(str, space) if d in canonical.coords}
         attrs = {
             "title": "ridge regression of each grid point on its history and its neighbours'",
             **period_of(canonical),
+            "form": form,
             "windows": len(starts),
             "neighbours": neighbours,
             "neighbour_steps": near_steps,
             "ridge": float(ridge),
-            "periodic": int(periodic),
+            "periodic": int(job.periodic),
+            "sun": int(sun),
             "timestep": task.timestep,
         }
-        dataset = xr.Dataset(
-            {
-                "coefficients": (("target", "predictor", *space), coefficients),
-                "mean": (("variable", *space), mean),
-            },
-            {**coords, "variable": list(task.channels)},
-            attrs,
-        )
+        variables: dict[str, Any] = {
+            "coefficients": (("target", "predictor", *space), coefficients),
+            "mean": (("variable", *space), job.mean),
+        }
+        if usual is not None:
+            variables["usual"] = (("term", "output", *space), usual.fields)
+            variables["slot"] = ("slots", usual.slots)
+            attrs["reference"] = usual.cycle
+        dataset = xr.Dataset(variables, {**coords, "variable": list(channels)}, attrs)
         return cls(dataset, task)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -237,7 +312,7 @@ class LinearRegression(ForecastModel):
             raise InputError(f"{path} is a directory; give the name of a file, as regression.nc")
         text = json.dumps(self.task.to_dict())
         with replacing(path) as part:
-            own = self.dataset.assign_attrs(task=text, linear_regression_format=_FORMAT)
+            own = self.dataset.assign_attrs(task=text, linear_regression_format=_FORMATS[-1])
             own.to_netcdf(part, engine="netcdf4")
         return path
 
@@ -267,33 +342,64 @@ class LinearRegression(ForecastModel):
                 f"{path} is not a file that LinearRegression.save wrote, or not all of it "
                 f"({error}); fit and save it again"
             ) from error
-        if found != _FORMAT:
+        if found not in _FORMATS:
             raise InputError(
-                f"{path} has format {found}, and this version of the library reads {_FORMAT}"
+                f"{path} has format {found}, and this version of the library reads {_FORMATS[-1]}"
             )
         return cls(dataset.drop_encoding(), task)
 
-    def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
+    def _forecast(
+        self, inputs: np.ndarray, init_time: np.ndarray, steps: int, known: Any = None
+    ) -> np.ndarray:
         """Apply the regression; past the task's target steps to its own forecast."""
-        task = self.task
-        if steps > task.target_steps and task.outputs != task.variables:
+        task, ahead = self.task, self.task.target_steps
+        if steps > ahead and task.outputs != task.variables:
             raise InputError(
-                f"cannot forecast {steps} steps: past {task.target_steps} the forecast would need "
+                f"cannot forecast {steps} steps: past {ahead} the forecast would need "
                 f"itself of every input, but it is of {', '.join(task.outputs)} only"
             )
-        mean = self.dataset["mean"].values
-        window = inputs.astype(np.float32, copy=False) - mean[: len(task.variables)]
+        knows = len(self._layout.known)
+        reach = -(-steps // ahead) * ahead
+        if knows and (known is None or known.shape[1:3] != (reach, knows)):
+            names = ", ".join(self._channels[-knows:])
+            raise InputError(f"the regression needs {names} at {reach} valid times: give known=")
+        history = inputs.shape[1]
+        times = np.empty(0)
+        if self._layout.sun or "usual" in self.dataset:
+            times = valid_times(init_time, task.step * np.arange(1 - history, reach + 1))
+        centre = np.broadcast_to(self.dataset["mean"].values, (1, 1, *self.dataset["mean"].shape))
+        centre = centre.repeat(len(inputs), 0).repeat(history + reach, 1).astype(np.float32)
+        if "usual" in self.dataset:
+            fields = self.dataset["usual"].values
+            found = terms(self.dataset.attrs["reference"], self.dataset["slot"].values, times)
+            usual = fields[found] if found.ndim == 2 else np.tensordot(found, fields, 1)
+            centre[:, :, self._targets] = usual
+        window = np.zeros_like(centre)
+        own = len(task.variables)
+        window[:, :history, :own] = inputs - centre[:, :history, :own]
+        if knows:
+            window[:, history:, -knows:] = known - centre[:, history:, -knows:]
         if task.nan == "mask":
             window = np.nan_to_num(window, nan=0.0)
-        done: list[np.ndarray] = []
-        for first in range(0, steps, task.target_steps):
-            if first:  # then inputs and outputs are the same variables
-                window = np.concatenate([window, done[-1]], axis=1)[:, -task.input_steps :]
-            done.append(self._once(window))
-        return np.concatenate(done, axis=1)[:, :steps] + mean[self._targets]
+        sun = self._sun(times)
+        for first in range(0, reach, ahead):
+            part = slice(first, first + history + ahead)
+            made = self._once(window[:, part], None if sun is None else sun[:, part])
+            # What is forecast is known to the next pass, of the same variables.
+            window[:, history + first : history + first + ahead, self._targets] = made
+        out = (window + centre)[:, history : history + steps, self._targets]
+        return out if task.lower is None else np.maximum(out, np.float32(task.lower))
 
-    def _once(self, window: np.ndarray) -> np.ndarray:
-        """Differences from the mean (B, T, C, H, W) to those forecast (B, T', C', H, W)."""
+    def _sun(self, times: np.ndarray) -> np.ndarray | None:
+        """The sun at times (B, T): (B, T, H, W)."""
+        if not self._layout.sun:
+            return None
+        places = (self.dataset[d].values for d in ("latitude", "longitude"))
+        flat = sun_at(times.ravel(), *places) / np.float32(1000)
+        return flat.reshape(*times.shape, *flat.shape[1:])
+
+    def _once(self, window: np.ndarray, sun: np.ndarray | None) -> np.ndarray:
+        """Forecast the last T' of differences (B, T + T', C, H, W): (B, T', C', H, W)."""
         batch, length, channels, height, width = window.shape
         layout, task = self._layout, self.task
         padded = _padded(
@@ -301,77 +407,157 @@ class LinearRegression(ForecastModel):
             layout.radius,
             bool(self.dataset.attrs["periodic"]),
         )
-        ends = np.arange(batch) * length + length - 1
+        ends = np.arange(batch) * length + length - task.target_steps - 1
         shape = (batch, task.target_steps, len(task.outputs), height, width)
         out = np.empty(shape, dtype=np.float32)
         coefficients = self.dataset["coefficients"].values
         for row in range(height):
             around = padded[:, :, row : row + 2 * layout.radius + 1]
-            x = layout.predictors(around, ends, np.float32)
+            lit = None if sun is None else sun[:, :, row].reshape(-1, width)
+            x = layout.predictors(around, ends, np.float32, lit)
             y = x @ coefficients[:, :, row].transpose(2, 1, 0)  # (W, B, T' C')
             out[..., row, :] = y.transpose(1, 2, 0).reshape(*shape[:3], width)
         return out
 
 
-def _centre(ds: xr.Dataset, task: Task) -> np.ndarray:
+def _layout(
+    task: Task, channels: tuple[str, ...], neighbours: int, near_steps: int, sun: bool
+) -> _Layout:
+    own = len(set(task.variables) | set(task.outputs))
+    return _Layout(
+        task.input_steps,
+        int(neighbours),
+        int(near_steps),
+        len(task.variables),
+        task.target_steps,
+        sun,
+        tuple(range(own, len(channels))),
+        tuple((lag, channels.index(v)) for lag in task.lag_steps for v in task.outputs),
+    )
+
+
+def _usual(ds: xr.Dataset, task: Task) -> ReferenceFit | None:
+    """Fit the climatology that suits the data, if one does."""
+    odd = None
+    if "holiday" in task.known:
+        odd = ds["holiday"].values.reshape(ds.sizes["time"], -1).max(axis=1) > 0
+    if task.reference is not None:
+        return fit_reference(ds, task, holidays=odd)
+    if "clip" in ds.coords or ds["time"].dtype.kind not in "MO":
+        return None
+    kind: Any = "climatology" if "latitude" in ds.coords else "weekly"
+    try:
+        return fit_reference(ds, replace(task, reference=kind), holidays=odd)
+    except InputError as error:
+        log.info("a linear regression of plain values: %s", error)
+        return None
+
+
+def _centre(ds: xr.Dataset, names: tuple[str, ...], masked: set[str]) -> np.ndarray:
     """What values are taken as differences from (C, H, W): the mean of the first times.
 
     It need only be near the mean, so that sums of products lose no digits. It must be the same for
-    all bands: the constant of a point depends on its neighbours' constants.
+    all bands: the constant of a point depends on its neighbours' constants. Of variables that have
+    a climatology it is 0.
     """
     out = []
-    for name in task.channels:
+    for name in names:
         first = ds[name].isel(time=slice(0, max(1, _READ // (4 * ds[name][0].size)))).values
         known = np.isfinite(first)
         total = np.where(known, first, 0).sum(axis=0, dtype=np.float64)
-        out.append(total / np.maximum(known.sum(axis=0), 1))
+        mean = total / np.maximum(known.sum(axis=0), 1)
+        out.append(np.zeros_like(mean) if name in masked else mean)
     return np.stack(out).astype(np.float32)
 
 
-def _sums(
-    ds: xr.Dataset,
-    task: Task,
-    layout: _Layout,
-    starts: np.ndarray,
-    band: slice,
-    periodic: bool,
-    targets: list[int],
-    mean: np.ndarray,
-) -> np.ndarray:
-    """Sums over windows of predictors times predictors and targets: (rows, W, F, F + L).
+class _Job:
+    """The sums over windows from which coefficients follow, for any band of rows."""
 
-    A task for each block of history, and then for each part of its rows; the order in which their
-    sums are added is always the same.
-    """
-    rows, height, width = band.stop - band.start, *mean.shape[1:]
-    have = min(layout.radius, band.start), min(layout.radius, height - band.stop)
-    around = slice(band.start - have[0], band.stop + have[1])
-    variables = [ds[name].variable[:, around] for name in task.channels]
-    length = max(task.window + 1, _READ // (4 * len(variables) * variables[0][0].size))
-    count = max(1, _WORK // (width * (layout.size + len(targets) * task.target_steps)))
-    graph = Graph()
-    prepare = graph.put(partial(_anomalies, task, mean[:, around], layout.radius, periodic, have))
-    part = graph.put(partial(_part, task, layout, targets, count))
-    lazy = variables[0].chunks is not None
-    halves = [slice(0, rows // 2), slice(rows // 2, rows)] if rows > 1 else [slice(0, 1)]
-    sums: list[str | None] = [None] * len(halves)
-    first = 0
-    while first < len(starts):
-        # A window belongs to the block in which it starts, and lies in it whole.
-        stop = int(np.searchsorted(starts, starts[first] + length - task.window, side="right"))
-        mine = starts[first : max(stop, first + 1)]
-        at = slice(int(mine[0]), int(mine[-1]) + task.window)
-        read = [graph.whole(variable[at]) for variable in variables]
-        times = ds["time"].values[[at.start, at.stop - 1]]
-        block = graph.add(_call, prepare, graph.put(times), read)
-        local = graph.put(mine - mine[0])
-        for i, half in enumerate(halves):
-            own = graph.add(_call, part, graph.put(half), local, block)
-            before = sums[i]
-            sums[i] = own if before is None else graph.add(np.add, before, own)
-        first += len(mine)
-    done = graph.add(_stacked, sums)
-    return graph.compute(done, "active" if lazy else "threads")
+    def __init__(
+        self,
+        ds: xr.Dataset,
+        task: Task,
+        channels: tuple[str, ...],
+        layout: _Layout,
+        starts: np.ndarray,
+        targets: list[int],
+        usual: ReferenceFit | None,
+    ) -> None:
+        self.ds, self.task, self.channels, self.layout = ds, task, channels, layout
+        self.starts, self.targets, self.usual = starts, targets, usual
+        self.periodic = Grid.of(ds).periodic
+        self.mean = _centre(ds, channels, set(task.outputs) if usual is not None else set())
+        self.time = ds["time"].values
+        # Windows in order, and where the climatology that they may see is another one.
+        self._sets: tuple[np.ndarray, np.ndarray] | None = None
+        self._changes = np.empty(0, dtype=np.int64)
+        if usual is not None:
+            self._sets = usual.sets(starts, task.window)
+            self._changes = np.flatnonzero(np.diff(self._sets[1])) + 1
+            self._terms = usual.terms(self.time)
+
+    def sums(self, band: slice) -> np.ndarray:
+        """Sums over windows of predictors times predictors and targets: (rows, W, F, F + L).
+
+        A task for each block of history, and then for each part of its rows; the order in which
+        their sums are added is always the same.
+        """
+        task, layout, starts = self.task, self.layout, self.starts
+        rows, height, width = band.stop - band.start, *self.mean.shape[1:]
+        have = min(layout.radius, band.start), min(layout.radius, height - band.stop)
+        around = slice(band.start - have[0], band.stop + have[1])
+        variables = [self.ds[name].variable[:, around] for name in self.channels]
+        length = max(task.window + 1, _READ // (4 * len(variables) * variables[0][0].size))
+        outputs = len(self.targets) * task.target_steps
+        count = max(1, _WORK // (width * (layout.size + outputs)))
+        graph = Graph()
+        mean = self.mean[:, around]
+        prepare = graph.put(
+            partial(_anomalies, task, self.channels, mean, layout.radius, self.periodic, have)
+        )
+        part = graph.put(partial(_part, task, layout, self.targets, count))
+        lazy = variables[0].chunks is not None
+        halves = [slice(0, rows // 2), slice(rows // 2, rows)] if rows > 1 else [slice(0, 1)]
+        sums: list[str | None] = [None] * len(halves)
+        first = 0
+        while first < len(starts):
+            # A window belongs to the block in which it starts, and lies in it whole.
+            stop = int(np.searchsorted(starts, starts[first] + length - task.window, side="right"))
+            stop = max(stop, first + 1)
+            change = np.searchsorted(self._changes, first, side="right")
+            if change < len(self._changes):
+                stop = min(stop, int(self._changes[change]))
+            mine = starts[first:stop]
+            at = slice(int(mine[0]), int(mine[-1]) + task.window)
+            read = [graph.whole(variable[at]) for variable in variables]
+            times = self.time[at]
+            usual = self._usual(first, at, around)
+            block = graph.add(_call, prepare, graph.put((times[[0, -1]], usual)), read)
+            lit = None
+            if layout.sun:
+                places = self.ds["latitude"].values[band], self.ds["longitude"].values
+                lit = times, *places
+            local = graph.put((mine - mine[0], lit))
+            for i, half in enumerate(halves):
+                own = graph.add(_call, part, graph.put(half), local, block)
+                before = sums[i]
+                sums[i] = own if before is None else graph.add(np.add, before, own)
+            first = stop
+        done = graph.add(_stacked, sums)
+        return graph.compute(done, "active" if lazy else "threads")
+
+    def _usual(self, first: int, at: slice, around: slice) -> Any:
+        """Fields and terms of the climatology that the block of window `first` may see."""
+        if self.usual is None or self._sets is None:
+            return None
+        pairs, which = self._sets
+        group = int(which[first])
+        if self._known[0] != group:
+            a, b = pairs[group]
+            self._known = group, self.usual.without(int(a), int(b))
+        return self.targets, self._known[1][:, :, around], self._terms[at]
+
+    _known: tuple[int, Any] = (-1, None)
 
 
 def _call(function: Any, *args: Any) -> Any:
@@ -384,20 +570,27 @@ def _stacked(parts: list[np.ndarray]) -> np.ndarray:
 
 def _anomalies(
     task: Task,
+    channels: tuple[str, ...],
     mean: np.ndarray,
     radius: int,
     periodic: bool,
     have: tuple[int, int],
-    times: np.ndarray,
+    about: tuple[np.ndarray, Any],
     values: list[np.ndarray],
 ) -> np.ndarray:
-    """A block of history less the mean, with neighbours beyond its edges: (time, C, rows, W)."""
+    """A block of history less what is usual, with neighbours past its edges: (time, C, rows, W)."""
+    times, usual = about
     anomalies = np.stack(values, axis=1) - mean
+    if usual is not None:
+        targets, fields, found = usual
+        anomalies[:, targets] -= (
+            fields[found] if found.ndim == 1 else np.tensordot(found, fields, 1)
+        )
     if task.nan == "mask":
         anomalies = np.nan_to_num(anomalies, nan=0.0)
     if not np.isfinite(anomalies.sum(dtype=np.float64)):
         raise InputError(
-            f"{', '.join(task.channels)}: NaN or infinite values between {times[0]} and "
+            f"{', '.join(channels)}: NaN or infinite values between {times[0]} and "
             f'{times[1]}; fill them, leave these times out, or use a Task(nan="mask")'
         )
     return _padded(anomalies, radius, periodic, have)
@@ -409,21 +602,26 @@ def _part(
     targets: list[int],
     count: int,
     rows: slice,
-    starts: np.ndarray,
+    windows: tuple[np.ndarray, Any],
     padded: np.ndarray,
 ) -> np.ndarray:
     """Sums of one block for some rows, `count` windows at a time."""
+    starts, lit = windows
     width = padded.shape[-1] - 2 * layout.radius
     outputs = len(targets) * task.target_steps
     sums = np.zeros((rows.stop - rows.start, width, layout.size, layout.size + outputs))
-    steps = task.input_steps + np.arange(task.target_steps)
+    steps = task.history + np.arange(task.target_steps)
     for row in range(rows.start, rows.stop):
         around = padded[:, :, row : row + 2 * layout.radius + 1]
         middle = around[:, :, layout.radius, layout.radius : layout.radius + width]
+        sun = None
+        if lit is not None:
+            times, latitude, longitude = lit
+            sun = sun_at(times, latitude[row : row + 1], longitude)[:, 0] / np.float32(1000)
         for a in range(0, len(starts), count):
             local = starts[a : a + count]
             # float64: lags are nearly the same, and what tells them apart is in the last digits.
-            x = layout.predictors(around, local + task.input_steps - 1, np.float64)
+            x = layout.predictors(around, local + task.history - 1, np.float64, sun)
             y = middle[local[:, None] + steps][:, :, targets]  # (N, T', C', W)
             both = np.concatenate([x, y.transpose(3, 0, 1, 2).reshape(width, len(local), -1)], -1)
             sums[row - rows.start] += x.transpose(0, 2, 1) @ both
@@ -441,20 +639,27 @@ def _padded(
     return np.pad(np.pad(values, rows, mode="edge"), columns, "wrap" if periodic else "edge")
 
 
-def _solve(sums: np.ndarray, size: int, ridge: float) -> np.ndarray:
+def _solve(
+    sums: np.ndarray, layout: _Layout, step: int, targets: slice, ridge: float
+) -> np.ndarray:
     """Ridge coefficients (targets, predictors, rows, W) from sums of products (rows, W, F, F + L).
 
-    Predictors are standardised on the way, and the constant takes what their means leave.
+    Of one target step, which uses some of the predictors. They are standardised on the way, and the
+    constant takes what their means leave.
     """
+    size, used = layout.size, layout.used(step)
+    wanted = size + np.arange(targets.start, targets.stop)
     n = sums[..., size - 1, size - 1][..., None, None]
-    products, means = sums[..., :-1, :] / n, sums[..., -1:, :] / n
-    x_mean, y_mean = means[..., : size - 1], means[..., size:]
-    covariance = products[..., : size - 1] - x_mean.swapaxes(-1, -2) * x_mean
-    cross = products[..., size:] - x_mean.swapaxes(-1, -2) * y_mean
+    x_mean, y_mean = sums[..., size - 1 :, used] / n, sums[..., size - 1 :, wanted] / n
+    both = sums[..., used, :]
+    covariance = both[..., used] / n - x_mean.swapaxes(-1, -2) * x_mean
+    cross = both[..., wanted] / n - x_mean.swapaxes(-1, -2) * y_mean
     deviation = np.sqrt(np.clip(np.diagonal(covariance, axis1=-2, axis2=-1), 0, None))
     deviation = np.where(deviation > 0, deviation, 1.0)[..., None]  # constant: no influence
     correlation = covariance / (deviation * deviation.swapaxes(-1, -2))
-    correlation += ridge * np.eye(size - 1)
+    correlation += ridge * np.eye(len(used))
     slopes = np.linalg.solve(correlation, cross / deviation) / deviation
-    constant = y_mean - x_mean @ slopes
-    return np.concatenate([slopes, constant], axis=-2).transpose(3, 2, 0, 1)
+    out = np.zeros((*sums.shape[:2], size, len(wanted)))
+    out[..., used, :] = slopes
+    out[..., -1:, :] = y_mean - x_mean @ slopes
+    return out.transpose(3, 2, 0, 1)

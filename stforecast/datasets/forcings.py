@@ -188,6 +188,25 @@ def add_inputs(
     return ds.assign(_chunked_like(ds, added).variables)
 
 
+def sun_at(time: np.ndarray, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Compute the solar radiation at the top of the atmosphere, W m-2.
+
+    Parameters
+    ----------
+    time : array of shape (N,)
+        Dates, ``datetime64`` or cftime.
+    latitude, longitude : array of shape (H,) and (W,)
+        In degrees.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (N, H, W)
+    """
+    when = Moments(*(part[:, None, None] for part in _moments("time", time)))
+    places = np.deg2rad(latitude.astype(np.float64)), np.deg2rad(longitude.astype(np.float64))
+    return solar_radiation(when, places[0][:, None], places[1])
+
+
 def _coordinate(ds: xr.Dataset, name: Hashable | None) -> tuple[Hashable, np.ndarray]:
     if name is None:
         raise InputError("the times and places need coordinates: set them with ds.assign_coords")

@@ -268,7 +268,7 @@ def test_files_that_are_none_of_ours(tmp_path):
         LinearRegression.load(tmp_path / "data.nc")
     with xr.open_dataset(path) as opened:
         opened.load().assign_attrs(linear_regression_format=9).to_netcdf(tmp_path / "later.nc")
-    with pytest.raises(InputError, match="has format 9, and this version of the library reads 1"):
+    with pytest.raises(InputError, match="has format 9, and this version of the library reads 2"):
         LinearRegression.load(tmp_path / "later.nc")
 
 
