@@ -30,12 +30,13 @@ from stforecast.cli import (
     recipe,
     run,
     sample_of,
+    task_for,
     to_lines,
     train,
     unfinished,
 )
 from stforecast.conventions import Grid
-from stforecast.datasets import open_sample, open_weatherbench, split
+from stforecast.datasets import add_inputs, open_sample, open_weatherbench, split
 from stforecast.errors import InputError
 from stforecast.evaluation import benchmark_table, compare_forecasts, to_text
 from stforecast.forecasting import write_forecast
@@ -68,13 +69,23 @@ def fit_baselines(train: xr.Dataset) -> dict[str, Any]:
     """Persistence, and what the training period is long enough for."""
     found: dict[str, Any] = {"Persistence": Persistence(TASK)}
     fits: dict[str, Callable[..., Any]] = {"Climatology": Climatology.fit}
-    fits["LinearRegression"] = partial(LinearRegression.fit, windows=2000)  # enough: 29 predictors
+    fits["LinearRegression"] = partial(LinearRegression.fit, windows=2000)  # enough: 30 predictors
     for name, fit in fits.items():
         try:
             found[name] = fit(train, TASK)
         except InputError as error:
             logging.warning("going on without %s: %s", name, error)
     return found
+
+
+def with_constants(ds: xr.Dataset, data: str) -> xr.Dataset:
+    """Add land and height from the file of constants beside WeatherBench's files, if there is."""
+    found = sorted(Path(data).glob("constants*.nc")) if Path(data).is_dir() else []
+    for path in found[:1]:
+        names = ["land_sea_mask", "orography"]
+        fields = add_inputs(ds.isel(time=slice(1)), names, constants=path)[names]
+        ds = ds.assign(fields.isel(time=0, drop=True).load())
+    return ds
 
 
 def beside_published(name: str, scores: dict[str, float], sample: dict[str, str]) -> str:
@@ -111,7 +122,7 @@ def main(options: Options) -> None:
     ds = (
         open_sample()
         if options.data is None
-        else open_weatherbench(options.data, ["2m_temperature"])
+        else with_constants(open_weatherbench(options.data, ["2m_temperature"]), options.data)
     )
     printed = as_printed(options)
     default = {"train": "1979:2015", "validation": "2016", "test": "2017:2018"}
@@ -121,13 +132,14 @@ def main(options: Options) -> None:
     parts = split(ds, **{k: getattr(options, k) or period for k, period in default.items()})
 
     times = once_a_day if printed else partial(initialisations, task=TASK)
-    grid, every = Grid.of(ds), options.validate_every
-    network, config = recipe("weatherbench_t2m", options, grid=grid, validate_every=every)
+    task = TASK if printed else task_for("weatherbench_t2m", options, parts["train"])
+    how: dict[str, Any] = {"validate_every": options.validate_every, "task": task}
+    network, config = recipe("weatherbench_t2m", options, grid=Grid.of(ds), **how)
     some: dict[str, Any] = {}
     if printed:
         config = replace(config, val_windows=len(times(parts["validation"])))  # those, too
         some["init_time"] = times(parts["train"])
-    forecaster = train(parts, TASK, network, config, options, **some)
+    forecaster = train(parts, task, network, config, options, **some)
 
     test = parts["test"].compute().chunk(time=720)  # chunks: forecasts are streamed, not held
     init_time = times(test)[:: options.stride]

@@ -101,9 +101,43 @@ def fit_reference(
     InputError
         If the period leaves out a part of the year, or has fewer than three weeks.
     """
+    refuse_short(ds["time"].values, task)
     if task.reference == "weekly":
         return _Weeks(ds, task, holidays)
     return _Harmonics(ds, task, ANNUAL)
+
+
+def refuse_short(time: np.ndarray, task: Task) -> None:
+    """Refuse a training period that is too short for the reference of a task.
+
+    Parameters
+    ----------
+    time : array of shape (N,)
+    task : Task
+
+    Raises
+    ------
+    InputError
+        As :func:`fit_reference`.
+    """
+    if time.dtype.kind not in "MO":
+        raise InputError(f"a climatology needs dates, found times of type {time.dtype}")
+    if task.reference == "weekly":
+        week = _weeks(time)
+        if week[-1] - week[0] + 1 < _FEWEST_WEEKS:
+            raise InputError(
+                f"the usual week needs at least {_FEWEST_WEEKS} weeks of training data, found "
+                f"{time[0]} to {time[-1]}: give a longer period, or Task(reference=None)"
+            )
+    elif task.reference == "climatology":
+        part = np.unique(fractions(time)[0])
+        gap = np.diff(np.append(part, part[0] + 1)).max()
+        if gap > _MOST_GAP:
+            raise InputError(
+                f"a climatology needs data through the whole year, and {gap * 365:.0f} days of "
+                f"the year lie between {time[0]} and {time[-1]} without any: give a longer "
+                "training period, or Task(reference=None)"
+            )
 
 
 class _Harmonics(ReferenceFit):
@@ -111,10 +145,6 @@ class _Harmonics(ReferenceFit):
 
     def __init__(self, ds: xr.Dataset, task: Task, annual: int) -> None:
         time = ds["time"].values
-        if time.dtype.kind not in "MO":
-            raise InputError(f"a climatology needs dates, found times of type {time.dtype}")
-        if annual:
-            _refuse_part_year(time)
         a_day = max(1, DAY // int(task.step.astype(np.int64)))
         diurnal = min(DIURNAL, a_day // 2)
         weights = harmonics(time, annual, diurnal)
@@ -163,14 +193,7 @@ class _Weeks(ReferenceFit):
     def __init__(self, ds: xr.Dataset, task: Task, holidays: np.ndarray | None) -> None:
         time = ds["time"].values
         slots, slot = np.unique(phase(time, "week"), return_inverse=True)
-        monday = np.datetime64("1970-01-05", "ns")
-        week = (time.astype("datetime64[ns]") - monday) // np.timedelta64(7, "D")
-        groups = (week - week[0]).astype(np.int64)
-        if groups[-1] + 1 < _FEWEST_WEEKS:
-            raise InputError(
-                f"the usual week needs at least {_FEWEST_WEEKS} weeks of training data, found "
-                f"{time[0]} to {time[-1]}: give a longer period, or Task(reference=None)"
-            )
+        groups = _weeks(time) - _weeks(time[:1])
         names = task.outputs
         whole = np.stack([ds[v].values for v in names], axis=1).astype(np.float32)
         self._weeks = np.full((groups[-1] + 1, len(slots), *whole.shape[1:]), np.nan, np.float32)
@@ -213,12 +236,8 @@ def _years(time: np.ndarray) -> np.ndarray:
     return np.unique(year * 100 + (day - 1) // _BLOCK_DAYS, return_inverse=True)[1].reshape(-1)
 
 
-def _refuse_part_year(time: np.ndarray) -> None:
-    part = np.unique(fractions(time)[0])
-    gaps = np.diff(np.append(part, part[0] + 1))
-    if gaps.max() > _MOST_GAP:
-        raise InputError(
-            f"a climatology needs data through the whole year, and {gaps.max() * 365:.0f} days of "
-            f"the year lie between {time[0]} and {time[-1]} without any: give a longer training "
-            "period, or Task(reference=None)"
-        )
+def _weeks(time: np.ndarray) -> np.ndarray:
+    """Number the weeks, which begin on Mondays."""
+    phase(time, "week")  # refuses other calendars
+    monday = np.datetime64("1970-01-05", "ns")
+    return ((time.astype("datetime64[ns]") - monday) // np.timedelta64(7, "D")).astype(np.int64)

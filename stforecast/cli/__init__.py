@@ -13,6 +13,7 @@ from .recipes import (
     recipe,
     run_benchmark,
     sample_of,
+    task_for,
 )
 from .run import run
 from .tables import to_lines
@@ -30,6 +31,7 @@ __all__ = [
     "run",
     "run_benchmark",
     "sample_of",
+    "task_for",
     "to_lines",
     "train",
     "train_and_score",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from ..baselines.reference import refuse_short
 from ..conventions.grid import Grid
 from ..conventions.overlap import FINGERPRINT
 from ..conventions.times import iso_time
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from ..training.config import TrainConfig
 
+
+log = logging.getLogger(__name__)
 
 Translator = Literal["gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer"]
 
@@ -75,6 +79,9 @@ class Recipe:
         Settings of :func:`train_and_score`.
     protocol : bool
         Whether the protocol names the windows: :func:`stforecast.datasets.protocol_times`.
+    more : mapping
+        What the task of the fast preset has besides: what forecasts are differences from, what is
+        known for the target times. Beyond the paper.
     test : callable
         Says in words what test data are, for the comparison with those of the publication.
     """
@@ -85,6 +92,7 @@ class Recipe:
     paper: Mapping[str, Any]
     scoring: Mapping[str, Any] = field(default_factory=dict)
     protocol: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
     test: Callable[[xr.Dataset], str] = lambda ds: " to ".join(
         iso_time(t)[:10] for t in ds["time"].values[[0, -1]]
     )
@@ -102,6 +110,8 @@ def _windows(ds: xr.Dataset) -> str:
 _RGB = ("red", "green", "blue")
 _SMALL = {"encoder_channels": 16, "mlp_ratio": 4.0}
 _CHANGE = _SMALL | {"drop_path": 0.0, "predict_change": True}
+_SKY = ("toa_incident_solar_radiation", "latitude_sin", "latitude_cos")
+_SKY += ("longitude_sin", "longitude_cos")
 _VIDEO = {"epochs": 100, "batch_size": 4, "steps": 200, "learning_rate": 1e-3}
 _ROBOT: dict[str, Any] = {"fast": _VIDEO}
 _ROBOT |= {"small": _CHANGE | {"translator_channels": 128, "translator_blocks": 4}}
@@ -132,6 +142,7 @@ RECIPES: dict[str, Recipe] = {
         | {"val_windows": 128},
         {"epochs": 50, "batch_size": 16, "learning_rate": 5e-3, "schedule": "cosine"}
         | {"area_weighted": False, "balance_leads": False, "val_windows": _ALL},
+        more={"reference": "climatology", "known": ("reference", *_SKY)},
     ),
     "taxibj": Recipe(
         Task(("inflow", "outflow"), input_steps=4, target_steps=4, timestep="30min"),
@@ -196,6 +207,7 @@ def recipe(
     *,
     size: str = "S",
     grid: Grid | tuple[int, ...] | None = None,
+    task: Task | None = None,
     **training: Any,
 ) -> tuple[Callable[[], Any] | str, TrainConfig]:
     """Network and training of a benchmark, by the preset and the other options.
@@ -210,6 +222,8 @@ def recipe(
     grid : (int, int) or Grid, optional
         Height and width of the fields, which the translators "swin" and "mlpmixer" need; the grid
         itself, which graph networks need as they were printed.
+    task : Task, optional
+        From :func:`task_for`, whose frames may have more channels than the recipe's.
     **training
         Settings of :class:`stforecast.TrainConfig` in place of the recipe's, where not None.
 
@@ -242,11 +256,44 @@ def recipe(
         published = paper and hasattr(kind, "for_benchmark")
         return partial(kind.for_benchmark, name) if published else options.model, config
     settings = {"size": size, "grid": None} | ({} if paper else dict(own.small))
+    if task is not None:
+        settings |= {"channels": task.channels_in, "out_channels": task.channels_out}
     if (chosen := options.translator) != "gsta":
         settings["translator"] = chosen
         settings |= {"grid": grid} if chosen in ("swin", "mlpmixer") else {}
         settings |= {"circular_longitude": False} if chosen == "mlpmixer" else {}
     return partial(SimVPv2.for_benchmark, name, **settings), config
+
+
+def task_for(name: str, options: BenchmarkOptions, train: xr.Dataset) -> Task:
+    """What a benchmark forecasts from what, by the preset and the training data.
+
+    Parameters
+    ----------
+    name : str
+        Key of ``RECIPES``.
+    options : BenchmarkOptions
+    train : xarray.Dataset
+        The training part. Its fields without a time (land, height) are known as well.
+
+    Returns
+    -------
+    Task
+        The recipe's, where the preset is the paper's; one without anomalies, where the training
+        period is too short for a climatology, which is logged.
+    """
+    own = RECIPES[name]
+    if options.preset == "paper" or not own.more:
+        return own.task
+    fields = tuple(str(v) for v, a in train.data_vars.items() if "time" not in a.dims)
+    known = (*own.more.get("known", ()), *fields)
+    task = replace(own.task, **own.more | {"known": known})
+    try:
+        refuse_short(train["time"].values, task)
+    except InputError as error:
+        log.warning("the network forecasts no anomalies: %s", error)
+        task = replace(task, reference=None, known=tuple(v for v in known if v != "reference"))
+    return task
 
 
 def sample_of(
