@@ -192,8 +192,9 @@ class LinearRegression(ForecastModel):
             ``"strong"``: on anomalies from the task's ``reference``, or, where it has none, from
             harmonics of the year and the day (dates, latitude and longitude, and a period through
             the whole year) or from the usual week (flows on y and x, of three weeks at least);
-            with the sun, on a globe. ``"plain"``: none of these, as the linear regression of most
-            tables, which has to learn the calendar.
+            with the sun, where there are latitudes. ``"plain"``: none of these, as the linear
+            regression of most tables, which has to learn the calendar; the strong form is that,
+            too, where the period is too short for a climatology.
         neighbours : int
             How many cells away neighbours are taken, in every direction; 0 takes none. Neighbours
             go round the globe; beyond other edges the outermost cell stands in.
@@ -235,9 +236,9 @@ class LinearRegression(ForecastModel):
         ds, still = add_known(ds, task)
         channels = tuple(v for v in task.channels if v not in still)
         canonical, _ = canonicalize(ds, channels, form="history")
-        strong = form == "strong"
-        sun = strong and {"latitude", "longitude"} <= set(canonical.coords)
-        sun = sun and canonical["time"].dtype.kind in "MO" and _SUN not in channels
+        usual = _usual(canonical, task) if form == "strong" else None
+        sun = usual is not None and {"latitude", "longitude"} <= set(canonical.coords)
+        sun = sun and _SUN not in channels
         layout = _layout(task, channels, neighbours, near_steps, sun)
         time = canonical["time"].values
         starts = window_starts(time, task.step, task.window)
@@ -257,7 +258,6 @@ class LinearRegression(ForecastModel):
         rows = max(1, max_bytes // (4 * 8 * width * layout.size * (layout.size + outputs)))
 
         coefficients = np.empty((outputs, layout.size, height, width), dtype=np.float32)
-        usual = _usual(canonical, task) if strong else None
         job = _Job(canonical, task, channels, layout, starts, targets, usual)
         for first in range(0, height, rows):
             band = slice(first, min(first + rows, height))

@@ -110,8 +110,13 @@ def _windows(ds: xr.Dataset) -> str:
 _RGB = ("red", "green", "blue")
 _SMALL = {"encoder_channels": 16, "mlp_ratio": 4.0}
 _CHANGE = _SMALL | {"drop_path": 0.0, "predict_change": True}
-_SKY = ("toa_incident_solar_radiation", "latitude_sin", "latitude_cos")
-_SKY += ("longitude_sin", "longitude_cos")
+_SKY = (
+    "toa_incident_solar_radiation",
+    "latitude_sin",
+    "latitude_cos",
+    "longitude_sin",
+    "longitude_cos",
+)
 _VIDEO = {"epochs": 100, "batch_size": 4, "steps": 200, "learning_rate": 1e-3}
 _ROBOT: dict[str, Any] = {"fast": _VIDEO}
 _ROBOT |= {"small": _CHANGE | {"translator_channels": 128, "translator_blocks": 4}}
@@ -255,7 +260,7 @@ def recipe(
             return partial(make_network, options.model, own.task, where, protocol), config
         published = paper and hasattr(kind, "for_benchmark")
         return partial(kind.for_benchmark, name) if published else options.model, config
-    settings = {"size": size, "grid": None} | ({} if paper else dict(own.small))
+    settings: dict[str, Any] = {"size": size, "grid": None} | ({} if paper else dict(own.small))
     if task is not None:
         settings |= {"channels": task.channels_in, "out_channels": task.channels_out}
     if (chosen := options.translator) != "gsta":
@@ -280,14 +285,21 @@ def task_for(name: str, options: BenchmarkOptions, train: xr.Dataset) -> Task:
     -------
     Task
         The recipe's, where the preset is the paper's; one without anomalies, where the training
-        period is too short for a climatology, which is logged.
+        period is too short for a climatology, which is logged; one without what is known, where the
+        network is not this library's.
     """
+    from ..models.registry import network_class
+
     own = RECIPES[name]
     if options.preset == "paper" or not own.more:
         return own.task
+    if not network_class(options.model).__module__.startswith(
+        "stforecast."
+    ):  # it gives what it is given, perhaps: frames of one kind
+        own = replace(own, more={k: v for k, v in own.more.items() if k != "known"})
     fields = tuple(str(v) for v, a in train.data_vars.items() if "time" not in a.dims)
-    known = (*own.more.get("known", ()), *fields)
-    task = replace(own.task, **own.more | {"known": known})
+    known = (*own.more.get("known", ()), *fields) if "known" in own.more else ()
+    task = replace(own.task, **(dict(own.more) | {"known": known}))
     try:
         refuse_short(train["time"].values, task)
     except InputError as error:
