@@ -5,6 +5,7 @@ from __future__ import annotations
 from .clips import clip_strip
 from .curves import lead_curve, loss_curve, performance, scorecard
 from .fields import forecast_panel
+from .graphs import mesh
 from .layout import save
 from .maps import difference_map, error_map, plot_map, projection_for
 from .motion import animate, hovmoller
@@ -20,6 +21,7 @@ __all__ = [
     "hovmoller",
     "lead_curve",
     "loss_curve",
+    "mesh",
     "performance",
     "plot_map",
     "projection_for",

@@ -37,7 +37,7 @@ class Mesh:
     shape : (int, int)
         H and W, N = H * W.
     position : numpy.ndarray of shape (N, 2)
-        Longitude and latitude, radians; a globe's longitudes begin at -180 degrees.
+        Longitude and latitude, radians; a globe's longitudes are from -π to π.
     neighbours : numpy.ndarray of int, shape (N, k)
         Nodes in order of distance.
     distance : numpy.ndarray of shape (N, k)
@@ -92,7 +92,7 @@ class Mesh:
         lon, lat = position[:W, 0], position[::W, 1]
         globe = is_global(np.rad2deg(lon))
         k = min(int(neighbours), H * W)
-        even = globe and bool(np.ptp(np.diff(lon)) < 1e-8)
+        even = globe and bool(np.ptp(np.mod(np.diff(lon), 2 * np.pi)) < 1e-8)
         nearest = np.stack([_row(lat, lon, i, k, globe=globe, even=even) for i in range(H)])
         index = nearest.reshape(H * W, k)
         mesh = cls(shape, position, index, *(np.zeros(0),) * 3)
@@ -323,7 +323,7 @@ def positions(grid: Any) -> tuple[tuple[int, int], np.ndarray]:
     shape : (int, int)
         H and W.
     position : numpy.ndarray of shape (N, 2)
-        Longitude and latitude, radians; a globe's longitudes begin at -180 degrees.
+        Longitude and latitude, radians; a globe's longitudes are from -π to π.
 
     Raises
     ------
@@ -343,8 +343,8 @@ def positions(grid: Any) -> tuple[tuple[int, int], np.ndarray]:
             raise InputError(f"{name} must be a list of degrees, found {axes[name]!r:.60}")
     if np.abs(lat).max() > 90 + 1e-6:
         raise InputError(f"latitude must lie within ±90 degrees, found {np.abs(lat).max():g}")
-    if is_global(lon) and lon.min() >= 0:
-        lon = lon - 180.0
+    if is_global(lon):
+        lon = np.mod(lon + 180.0, 360.0) - 180.0
     both = np.broadcast_arrays(np.deg2rad(lon)[None, :], np.deg2rad(lat)[:, None])
     return (len(lat), len(lon)), np.stack(both, -1).reshape(-1, 2)
 

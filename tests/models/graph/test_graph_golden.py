@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -11,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from stforecast.models import graph
 from stforecast.models.graph import Mesh, load_public, orientation_weights, teacher_probability
+from stforecast.task import window_starts
 
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden" / "graph"
 CASES = sorted(p.name.removesuffix(".weights.safetensors") for p in GOLDEN.glob("*.safetensors"))
 GEOMETRIES = sorted(p.stem for p in GOLDEN.glob("geometry_*.npz"))
+PROTOCOLS = sorted(p.name for p in GOLDEN.glob("protocol*.json"))
 CURRICULA = sorted(p.name for p in GOLDEN.glob("curriculum*.json"))
 pytestmark = pytest.mark.skipif(not CASES, reason=f"no golden files at {GOLDEN}")
 
@@ -51,9 +51,6 @@ def mesh_of(case, io):
 
 def network_of(name):
     case, io = data(name)
-    home = case["kind"].rpartition("_")[2].lower()
-    if home != "gconvgru" and importlib.util.find_spec(f"{graph.__name__}.{home}") is None:
-        pytest.skip(f"there is no {home} yet")
     more = {}
     if case["kind"] == "orig_TGCN":  # which takes any length
         more["seq_len"] = io["x"].shape[1]
@@ -206,3 +203,17 @@ def test_golden_graph_curriculum(name):
     for decay, table in ((case["k"], case["p"]), (1000, case["p_k1000"])):
         for batch, p in table.items():
             assert abs(teacher_probability(int(batch), decay) - p) < 1e-12
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_golden_graph_protocol(name):
+    """Its split by dates, and one window a day, are its windows: a stride of 24 hours."""
+    case = json.loads((GOLDEN / name).read_text())
+    step, length = np.timedelta64(1, "h"), case["input_steps"] + case["target_steps"]
+    for split in ("train", "validation", "test"):
+        first, last = (np.datetime64(case[split][end]) for end in ("first_input", "last_target"))
+        time = np.arange(first, last + step)
+        starts = window_starts(time, step, length, stride=case["step_between_windows"])
+        assert len(starts) == case[split]["count"]
+        hours = time[starts[:, None] + np.arange(length)].astype(int) % 24
+        assert (hours == [*case["input_hours_utc"], *case["target_hours_utc"]]).all()

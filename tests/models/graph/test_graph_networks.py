@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+import stforecast
 from stforecast.errors import InputError
 from stforecast.models import registry
 from stforecast.models.graph import GraphNetwork, Mesh
 from stforecast.task import Task
+from stforecast.training.config import TrainConfig
+from stforecast.training.fit import fit
 
 TASK = Task("t2m", input_steps=6, target_steps=3)
 GLOBE = {"latitude": np.linspace(-75, 75, 6), "longitude": np.arange(8) * 45.0}
@@ -57,17 +60,6 @@ def test_further_channels_are_seen_and_not_forecast(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_under_autocast_as_in_float32(name):
-    network = made(name).float()
-    x = torch.randn(1, 6, 1, 6, 8)
-    with torch.no_grad():
-        y = network(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            half = network(x)
-    assert (half.float() - y).abs().max() < 0.05 * y.abs().max()
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_another_grid_is_refused(name):
     network = made(name)
     network.check_grid({**GLOBE, "longitude": GLOBE["longitude"].tolist()})
@@ -90,6 +82,39 @@ def test_a_grid_without_places_and_settings_that_are_none_are_refused(name):
         made(name, protocol="paper")
     with pytest.raises(InputError, match="hidden"):
         made(name, hidden=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "parameters"),
+    [
+        ("CLCRN", {"protocol": "clcrn"}, 22_742 + 16_384),  # those of the nodes are not trained
+        ("CLCRN", {}, 39_268),
+        ("CLCSTN", {"protocol": "clcrn"}, 78_881 + 16_384),
+        ("GCGRU", {"protocol": "clcrn"}, 9_729),
+        ("GCGRU", {"protocol": "clcrn", "hidden": 64}, 37_889),
+        ("GCGRU", {}, 28_353),
+        ("DCRNN", {"protocol": "clcrn"}, 18_849),
+        ("DCRNN", {"protocol": "clcrn", "hidden": 64}, 74_561),
+        ("DCRNN", {"protocol": "clcrn", "order": 3}, 56_097),
+    ],
+)
+def test_numbers_of_parameters(name, settings, parameters):
+    grid = {"latitude": np.linspace(-87, 87, 32), "longitude": np.arange(64) * 5.625}
+    shapes = registry.outline(name, Task("t2m"), grid, {"neighbours": 3, **settings})
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    assert sum(s.numel() for n, s in shapes.items() if not n.endswith(buffers)) == parameters
+
+
+def test_fit_by_name_on_the_sample():
+    """From the public door to a forecast with the labels of the data."""
+    ds = stforecast.open_sample().isel(time=slice(0, 8))
+    task = Task("t2m", input_steps=2, target_steps=2)
+    config = TrainConfig(steps=1, batch_size=1, val_windows=1, device="cpu", precision="fp32")
+    forecaster = fit(ds, task, model="clcrn", config=config)
+    assert registry.name_of(forecaster.network) == "CLCRN"
+    forecast = forecaster.predict(ds.isel(time=slice(-2, None)))
+    assert forecast["2m_temperature"].shape == (1, 2, 32, 64)
+    assert abs(float(forecast["2m_temperature"].mean()) - float(ds["2m_temperature"].mean())) < 5
 
 
 @pytest.mark.parametrize("name", NAMES)
