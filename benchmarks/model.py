@@ -3,15 +3,16 @@
     python benchmarks/model.py                  # all; about half an hour on two cores
     python benchmarks/model.py --only taxibj --rounds 10
     python benchmarks/model.py --only recurrent --rounds 2    # five networks, or name one
+    python benchmarks/model.py --only graph --batch 8 --rounds 2     # three networks, or name one
     python benchmarks/model.py --check          # exit 1 where a figure falls short
     python benchmarks/model.py --peer DIR       # beside the authors' code in the checkout DIR
 
 Needs torch, numpy and safetensors only. Each row is a ratio, the reference's median time over ours
 (for memory, ours over the reference's), measured in turns in one process. The reference is
 `reference.py` or `reference_recurrent.py`: eager float32 in the default layout, the way the
-authors' code runs. `of peak` is
-the share of the device's matrix rate, measured at the start with a product of 4096 x 4096, that our
-time makes of the network's multiplications; `limit` is the ratio at which that share would be one.
+authors' code runs; of a graph network its plain form in `graph.py`. `of peak` is the share of the
+device's matrix rate, measured at the start with a product of 4096 x 4096, that our time makes of
+the network's multiplications; `limit` is the ratio at which that share would be one.
 A forecast of batch 1 passes at its target or at 65% of peak, whichever is less.
 """
 
@@ -30,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+import graph  # noqa: E402
 import recurrent  # noqa: E402
 from _table import Table, interleaved, machine  # noqa: E402
 from reference import ReferenceSimVPv2  # noqa: E402
@@ -223,7 +225,7 @@ def same_training(table: Table, device: torch.device, steps: int) -> None:
 def main() -> None:
     """Measure, print, check."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    choices = [*BENCHMARKS, "recurrent", *recurrent.NAMES]
+    choices = [*BENCHMARKS, "recurrent", *recurrent.NAMES, "graph", *graph.NAMES]
     parser.add_argument("--only", choices=choices, nargs="*", default=list(BENCHMARKS))
     parser.add_argument("--what", nargs="*", default=["1", "16", "64", "train", "memory", "loss"])
     parser.add_argument("--batch", type=int, default=16, help="of a training step")
@@ -236,7 +238,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     device = torch.device(options.device)
-    names = [n for o in options.only for n in (recurrent.NAMES if o == "recurrent" else [o])]
+    groups: dict[str, Any] = {"recurrent": recurrent.NAMES, "graph": graph.NAMES}
+    names = [n for o in options.only for n in groups.get(o, [o])]
+    graphs = [n for n in names if n in graph.NAMES]
+    names = [n for n in names if n not in graph.NAMES]
     if options.peer and names:  # or stop here
         if names[0] in recurrent.NAMES:
             recurrent.networks(names[0], options.peer, device)
@@ -294,6 +299,26 @@ def main() -> None:
                     f"{used['reference'] / 2**30:.2f} -> {used[precision] / 2**30:.2f} GiB",
                     most=True,
                 )
+    for name in graphs:
+        steps = graph.trainers(name, device, options.batch)
+        least, most = graph.NAMES[name][1:]
+        if "train" in options.what:
+            seconds = interleaved(steps, options.rounds, wait)
+            table.add(
+                f"{name}: training step, batch {options.batch}, fp32",
+                seconds["reference"] / seconds["ours"],
+                least,
+                f"{seconds['reference']:.3f} s -> {seconds['ours']:.3f} s",
+            )
+        if "memory" in options.what:
+            used = {which: peak_memory(step, device) for which, step in steps.items()}
+            table.add(
+                f"{name}: peak memory of a training step, fp32",
+                used["ours"] / used["reference"],
+                most,
+                f"{used['reference'] / 2**30:.2f} -> {used['ours'] / 2**30:.2f} GiB",
+                most=True,
+            )
     if "loss" in options.what and set(names) & set(BENCHMARKS):
         same_training(table, device, 200)
     table.finish(options.check)

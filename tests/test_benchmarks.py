@@ -50,6 +50,22 @@ def test_reference_is_the_authors_network(name, benchmarks):
     assert losses == pytest.approx(case["train_mode_float64"]["losses"], abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["CLCRN", "DCRNN", "AGCRN"])
+def test_plain_graph_networks_are_ours(name, benchmarks, monkeypatch):
+    import graph
+
+    monkeypatch.setattr(graph, "GRID", {"latitude": [-40, 0, 40], "longitude": range(0, 360, 30)})
+    x = torch.randn(2, 12, 1, 3, 12, generator=torch.Generator().manual_seed(0))
+    found = []
+    for make in (graph.made, graph.plain):
+        network = make(name, torch.device("cpu"))
+        y = network(x)
+        y.square().sum().backward()
+        found.append([y.detach(), *(p.grad for p in network.parameters())])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-4 * float(ours.abs().max()), rtol=0)
+
+
 RECURRENT = SHARED / "golden" / "recurrent"
 PLAIN = [
     path.stem
