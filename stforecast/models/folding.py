@@ -1,6 +1,6 @@
-"""gSTA blocks folded for forecasts on a CPU: the same function in fewer passes over memory.
+"""Networks for forecasts on a CPU: the same function in fewer passes over memory.
 
-In evaluation BatchNorm and layer scale are affine maps beside 1 x 1 convolutions and go into their
+Of gSTA blocks: in evaluation BatchNorm and layer scale are affine maps beside 1 x 1 convolutions and
 weights; activations and sums happen while a convolution's result is still in registers; and a
 batch is worked on a few samples at a time, in the cache.
 """
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kernels
+from .layers import Conv2d
 
 
 class Folded(nn.Module):
@@ -42,6 +43,28 @@ class Folded(nn.Module):
         n = max(1, kernels.BLOCK // (self.widest * cells))
         parts = [self.model(part) for part in x.split(n)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def packed(module: Any, dtype: torch.dtype) -> Any:
+    """Copy a network for forecasts, its convolutions with their weights as oneDNN wants them.
+
+    What :class:`stforecast.models.layers.Conv2d` computes is computed so, 1 x 1 convolutions in
+    float32; all else is shared with `module`.
+    """
+    if type(module) is Conv2d and module.stride == (1, 1):
+        return _Packed(module, dtype if module.kernel_size != (1, 1) else torch.float32)
+    out = copy.copy(module)
+    out._modules = {name: packed(part, dtype) for name, part in module._modules.items()}
+    return out
+
+
+class _Packed(nn.Module):
+    def __init__(self, conv: Conv2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight, self.convolution = conv.weight, Convolution.of(conv, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(x)
 
 
 class _Block(nn.Module):
@@ -143,7 +166,8 @@ class Convolution:
     @classmethod
     def of(cls, conv: Any, dtype: torch.dtype, then: Any = "none") -> Convolution:
         """Take the weights of a :class:`stforecast.models.layers.Conv2d`."""
-        weights = conv.weight.detach(), conv.bias.detach()
+        bias = None if conv.bias is None else conv.bias.detach()
+        weights = conv.weight.detach(), bias
         options = {"groups": conv.groups, "dilation": conv.dilation[0]}
         return cls(*weights, dtype, then, circular_longitude=conv.circular_longitude, **options)
 

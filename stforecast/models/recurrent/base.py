@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...task import Task
 from .. import sizing
+from ..folding import packed
 from ..layers import Conv2d
 from .sampling import Sampling, draw
 
@@ -345,7 +346,8 @@ class Recurrent(nn.Module):
         known, moved = T, None
         if mask is not None:
             known, moved = total - mask.shape[1], mask.to(x.device, torch.bool)
-        u = self.inlet(given[:, :known].flatten(0, 1)).unflatten(0, (len(x), -1)).unbind(1)
+        # Frames that are known go in together, one time after the other.
+        u = self.inlet(given[:, :known].transpose(0, 1).flatten(0, 1)).unflatten(0, (known, -1))
         state = self.begin(given[:, 0])
         outputs: list[Tensor] = []
         for t in range(total):
@@ -506,7 +508,7 @@ class ConvRecurrent(Recurrent):
         Of the convolutions, odd.
     layer_norm : bool
         LayerNorm over (channels, h, w) behind the convolutions; the network then belongs to a grid.
-    own, **options
+    patch, own, **options
         As of :class:`Recurrent`.
     """
 
@@ -530,9 +532,11 @@ class ConvRecurrent(Recurrent):
         hidden: Sequence[int] = (128, 128, 128, 128),
         kernel: int = 5,
         layer_norm: bool = False,
+        patch: int = 2,
         own: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        options["patch"] = patch
         shared = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm}
         super().__init__(
             input_steps, target_steps, channels, own=shared | dict(own or {}), **options
@@ -560,6 +564,14 @@ class ConvRecurrent(Recurrent):
                 f"hidden={self.hidden}"
             )
         return self.hidden[0]
+
+    def folded(self, dtype: torch.dtype) -> nn.Module | None:
+        """Make the quick form for a CPU, (B, T, C, H, W) -> (B, T', C', H, W); None: there is none.
+
+        The weights of all steps are brought once into the order that oneDNN wants.
+        """
+        plain = all(p.dtype == torch.float32 for p in self.parameters())
+        return packed(self, dtype) if plain else None
 
     @classmethod
     def from_openstl(

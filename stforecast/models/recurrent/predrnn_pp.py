@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..layers import full_precision
+from ..layers import Conv2d, full_precision
 from .base import ConvRecurrent, GateConv, unused, zeros
 
 
@@ -159,7 +159,7 @@ class CausalLSTMCell(nn.Module):
         self.conv_o = unused(GateConv(2 * c, c, kernel, **conv))
         self.conv_c2m = GateConv(c, 4 * c, kernel, **conv)
         self.conv_om = GateConv(c, c, kernel, **conv)
-        self.conv_last = nn.Conv2d(2 * c, c, 1, bias=False)
+        self.conv_last = Conv2d(2 * c, c, 1, circular_longitude=False, bias=False)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Convolved input (B, 7c, h, w) and states (B, c, h, w) -> the next states."""

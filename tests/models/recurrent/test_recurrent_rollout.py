@@ -8,7 +8,7 @@ from torch import nn
 
 import stforecast
 from stforecast.errors import InputError
-from stforecast.models import ConvLSTM, PredRNNpp, PredRNNv2
+from stforecast.models import ConvLSTM, PredRNNpp, PredRNNv2, for_inference
 from stforecast.models.recurrent import Recurrent
 from stforecast.task import Task
 from stforecast.testing.weather import make_weather
@@ -138,6 +138,19 @@ def test_longitude_may_go_round():
             torch.testing.assert_close(network(x).roll(2, -1), network(x.roll(2, -1)))
             plain = small(kind)(x)
         assert not torch.allclose(plain.roll(2, -1), small(kind)(x.roll(2, -1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("around", [False, True])
+@pytest.mark.parametrize("kind", [ConvLSTM, PredRNNpp, PredRNNv2])
+def test_the_quick_form_computes_the_same(kind, around):
+    network = small(kind, circular_longitude=around)
+    x = torch.randn(3, 3, 1, 8, 10, generator=RNG)
+    with torch.no_grad():
+        exact = network(x, 4)
+    torch.testing.assert_close(for_inference(network)(x, 4), exact, atol=1e-5, rtol=1e-5)
+    near = for_inference(network, precision="bf16")(x, 4)
+    assert (near - exact).norm() < 3e-2 * exact.norm()
+    assert network.double().folded(torch.float32) is None
 
 
 def test_weights_of_positions_belong_to_a_grid():
