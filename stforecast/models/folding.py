@@ -1,8 +1,8 @@
 """Networks for forecasts on a CPU: the same function in fewer passes over memory.
 
-Of gSTA blocks: in evaluation BatchNorm and layer scale are affine maps beside 1 x 1 convolutions and
-weights; activations and sums happen while a convolution's result is still in registers; and a
-batch is worked on a few samples at a time, in the cache.
+Of gSTA blocks: in evaluation BatchNorm and layer scale are affine maps beside 1 x 1 convolutions
+and go into their weights; activations and sums happen while a convolution's result is still in
+registers; and a batch is worked on a few samples at a time, in the cache.
 """
 
 from __future__ import annotations
