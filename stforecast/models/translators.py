@@ -115,15 +115,15 @@ class Attention(nn.Module):
 
     reach = math.inf
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, dropout: float, heads: int = HEADS) -> None:
         super().__init__()
-        if dim % HEADS:
+        if dim % heads:
             raise InputError(
-                f"attention has {HEADS} heads, so translator_channels and input_steps x "
-                f"encoder_channels must be multiples of {HEADS}; found a width of {dim}"
+                f"attention has {heads} heads, so translator_channels and input_steps x "
+                f"encoder_channels must be multiples of {heads}; found a width of {dim}"
             )
         self.qkv, self.project = linear(dim, 3 * dim), linear(dim, dim)
-        self.dropout = dropout
+        self.heads, self.dropout = heads, dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same."""
@@ -132,45 +132,60 @@ class Attention(nn.Module):
         return y.reshape(B, h, w, C).permute(0, 3, 1, 2)
 
     def _attend(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Attention within each row of `x` (rows, tokens, C); `bias` is added to the logits."""
+        """Attention within each row of `x` (rows, tokens, C).
+
+        `bias` (r, heads, tokens, tokens) is added to the logits: of every r rows the same.
+        """
         R, N, C = x.shape
-        q, k, v = self.qkv(x).reshape(R, N, 3, HEADS, C // HEADS).permute(2, 0, 3, 1, 4)
+        r = 1 if bias is None else len(bias)
+        qkv = self.qkv(x).reshape(R // r, r, N, 3, self.heads, C // self.heads)
+        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)  # (R/r, r heads, N, C/heads) each
         if bias is not None:
-            bias = bias.to(q.dtype)
+            bias = bias.to(q.dtype).flatten(0, 1)[None]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        y = self.project(y.transpose(1, 2).reshape(R, N, C))
-        return F.dropout(y, self.dropout, self.training)
+        y = y.unflatten(1, (r, self.heads)).transpose(2, 3).reshape(R, N, C)
+        return F.dropout(self.project(y), self.dropout, self.training)
 
 
 class WindowAttention(Attention):
     """Self-attention within n x n windows, with a learnt bias for each relative position.
 
-    `shifted` windows are cut from the grid rolled by half a window, and nothing keeps the two
-    sides that meet there apart: as in the authors' code. Where windows do not fit the grid (that
-    code stops), it is filled up with positions that nobody attends to.
+    `window` is n, or the smaller side of `grid`, (h, w), if that is smaller; SimVPv2's unless
+    given. `shifted` windows, where more than one fits, are cut from the grid rolled by half a
+    window. `apart` says along which axes the two sides that meet there are kept apart
+    (arXiv:2103.14030, section 3.2); in the code of SimVPv2's authors nothing does. Where windows do
+    not fit the grid (that code stops), it is filled up with positions that nobody attends to.
     """
 
-    def __init__(self, dim: int, dropout: float, grid: tuple[int, int], *, shifted: bool) -> None:
-        super().__init__(dim, dropout)
-        wanted = 7 if grid[0] % 7 == 0 else min(8, max(4, grid[0] // 16))
-        self.window = n = min(wanted, *grid)
-        self.shift = n // 2 if shifted and min(grid) > wanted else 0
+    def __init__(
+        self,
+        dim: int,
+        dropout: float,
+        grid: tuple[int, int],
+        *,
+        shifted: bool,
+        heads: int = HEADS,
+        window: int | None = None,
+        apart: tuple[bool, bool] = (False, False),
+    ) -> None:
+        super().__init__(dim, dropout, heads)
+        if window is None:
+            window = 7 if grid[0] % 7 == 0 else min(8, max(4, grid[0] // 16))
+        self.window = n = min(window, *grid)
+        self.shift, self.apart = n // 2 if shifted and min(grid) > window else 0, apart
         self.reach = n - 1
-        self.bias = nn.Parameter(torch.empty((2 * n - 1) ** 2, HEADS))
+        self.bias = nn.Parameter(torch.empty((2 * n - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same."""
         n, s = self.window, self.shift
         B, C, h, w = x.shape
-        rows, columns = -h % n, -w % n
+        H, W = h + -h % n, w + -w % n
         bias = self._position_bias()  # (1, heads, n n, n n)
-        if rows or columns:
-            filled = F.pad(x.new_zeros(1, h, w, 1), (0, 0, 0, columns, 0, rows), value=1)
-            filled = self._windows(filled.roll((-s, -s), (1, 2))).reshape(-1, 1, 1, n * n)
-            bias = bias.masked_fill(filled > 0, -math.inf).repeat(B, 1, 1, 1)
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, columns, 0, rows)).roll((-s, -s), (1, 2))
-        H, W = h + rows, w + columns
+        if (h, w) != (H, W) or (s and any(self.apart)):
+            bias = bias + self._barriers(h, w, H, W, bias)[:, None]
+        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, W - w, 0, H - h)).roll((-s, -s), (1, 2))
         y = self._attend(self._windows(x), bias)
         y = y.reshape(B, H // n, W // n, n, n, C).transpose(2, 3).reshape(B, H, W, C)
         return y.roll((s, s), (1, 2))[:, :h, :w].permute(0, 3, 1, 2)
@@ -181,6 +196,19 @@ class WindowAttention(Attention):
         n = self.window
         x = x.reshape(B, H // n, n, W // n, n, C).transpose(2, 3)
         return x.reshape(-1, n * n, C)
+
+    def _barriers(self, h: int, w: int, H: int, W: int, like: Tensor) -> Tensor:
+        """What is added to the logits to part positions, (windows, n n, n n), query and key."""
+        rows, columns = (torch.arange(n, device=like.device) for n in (H, W))
+        s = self.shift
+        sides = (rows >= H - s * self.apart[0]) * 2, columns >= W - s * self.apart[1]
+        filled = ((rows + s) % H >= h)[:, None] | ((columns + s) % W >= w)
+        side = (sides[0][:, None] + sides[1])[None, ..., None]
+        side, filled = self._windows(side)[..., 0], self._windows(filled[None, ..., None])[..., 0]
+        # As the authors have it: a finite number, with which a window of filled positions alone
+        # has no NaN.
+        barriers = like.new_zeros(()).where(side[:, :, None] == side[:, None, :], -100.0)
+        return barriers.masked_fill(filled[:, None, :], -math.inf)
 
     def _position_bias(self) -> Tensor:
         """The bias table looked up at (dy + n - 1, dx + n - 1), (1, heads, n n, n n)."""
