@@ -87,12 +87,22 @@ SMALL_NETWORKS: dict[str, dict] = {
     "STGCN": {"hidden": 6, "neighbours": 5},
     "TGCN": {"hidden": 6, "neighbours": 5},
     "ConvLSTM": {"hidden": [4, 6], "kernel": 3},
+    "MAU": {"hidden": [4, 4], "kernel": 3},
+    "MMVP": {
+        "encoder_channels": 2,
+        "predictor_channels": 3,
+        "encoder_blocks": 1,
+        "decoder_blocks": 1,
+        "enhancer_blocks": 1,
+    },
     "PredRNN": {"hidden": [4, 4], "kernel": 3, "sampling": {"start": 0.5}},
     "CrevNet": {"blocks": [1, 1], "layers": 1},
     "PhyDNet": {"encoder_stride": 2, "width": 16, "hidden": [4]},
     "PredRNNpp": {"hidden": [4, 4], "kernel": 3},
     "PredRNNv2": {"hidden": [4, 4], "kernel": 3},
     "SimVPv2": {"encoder_channels": 4, "translator_channels": 12, "translator_blocks": 2},
+    "SwinLSTM-B": {"width": 8, "depth": 3, "heads": 2},
+    "SwinLSTM-D": {"width": 8, "down": [2, 3], "up": [3, 2], "heads": [2, 4]},
 }
 
 

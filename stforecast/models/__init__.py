@@ -4,10 +4,23 @@ from . import graph
 from .cost import Summary, summary
 from .inference import for_inference
 from .openstl import load_openstl
-from .recurrent import ConvLSTM, CrevNet, PhyDNet, PredRNN, PredRNNpp, PredRNNv2
+from .recurrent import (
+    MAU,
+    MMVP,
+    ConvLSTM,
+    CrevNet,
+    PhyDNet,
+    PredRNN,
+    PredRNNpp,
+    PredRNNv2,
+    SwinLSTMB,
+    SwinLSTMD,
+)
 from .simvp import SimVPv2
 
 __all__ = [
+    "MAU",
+    "MMVP",
     "ConvLSTM",
     "CrevNet",
     "PhyDNet",
@@ -16,6 +29,8 @@ __all__ = [
     "PredRNNv2",
     "SimVPv2",
     "Summary",
+    "SwinLSTMB",
+    "SwinLSTMD",
     "for_inference",
     "graph",
     "load_openstl",

@@ -31,7 +31,11 @@ _NETWORKS = {
     "STGCN": "stforecast.models.graph.stgcn:STGCN",
     "TGCN": "stforecast.models.graph.tgcn:TGCN",
     "CrevNet": "stforecast.models.recurrent.crevnet:CrevNet",
+    "MAU": "stforecast.models.recurrent.mau:MAU",
+    "MMVP": "stforecast.models.recurrent.mmvp:MMVP",
     "PhyDNet": "stforecast.models.recurrent.phydnet:PhyDNet",
+    "SwinLSTM-B": "stforecast.models.recurrent.swin_lstm:SwinLSTMB",
+    "SwinLSTM-D": "stforecast.models.recurrent.swin_lstm:SwinLSTMD",
 }
 
 

@@ -3,9 +3,24 @@
 from .base import Recurrent
 from .convlstm import ConvLSTM
 from .crevnet import CrevNet
+from .mau import MAU
+from .mmvp import MMVP
 from .phydnet import PhyDNet
 from .predrnn import PredRNN
 from .predrnn_pp import PredRNNpp
 from .predrnn_v2 import PredRNNv2
+from .swin_lstm import SwinLSTMB, SwinLSTMD
 
-__all__ = ["ConvLSTM", "CrevNet", "PhyDNet", "PredRNN", "PredRNNpp", "PredRNNv2", "Recurrent"]
+__all__ = [
+    "MAU",
+    "MMVP",
+    "ConvLSTM",
+    "CrevNet",
+    "PhyDNet",
+    "PredRNN",
+    "PredRNNpp",
+    "PredRNNv2",
+    "Recurrent",
+    "SwinLSTMB",
+    "SwinLSTMD",
+]
