@@ -184,6 +184,7 @@ def train_and_score(
     options: TrainingOptions,
     *,
     metrics: Sequence[str] = ("mse_sum", "mae_sum", "ssim", "psnr"),
+    where: Callable[[Any], Any] | None = None,
     scored: Callable[[xr.Dataset], xr.Dataset] = clip_to_unit,
     train_times: Any = None,
     init_time: Any = None,
@@ -214,6 +215,9 @@ def train_and_score(
     metrics : sequence of str
         Those of :func:`stforecast.evaluate`; where the published figures are computed otherwise,
         their way is added under its own name.
+    where : callable, optional
+        As of :func:`stforecast.evaluate`: which points count. Scores are of values as they are
+        then, and not of whole frames on [0, 1].
     scored : callable
         What is done to forecast and truth before they are scored: they must lie in [0, 1] then.
         What is written is as it was before.
@@ -270,8 +274,8 @@ def train_and_score(
     names = list(forecasts["this run"].data_vars)  # zarr sorts them
     forecasts["this run"] = xr.open_zarr(store)[names]
     truth = scored(test)
-    how: dict[str, Any] = {"data_range": 1.0, "protocol": "paper", "allow_overlap": False}
-    how |= {"metrics": metrics} | seen
+    frames = {"data_range": 1.0, "protocol": "paper"} if where is None else {"where": where}
+    how: dict[str, Any] = {"allow_overlap": False, "metrics": metrics} | frames | seen
     scores = {name: evaluate(scored(f), truth, **how) for name, f in forecasts.items()}
     written = write_results(
         scorecard(scores),
@@ -280,7 +284,9 @@ def train_and_score(
         options.output,
         fields=True,
         training={"this run": forecaster.training},
-        about={"scale": "scores are of values on [0, 1], maps show them as they are"},
+        about={"scale": "scores are of values on [0, 1], maps show them as they are"}
+        if where is None
+        else {"where": f"only points where {next(iter(scores.values())).attrs['where']} count"},
     )
     table = benchmark_table(benchmark, scores, sample=sample)
     if lpips and "lpips_x100" not in table:  # it has no published ones

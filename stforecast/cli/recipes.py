@@ -20,6 +20,7 @@ from ..conventions.overlap import FINGERPRINT
 from ..conventions.times import iso_time
 from ..datasets.clips import protocol_times
 from ..errors import InputError
+from ..evaluation.metrics import Above
 from ..task import Task
 from .benchmark import TrainingOptions, train_and_score
 from .tables import WIDTH, to_lines
@@ -84,6 +85,8 @@ class Recipe:
         known for the target times. Beyond the paper.
     test : callable
         Says in words what test data are, for the comparison with those of the publication.
+    like : str, optional
+        The paper's benchmark whose network it has, made for its own numbers of steps.
     """
 
     task: Task
@@ -96,6 +99,7 @@ class Recipe:
     test: Callable[[xr.Dataset], str] = lambda ds: " to ".join(
         iso_time(t)[:10] for t in ds["time"].values[[0, -1]]
     )
+    like: str | None = None
 
 
 def _robots(ds: xr.Dataset) -> str:
@@ -123,6 +127,13 @@ _ROBOT |= {"small": _CHANGE | {"translator_channels": 128, "translator_blocks": 
 _ROBOT |= {"paper": {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3}}
 _ROBOT |= {"test": _robots}
 _ALL = 10**9
+_FLOW = _CHANGE | {"translator_channels": 64, "translator_blocks": 4, "mlp_ratio": 2.0}
+_FLOW_TRAINING: tuple[dict[str, Any], dict[str, Any]] = (
+    {"epochs": 50, "steps": 1000, "batch_size": 16, "learning_rate": 2e-3}
+    | {"validate_every": 100, "val_windows": 512},
+    {"epochs": 50, "batch_size": 16, "learning_rate": 5e-4, "schedule": "cosine"}
+    | {"warmup_epochs": 5, "val_windows": _ALL},
+)
 # The published MSE and MAE are of forecasts as they are, not clipped.
 _SUMS = {"metrics": ("mse_sum", "mae_sum", "ssim"), "scored": lambda ds: ds}
 
@@ -137,7 +148,8 @@ PRINTED_PERIODS = {
     "test": "2017-03-14/2018-12-30",
 }
 
-#: By the names of :meth:`stforecast.SimVPv2.for_benchmark`.
+#: By the names of :meth:`stforecast.SimVPv2.for_benchmark`; and New York's flows by the protocol of
+#: Lin et al., whose network is not ours.
 RECIPES: dict[str, Recipe] = {
     "weatherbench_t2m": Recipe(
         Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h"),
@@ -151,13 +163,17 @@ RECIPES: dict[str, Recipe] = {
     ),
     "taxibj": Recipe(
         Task(("inflow", "outflow"), input_steps=4, target_steps=4, timestep="30min"),
-        _CHANGE | {"translator_channels": 64, "translator_blocks": 4, "mlp_ratio": 2.0},
-        {"epochs": 50, "steps": 1000, "batch_size": 16, "learning_rate": 2e-3}
-        | {"validate_every": 100, "val_windows": 512},
-        {"epochs": 50, "batch_size": 16, "learning_rate": 5e-4, "schedule": "cosine"}
-        | {"warmup_epochs": 5, "val_windows": _ALL},
+        _FLOW,
+        *_FLOW_TRAINING,
         _SUMS,
         test=_windows,
+    ),
+    "nyc_dsan": Recipe(
+        Task(("inflow", "outflow"), input_steps=12, target_steps=12, timestep="30min"),
+        _FLOW,
+        *_FLOW_TRAINING,
+        {"metrics": ("rmse", "mae", "mape"), "where": Above(10), "scored": lambda ds: ds},
+        like="taxibj",
     ),
     "moving_mnist": Recipe(
         Task("intensity", input_steps=10, target_steps=10, timestep="1s"),
@@ -248,6 +264,8 @@ def recipe(
 
     own, paper = RECIPES[name], options.preset == "paper"
     training = {key: value for key, value in training.items() if value is not None}
+    steps = {"input_steps": own.task.input_steps, "target_steps": own.task.target_steps}
+    steps, name = (steps, own.like) if own.like else ({}, name)
     preset = dict(own.paper if paper else own.fast) | (_PRINTED if as_printed(options) else {})
     config = options.config(**preset | training)
     where = grid.to_dict() if isinstance(grid, Grid) else None
@@ -259,8 +277,9 @@ def recipe(
             protocol = {"protocol": "clcrn"}
             return partial(make_network, options.model, own.task, where, protocol), config
         published = paper and hasattr(kind, "for_benchmark")
-        return partial(kind.for_benchmark, name) if published else options.model, config
-    settings: dict[str, Any] = {"size": size, "grid": None} | ({} if paper else dict(own.small))
+        return partial(kind.for_benchmark, name, **steps) if published else options.model, config
+    settings: dict[str, Any] = {"size": size, "grid": None} | steps
+    settings |= {} if paper else dict(own.small)
     if task is not None:
         settings |= {"channels": task.channels_in, "out_channels": task.channels_out}
     if (chosen := options.translator) != "gsta":

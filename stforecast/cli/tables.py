@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import numpy as np
@@ -9,13 +10,17 @@ import pandas as pd
 
 WIDTH = 80
 TABLE = "table.csv"  # the file of a benchmark's table
+_BY_LEAD = re.compile(r"([^_]+)_(.+)_(\d+)min")  # rmse_inflow_30min
+_MINUTES = (30, 60, 90, 120, 150, 240, 360)  # as many as a line holds
 
 
 def to_lines(table: pd.DataFrame) -> str:
     """Write a table of scores: figures in the table, protocols below it, each once.
 
     Columns without a figure are left out; figures have four significant digits. Where the table is
-    wider than a terminal, the longest names of columns are broken at their underscores.
+    wider than a terminal, the longest names of columns are broken at their underscores. Scores by
+    lead time (``rmse_inflow_30min``) have a part for each metric and variable, with as many lead
+    times as a line holds.
 
     Parameters
     ----------
@@ -30,17 +35,41 @@ def to_lines(table: pd.DataFrame) -> str:
     protocols = list(dict.fromkeys(table.get("protocol", pd.Series(dtype=str))))
     numbers = [f"({protocols.index(p) + 1})" for p in table.get("protocol", ())]
     figures = table.drop(columns="protocol", errors="ignore").dropna(axis=1, how="all")
+    lines = []
+    for head, part in _parts(figures):
+        there = part.notna().any(axis=1).to_numpy() | (not head)
+        kept = [number for number, yes in zip(numbers, there, strict=False) if yes]
+        lines += [*([head] if head else []), *_fitted(part[there], kept), *([""] if head else [])]
+    for i, protocol in enumerate(protocols, 1):
+        lines += textwrap.wrap(f"({i}) {protocol}", WIDTH, subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def _parts(figures: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Tables of scores by lead time, one for each metric and variable; else the table itself."""
+    found = {str(c): m for c in figures.columns if (m := _BY_LEAD.fullmatch(str(c)))}
+    if not found:
+        return [("", figures)]
+    parts = []
+    for metric, variable in dict.fromkeys((m[1], m[2]) for m in found.values()):
+        names = {f"{metric}_{variable}_{m}min": f"{m / 60:g} h" for m in _MINUTES}
+        columns = [name for name in names if name in found]
+        if columns:
+            parts.append((f"{variable}, {metric}", figures[columns].rename(columns=names)))
+    return parts
+
+
+def _fitted(figures: pd.DataFrame, numbers: list[str]) -> list[str]:
+    """Lines of figures, with names of columns broken until they fit."""
     columns = {str(name): _aligned(values.to_numpy(float)) for name, values in figures.items()}
-    names = ["", *map(str, table.index)]
+    names = ["", *map(str, figures.index)]
     heads = {name: [name] for name in columns}
     lines = _grid(names, columns, numbers, list(heads.values()))
     for name in sorted(columns, key=len, reverse=True):
         if max(map(len, lines)) > WIDTH:
             heads[name] = _broken(name)
             lines = _grid(names, columns, numbers, list(heads.values()))
-    for i, protocol in enumerate(protocols, 1):
-        lines += textwrap.wrap(f"({i}) {protocol}", WIDTH, subsequent_indent="    ")
-    return "\n".join(lines)
+    return lines
 
 
 def _aligned(values: np.ndarray) -> list[str]:

@@ -9,6 +9,8 @@ rows are of: data, grid and test, each as a pipeline writes it; other scores do 
 them. Where ``other_tests`` has a protocol, its rows are of these tests instead, and the protocol
 says so: they stand beside scores of either. ``dated`` benchmarks have dates (of weather and
 traffic) as initialisations, the others only numbers (of clips).
+
+A benchmark ``by_lead`` has a column for each metric, variable and lead time: ``rmse_inflow_30min``.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..conventions.axes import LEAD
 from ..errors import InputError
 from .metrics import METRICS
 
@@ -44,8 +47,8 @@ def _entry(name: str) -> dict[str, Any]:
 
 
 def benchmark_names() -> list[str]:
-    """Names of the benchmarks that :func:`benchmark_table` knows."""
-    return list(_published())
+    """Names of the paper's benchmarks; :func:`benchmark_table` knows "nyc_dsan" too."""
+    return [name for name, entry in _published().items() if not entry.get("by_lead")]
 
 
 def not_comparable(name: str, sample: Mapping[str, str]) -> str | None:
@@ -103,7 +106,8 @@ def benchmark_table(
     ----------
     name : str
         "weatherbench_t2m", "taxibj", "moving_mnist", "kth_10_20", "kth_10_40", "caltech",
-        "robonet" or "bridgedata".
+        "robonet" or "bridgedata"; or "nyc_dsan", New York's taxis by lead time under the protocol
+        of Lin et al. (:func:`stforecast.datasets.new_york.split_dsan`).
     results : mapping of str to xarray.Dataset or mapping, optional
         Rows to add, by name of model: what :func:`stforecast.evaluate` gives (its overall scores,
         of all variables together where there are several), or a mapping of metric to value with
@@ -119,7 +123,8 @@ def benchmark_table(
         names, ``mse_x100`` and ``lpips_x100`` (the metric times 100), and ``protocol``. Scores
         weighted by area are in columns of their own, such as ``rmse_area``, which published rows do
         not have; and so are ``ssim`` and ``psnr`` where the published ones are ``ssim_paper`` and
-        ``psnr_paper``. Other scores of a Dataset are left out.
+        ``psnr_paper``. Other scores of a Dataset are left out. Of "nyc_dsan" the columns are
+        ``rmse_inflow_30min`` and so on, and all scores of a Dataset by lead time have one.
 
     Raises
     ------
@@ -151,10 +156,12 @@ def benchmark_table(
     ]
     for model, scores in (results or {}).items():
         if isinstance(scores, xr.Dataset):
-            scores, chosen = _overall(str(model), scores, dated), True
+            of_run = _by_lead if entry.get("by_lead") else _overall
+            scores, chosen = of_run(str(model), scores, dated), True
         else:
             scores, chosen = dict(scores), False
-        rows.append({"model": str(model), **_row(str(model), scores, columns, chosen)})
+        known = [*columns, *(scores if chosen and entry.get("by_lead") else ())]
+        rows.append({"model": str(model), **_row(str(model), scores, known, chosen)})
     table = pd.DataFrame(rows or {"model": [], "protocol": []}).set_index("model")
     table = table.reindex(columns=[*dict.fromkeys([*columns, *table.columns])])
     more = [c for c in table.columns if c not in (*columns, "protocol")]
@@ -175,6 +182,23 @@ def cost_table() -> pd.DataFrame:
     """
     first = benchmark_table("moving_mnist").loc[lambda t: t["gflops"].notna()]
     return first[[*_OTHERS, "mse_sum"]].rename(columns={"fps": "frames_per_second"})
+
+
+def _by_lead(model: str, scores: xr.Dataset, dated: bool) -> dict[str, Any]:
+    """Scores by the names of columns, such as ``rmse_inflow_30min``, and the sample."""
+    found: dict[str, Any] = {}
+    for v in (str(v) for v in scores.data_vars if f"{v}_overall" in scores):
+        if scores[v].dims != ("metric", LEAD):
+            raise InputError(
+                f"{model!r}: scores by lead time are asked for, of one region and one kind of "
+                f"weights; {v} has the dims {scores[v].dims}"
+            )
+        for metric, values in zip(scores["metric"].values, scores[v].values, strict=True):
+            minutes = scores[LEAD].values / np.timedelta64(1, "m")
+            found |= {f"{metric}_{v}_{m:g}min": x for m, x in zip(minutes, values, strict=True)}
+    if not found:
+        raise InputError(f"{model!r}: expected what stforecast.evaluate gives, or a mapping")
+    return {**found, "protocol": _sample_words(scores, dated)}
 
 
 def _overall(model: str, scores: xr.Dataset, dated: bool) -> dict[str, Any]:
@@ -198,12 +222,17 @@ def _overall(model: str, scores: xr.Dataset, dated: bool) -> dict[str, Any]:
         suffix = "" if kind == "uniform" else f"_{kind}"
         of_kind = overall.sel(weights=kind).to_series()
         found |= {f"{metric}{suffix}": value for metric, value in of_kind.items()}
-    words = f"{scores.attrs.get('initialisations', '?')} initialisations"
-    if dated and "first_initialisation" in scores.attrs:
-        words += (
-            f", {scores.attrs['first_initialisation']} to {scores.attrs['last_initialisation']}"
-        )
-    return {**found, "protocol": f"{words}; grid {scores.attrs.get('grid', '?')}"}
+    return {**found, "protocol": _sample_words(scores, dated)}
+
+
+def _sample_words(scores: xr.Dataset, dated: bool) -> str:
+    """What was scored, in words."""
+    attrs = scores.attrs
+    words = f"{attrs.get('initialisations', '?')} initialisations"
+    if dated and "first_initialisation" in attrs:
+        words += f", {attrs['first_initialisation']} to {attrs['last_initialisation']}"
+    where = f"; where {attrs['where']}" if "where" in attrs else ""
+    return f"{words}; grid {attrs.get('grid', '?')}{where}"
 
 
 def _row(model: str, scores: dict[str, Any], columns: list[str], chosen: bool) -> dict[str, Any]:
@@ -218,7 +247,7 @@ def _row(model: str, scores: dict[str, Any], columns: list[str], chosen: bool) -
         stem = key.removesuffix("_area").removesuffix("_custom")
         if chosen and stem.removesuffix("_paper") not in known:
             del row[key]
-        elif not chosen and stem not in METRICS and key not in (*_SCALED, *_OTHERS):
+        elif not chosen and stem not in METRICS and key not in (*_SCALED, *_OTHERS, *columns):
             raise InputError(
                 f"{model!r}: {key!r} is no metric; the table has {', '.join(columns)}, "
                 f"and takes {', '.join(METRICS)}, these with _area, "
