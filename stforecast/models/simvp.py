@@ -79,6 +79,8 @@ class SimVPv2(nn.Module):
     drop_path : float or None
         Stochastic depth of the last block; it changes linearly from 0.01 at the first, even to 0.
         None switches stochastic depth off. IncepU and ConvMixer have none.
+    stochastic_depth : {"linear", "uniform"}
+        Whether the blocks' rates change linearly, or all are `drop_path`.
     dropout : float
         Dropout in the feed-forward part, and behind the attention of "vit" and "swin".
     encoder_kernel, decoder_kernel : int
@@ -100,10 +102,11 @@ class SimVPv2(nn.Module):
     Notes
     -----
     With ``predict_change=True`` the output is ``x[T] + tendency_std * network``, and every input
-    frame is accompanied by its difference from the last one, in the same units. ``tendency_std``
-    (T', C') is a buffer with the typical size of the change at each lead time: the network works on
-    numbers of order one at every lead, and a tenth of a kelvin survives bfloat16. Scaling by the
-    standard deviation of the change follows Lam et al. (2023), doi:10.1126/science.adi2336.
+    frame is accompanied, in what is forecast, by its difference from the last one, in the same
+    units. ``tendency_std`` (T', C') is a buffer with the typical size of the change at each lead
+    time: the network works on numbers of order one at every lead, and a tenth of a kelvin survives
+    bfloat16. Scaling by the standard deviation of the change follows Lam et al. (2023),
+    doi:10.1126/science.adi2336.
 
     The parts of one trained network can be put into another (the paper's module study, section
     V-E2): ``encoder``, ``translator`` and ``decoder`` (with its ``readout``). Here the translator
@@ -135,6 +138,7 @@ class SimVPv2(nn.Module):
         translator_blocks: int = 8,
         mlp_ratio: float = 8.0,
         drop_path: float | None = 0.1,
+        stochastic_depth: str = "linear",
         dropout: float = 0.0,
         encoder_kernel: int = 3,
         decoder_kernel: int = 3,
@@ -157,6 +161,7 @@ class SimVPv2(nn.Module):
             "translator_blocks": translator_blocks,
             "mlp_ratio": mlp_ratio,
             "drop_path": drop_path,
+            "stochastic_depth": stochastic_depth,
             "dropout": dropout,
             "encoder_kernel": encoder_kernel,
             "decoder_kernel": decoder_kernel,
@@ -190,6 +195,10 @@ class SimVPv2(nn.Module):
                 "target_steps > input_steps applies the network to its own output, so it needs "
                 f"as many output channels as inputs; found {channels} in, {out_channels} out"
             )
+        if stochastic_depth not in ("linear", "uniform"):
+            raise InputError(
+                f"stochastic_depth must be 'linear' or 'uniform', found {stochastic_depth!r:.60}"
+            )
         if translator not in NAMES:
             raise InputError(f"translator must be one of {', '.join(NAMES)}; found {translator!r}")
         if translator in NEED_GRID and grid is None:
@@ -207,7 +216,7 @@ class SimVPv2(nn.Module):
         self.stride = 2 ** (encoder_layers // 2)
 
         S = encoder_channels
-        frame_channels = 2 * channels if predict_change else channels
+        frame_channels = channels + out_channels if predict_change else channels
         halve = [bool(i % 2) for i in range(encoder_layers)]  # strides 1, 2, 1, 2, ...
         self.encoder = nn.ModuleList(
             ConvBlock(
@@ -228,6 +237,7 @@ class SimVPv2(nn.Module):
             grid=(-(-rows // self.stride), -(-columns // self.stride)),
             mlp_ratio=mlp_ratio,
             drop_path=drop_path,
+            uniform=stochastic_depth == "uniform",
             dropout=dropout,
             circular_longitude=circular_longitude,
         )
@@ -383,7 +393,9 @@ class SimVPv2(nn.Module):
             scale = self.tendency_std.to(x.dtype)[leads][None, :, :, None, None]  # (1,T,C',1,1)
             last = x[:, -1:]
             # Frame t is T-t steps from the last one: the change typical of that many steps.
-            frames = torch.cat([x, (x - last) / self._lag_scale(x)], dim=2)  # (B,T,2C,H,W)
+            own = x[:, :, : scale.shape[2]]  # what is forecast: the first C'
+            change = (own - last[:, :, : scale.shape[2]]) / self._lag_scale(x)
+            frames = torch.cat([x, change], dim=2)  # (B,T,C+C',H,W)
         frames = self._pad(frames.flatten(0, 1))  # (BT, C, H', W')
 
         # Encoder, every frame by itself: (BT, C, H', W') -> (BT, S, h, w). Section III-B.
@@ -408,13 +420,11 @@ class SimVPv2(nn.Module):
         return y
 
     def _lag_scale(self, x: Tensor) -> Tensor:
-        """Typical change over the lags T-1, ..., 1, 0 of the input frames, (1, T, C, 1, 1)."""
-        T, C = x.shape[1:3]
+        """Typical change over the lags T-1, ..., 1, 0 of the input frames, (1, T, C', 1, 1)."""
+        T = x.shape[1]
         lags = torch.arange(T - 1, -1, -1, device=x.device)
         index = (lags - 1).clamp(0, self.target_steps - 1)  # lag 0 has difference 0 anyway
         scale = self.tendency_std.to(x.dtype)[index]
-        if scale.shape[1] < C:  # inputs that are not forecast: compared in their own units
-            scale = F.pad(scale, (0, C - scale.shape[1]), value=1.0)
         return scale[None, :, :, None, None]
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -520,6 +530,7 @@ def _translator(
     *,
     grid: tuple[int, int],
     drop_path: float | None,
+    uniform: bool,
     **options: Any,
 ) -> nn.Module:
     """`layers` blocks: the first at `outer` (T*S) channels, the others at `inner` (K)."""
@@ -527,7 +538,8 @@ def _translator(
         return IncepU(outer, inner, layers, circular_longitude=options["circular_longitude"])
     rates = [0.0] * layers
     if drop_path is not None:  # on the CPU, so that a network can be laid out on the meta device
-        rates = torch.linspace(0.01, drop_path, layers, dtype=torch.float32, device="cpu").tolist()
+        first = drop_path if uniform else 0.01
+        rates = torch.linspace(first, drop_path, layers, dtype=torch.float32, device="cpu").tolist()
     blocks: list[nn.Module] = []
     for i, rate in enumerate(rates):
         widths = outer if i == 0 else inner, outer if i == layers - 1 else inner

@@ -135,6 +135,28 @@ def test_channels_may_differ():
     assert model(field(2, 3, 3, 6, 8)).shape == (2, 2, 1, 6, 8)
 
 
+def test_changes_are_of_what_is_forecast_alone():
+    model = small(3, 2, 3, out_channels=1, predict_change=True)
+    x = field(2, 3, 3, 6, 8)
+    seen = []
+    model.encoder[0].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model(x)
+    frames = seen[0].unflatten(0, (2, 3))
+    assert torch.equal(frames[:, :, :3], x)
+    torch.testing.assert_close(frames[:, :, 3], x[:, :, 0] - x[:, -1:, 0])
+    assert frames.shape[2] == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates"), [("uniform", [0.2] * 3), ("linear", [0.01, 0.105, 0.2])]
+)
+def test_stochastic_depth_is_uniform_or_grows(kind, rates):
+    model = small(3, 3, drop_path=0.2, stochastic_depth=kind)
+    assert [block.drop_path for block in model.translator] == pytest.approx(rates)
+    with pytest.raises(InputError, match="'linear' or 'uniform'"):
+        small(3, 3, stochastic_depth="deep")
+
+
 def test_stochastic_depth_keeps_the_mean():
     block = small(3, 3, drop_path=0.5).translator[-1].train()
     torch.manual_seed(0)
