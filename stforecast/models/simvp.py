@@ -46,6 +46,8 @@ _WHOLE = {
     "decoder_kernel": (1, 999),
 }
 _FRACTION = {"mlp_ratio": (0.0, 1000.0), "drop_path": (0.0, 1.0), "dropout": (0.0, 1.0)}
+#: Of the mean over the points: no point's typical change is taken for less.
+_LEAST_CHANGE = 0.05
 _LARGE: dict[str, Any] = {
     "encoder_channels": 128,
     "translator_channels": 1024,
@@ -92,6 +94,9 @@ class SimVPv2(nn.Module):
         where these fit the latent columns; MLP-Mixer cannot be circular_longitude).
     predict_change : bool
         Forecast the change from the last input step. Beyond the paper; see `Notes`.
+    change_by_point : bool
+        With `predict_change`: the typical change is each point's own, so that the network gives
+        little where little changes (the sea, a quiet street). It then belongs to its `grid`.
     translator : str
         "gsta", or one of the paper's ablation: "incepu" (which makes this SimVP, the first
         version), "vit", "swin", "poolformer", "mlpmixer", "convmixer".
@@ -144,6 +149,7 @@ class SimVPv2(nn.Module):
         decoder_kernel: int = 3,
         circular_longitude: bool = False,
         predict_change: bool = False,
+        change_by_point: bool = False,
         translator: str = "gsta",
         grid: Sequence[int] | None = None,
     ) -> None:
@@ -167,10 +173,11 @@ class SimVPv2(nn.Module):
             "decoder_kernel": decoder_kernel,
             "circular_longitude": circular_longitude,
             "predict_change": predict_change,
+            "change_by_point": change_by_point,
             "translator": translator,
             "grid": list(grid) if isinstance(grid, Iterable) else grid,
         }
-        flags = ("circular_longitude", "predict_change")
+        flags = ("circular_longitude", "predict_change", "change_by_point")
         whole = sizing.STEPS | _WHOLE
         sizing.check_settings(self.settings, whole, _FRACTION, flags=flags, absent=("drop_path",))
         if encoder_layers < 2 or encoder_layers % 2:
@@ -201,6 +208,8 @@ class SimVPv2(nn.Module):
             )
         if translator not in NAMES:
             raise InputError(f"translator must be one of {', '.join(NAMES)}; found {translator!r}")
+        if change_by_point and (grid is None or not predict_change):
+            raise InputError("change_by_point=True needs predict_change=True and grid=(H, W)")
         if translator in NEED_GRID and grid is None:
             raise InputError(
                 f"translator={translator!r} has weights that depend on the grid: give grid=(H, W)"
@@ -212,6 +221,7 @@ class SimVPv2(nn.Module):
             )
         self.input_steps, self.target_steps = input_steps, target_steps
         self.circular_longitude, self.predict_change = circular_longitude, predict_change
+        self.change_by_point = change_by_point
         #: Columns and rows that become one in the latent grid.
         self.stride = 2 ** (encoder_layers // 2)
 
@@ -247,7 +257,8 @@ class SimVPv2(nn.Module):
         )
         self.readout = nn.Conv2d(S, out_channels, 1)
         if predict_change:
-            self.register_buffer("tendency_std", torch.ones(target_steps, out_channels))
+            points = grid if change_by_point and grid is not None else ()
+            self.register_buffer("tendency_std", torch.ones(target_steps, out_channels, *points))
 
     @classmethod
     def for_task(
@@ -264,7 +275,8 @@ class SimVPv2(nn.Module):
             Arguments of the class, which take precedence over what follows from the task.
         """
         sizes: dict[str, Any] = sizing.of_task(task)
-        if settings.get("translator") in NEED_GRID and grid is not None:
+        wants = settings.get("translator") in NEED_GRID or settings.get("change_by_point")
+        if wants and grid is not None:
             sizes["grid"] = sizing.of_grid(grid)
         return cls(**(sizes | settings))
 
@@ -283,9 +295,17 @@ class SimVPv2(nn.Module):
             sizing.check_outputs_first(task, "SimVPv2", why)
 
     def set_tendency_std(self, change: Tensor) -> None:
-        """Set the typical change (T', C') up to each lead time, where changes are forecast."""
-        if self.predict_change:
-            self.tendency_std.copy_(change.clamp_min(1e-6))  # a channel may never change
+        """Set the typical change up to each lead time, where changes are forecast.
+
+        Parameters
+        ----------
+        change : Tensor of shape (T', C'), or (T', C', H, W) with ``change_by_point``
+        """
+        if not self.predict_change:
+            return
+        if change.ndim == 4:  # a point that never changed yet may do so
+            change = torch.maximum(change, _LEAST_CHANGE * change.mean((2, 3), keepdim=True))
+        self.tendency_std.copy_(change.clamp_min(1e-6))  # a channel may never change
 
     @classmethod
     def for_benchmark(
@@ -390,7 +410,7 @@ class SimVPv2(nn.Module):
         if self.predict_change:
             # Change scales of this pass, repeated at the end where T' is not a multiple of T.
             leads = torch.arange(lead, lead + T, device=x.device).clamp_max(self.target_steps - 1)
-            scale = self.tendency_std.to(x.dtype)[leads][None, :, :, None, None]  # (1,T,C',1,1)
+            scale = self._scale(x, leads)
             last = x[:, -1:]
             # Frame t is T-t steps from the last one: the change typical of that many steps.
             own = x[:, :, : scale.shape[2]]  # what is forecast: the first C'
@@ -423,9 +443,20 @@ class SimVPv2(nn.Module):
         """Typical change over the lags T-1, ..., 1, 0 of the input frames, (1, T, C', 1, 1)."""
         T = x.shape[1]
         lags = torch.arange(T - 1, -1, -1, device=x.device)
-        index = (lags - 1).clamp(0, self.target_steps - 1)  # lag 0 has difference 0 anyway
-        scale = self.tendency_std.to(x.dtype)[index]
-        return scale[None, :, :, None, None]
+        # Lag 0 has difference 0 anyway.
+        return self._scale(x, (lags - 1).clamp(0, self.target_steps - 1))
+
+    def _scale(self, x: Tensor, leads: Tensor) -> Tensor:
+        """Typical change at some leads, (1, T, C', 1, 1), or (1, T, C', H, W) by point."""
+        scale = self.tendency_std.to(x.dtype)[leads][None]
+        if not self.change_by_point:
+            return scale[..., None, None]
+        if scale.shape[-2:] != x.shape[-2:]:
+            raise InputError(
+                f"with change_by_point the network belongs to a grid of {tuple(scale.shape[-2:])} "
+                f"points, found input {tuple(x.shape)}"
+            )
+        return scale
 
     def _pad(self, x: Tensor) -> Tensor:
         """Pad H and W to multiples of the stride (cropped again at the exit)."""
