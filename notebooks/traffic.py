@@ -41,7 +41,8 @@ ds = open_nyc_flow(path).compute()
 ds
 
 # %% [markdown]
-# There is no latitude here, and none is made up: cells have row and column, and all count the same.
+# Rows and columns stay rows and columns, so that all cells count the same; `cell_latitude` and
+# `cell_longitude` say where they lie, and the table of days is there as variables.
 # The owners' three parts are kept; the validation weeks are left alone, as nothing is chosen here.
 #
 # ## The usual week
