@@ -19,6 +19,7 @@ from stforecast.evaluation import (
     to_table,
 )
 from stforecast.evaluation.scorecards import mean_over_time
+from stforecast.plots import write_report
 
 LEAD = "prediction_timedelta"
 ALL = ("rmse", "mae", "bias", "mape")
@@ -170,13 +171,15 @@ def test_what_cannot_be_scored_is_refused():
         evaluate(forecast, truth, metrics="mse_sum", where=Above(10))
 
 
-def test_the_scorecard_says_it():
+def test_the_scorecard_and_the_report_say_it(tmp_path):
     forecasts = {"a": some(0, n=24)[0], "b": some(1, n=24)[0]}
     truth = some(0, n=24)[1]
     scores = {n: evaluate(f, truth, metrics=ALL, where=Above(10)) for n, f in forecasts.items()}
     card = scorecard(scores)
     title = "inflow mape [%], uniform weights, where truth > 10 (a false alarm costs nothing)"
     assert to_table(card, metric="mape").columns.name == title
+    report = write_report(card, {}, truth, tmp_path / "report.html").read_text()
+    assert "Only points where truth &gt; 10 (a false alarm costs nothing) are scored." in report
     other = evaluate(forecasts["b"], truth, metrics=ALL, where=Above(9))
     with pytest.raises(InputError, match=r"do not compare: where truth > 10.*truth > 9"):
         scorecard({"a": scores["a"], "b": other})
