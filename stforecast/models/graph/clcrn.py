@@ -82,7 +82,10 @@ class ConditionalKernel(nn.Module):
         for i, o in pairwise(widths):
             norm = nn.BatchNorm1d(o, track_running_stats=running_statistics)
             layers += [nn.Linear(i, o), norm]
-        self.network = nn.ModuleList([*layers, nn.Linear(widths[-1], 1)])
+        last = nn.Linear(widths[-1], 1)
+        if not swapped:  # as torch starts it, ReLU shuts all edges for one seed in fifty, for ever
+            nn.init.constant_(last.bias, 0.5)
+        self.network = nn.ModuleList([*layers, last])
         self.query, self.key = nn.Linear(2, attention_width), nn.Linear(2, attention_width)
 
     def forward(self, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import stforecast
 from stforecast.errors import InputError
 from stforecast.models import registry
-from stforecast.models.graph import GraphNetwork, Mesh
+from stforecast.models.graph import ConditionalKernel, GraphNetwork, Mesh
 from stforecast.task import Task
 from stforecast.training.config import TrainConfig
 from stforecast.training.fit import fit
@@ -103,6 +103,15 @@ def test_numbers_of_parameters(name, settings, parameters):
     shapes = registry.outline(name, Task("t2m"), grid, {"neighbours": 3, **settings})
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     assert sum(s.numel() for n, s in shapes.items() if not n.endswith(buffers)) == parameters
+
+
+def test_no_seed_shuts_all_edges_of_a_kernel():
+    mesh = Mesh.from_grid(GLOBE, 9)
+    for seed in range(100):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            kernel = ConditionalKernel(mesh)(torch.zeros(0))
+        assert (kernel > 0).float().mean() > 0.1, seed
 
 
 def test_fit_by_name_on_the_sample():
