@@ -1,9 +1,9 @@
-"""The climatology of traffic: the mean of the training weeks at the time of the week."""
+"""The climatology of traffic: mean or median of the training weeks at the time of the week."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from .lookup import as_labelled
 
 
 class WeeklyClimatology(ByTime):
-    """Forecast the mean of the training weeks at the day of the week and the time of day.
+    """Forecast what training weeks have at the day of the week and the time of day.
 
     It has the protocol of :class:`stforecast.Climatology`, so it is a baseline beside it. What a
     flow differs by from its usual week is an easier thing to learn than the flow: :meth:`anomalies`
@@ -58,7 +58,9 @@ class WeeklyClimatology(ByTime):
         self.fitted_on = Grid.of(dataset)
 
     @classmethod
-    def fit(cls, ds: Any, task: Task) -> WeeklyClimatology:
+    def fit(
+        cls, ds: Any, task: Task, *, statistic: Literal["mean", "median"] = "mean"
+    ) -> WeeklyClimatology:
         """Average history by the time of the week.
 
         Parameters
@@ -67,6 +69,8 @@ class WeeklyClimatology(ByTime):
             History, of the training period only: no period is selected here. Gaps are allowed.
         task : Task
             Gives the variables.
+        statistic : {"mean", "median"}
+            What of the weeks is usual. One odd week moves a mean, and not the median.
 
         Returns
         -------
@@ -84,9 +88,14 @@ class WeeklyClimatology(ByTime):
         slots, index, weeks = np.unique(
             phase(time, "week"), return_inverse=True, return_counts=True
         )
+        if statistic not in ("mean", "median"):
+            raise InputError(f"statistic must be 'mean' or 'median', found {statistic!r:.60}")
         variables: dict[str, Any] = {}
         for name in task.outputs:
             array = canonical[name]
+            if statistic == "median":
+                variables[name] = _median(array, index, len(slots))
+                continue
             total = np.zeros((len(slots), *array.shape[1:]))
             for block in time_blocks(array):
                 np.add.at(total, index[block], array.isel(time=block).values)
@@ -99,7 +108,7 @@ class WeeklyClimatology(ByTime):
         coords: dict[str, Any] = {"week_hour": ("week_hour", slots / 3.6e12, hours)}
         coords |= {str(d): canonical[d] for d in array.dims[1:] if d in canonical.coords}
         attrs = {
-            "title": "climatology by time of the week",
+            "title": f"climatology by time of the week ({statistic} of the weeks)",
             "climatology_period": write_period(time),
             **period_of(canonical),
         }
@@ -194,6 +203,16 @@ class WeeklyClimatology(ByTime):
         """Write the Dataset as netCDF; ``WeeklyClimatology(xr.open_dataset(path), task)`` reads."""
         with replacing(path) as part:
             self.dataset.to_netcdf(part, engine="netcdf4")
+
+
+def _median(array: xr.DataArray, index: np.ndarray, count: int) -> Any:
+    """The median of what each of `count` slots has, as a variable (week_hour, y, x)."""
+    values = array.values
+    if not np.isfinite(values).all():
+        raise InputError(f"{array.name} is NaN or infinite at some times: fill or drop them")
+    slots = [np.median(values[index == slot], axis=0) for slot in range(count)]
+    fields = np.stack(slots).astype(np.float32)
+    return ("week_hour", *array.dims[1:]), fields, dict(array.attrs)
 
 
 class AroundWeek:

@@ -17,6 +17,7 @@ from .moving_mnist import open_moving_mnist as open_moving_mnist
 from .new_york import open_nyc_flow as open_nyc_flow
 from .periods import select_period as select_period
 from .periods import split as split
+from .periods import with_history as with_history
 from .prepare import open_prepared as open_prepared
 from .prepare import prepare as prepare
 from .prepare import statistics as statistics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Any
@@ -16,6 +17,7 @@ import xarray as xr
 from ..conventions.axes import TIME, find_axes
 from ..conventions.times import canonical_times, time_step
 from ..errors import InputError
+from ..task import Task, initialisations
 
 logger = logging.getLogger(__name__)
 
@@ -209,3 +211,36 @@ def years_in_ranges(years: Iterable[int]) -> str:
         else:
             ranges.append([year, year])
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def with_history(part: xr.Dataset, whole: xr.Dataset, task: Task) -> xr.Dataset:
+    """Begin a part of a series earlier, by what its first forecasts look back to.
+
+    Parameters
+    ----------
+    part, whole : xarray.Dataset
+        A part, and the series that it is of, both with the coordinate ``time``.
+    task : Task
+        Its lags say how far back they look.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of `whole`; its initialisations are those that `part` has for the same task without lags.
+
+    Raises
+    ------
+    InputError
+        If some of these have no such history without a gap: at the beginning of a series, say.
+    """
+    at = whole.indexes["time"].get_indexer(part.indexes["time"])
+    begin = max(0, int(at[0]) - (task.history - task.input_steps))
+    longer = whole.isel(time=np.r_[begin : at[0], at])
+    wanted = initialisations(part, replace(task, lags=()))
+    lost = np.setdiff1d(wanted, initialisations(longer, task))
+    if len(lost):
+        raise InputError(
+            f"{len(lost)} of {len(wanted)} initialisations have no history of {task.history} steps "
+            f"without a gap, first {lost[0]}: leave lags out of the task, or begin later"
+        )
+    return longer

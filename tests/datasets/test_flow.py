@@ -278,6 +278,16 @@ def test_the_usual_week_is_the_mean_of_the_weeks():
     np.testing.assert_allclose(forecast["inflow"][:, :, 1, 2], expected * mean)
 
 
+def test_the_usual_week_may_be_the_median_of_the_weeks():
+    ds, slot, factor = weeks(5)
+    usual = WeeklyClimatology.fit(ds.chunk(time=100), TASK, statistic="median")
+    middle = np.median(factor.reshape(5, 336)[:, 0])
+    found = usual.at(ds["time"].values[:300:7])["inflow"]
+    np.testing.assert_allclose(found[:, 1, 2], slot[:300:7] * middle)
+    with pytest.raises(InputError, match="'mean' or 'median'"):
+        WeeklyClimatology.fit(ds, TASK, statistic="mode")
+
+
 def test_anomalies_of_training_weeks_leave_their_own_week_out():
     ds, _, _ = weeks(5)
     usual = WeeklyClimatology.fit(ds, TASK)
