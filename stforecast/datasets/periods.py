@@ -235,7 +235,7 @@ def with_history(part: xr.Dataset, whole: xr.Dataset, task: Task) -> xr.Dataset:
     """
     at = whole.indexes["time"].get_indexer(part.indexes["time"])
     begin = max(0, int(at[0]) - (task.history - task.input_steps))
-    longer = whole.isel(time=np.r_[begin : at[0], at])
+    longer = whole.isel(time=np.concatenate([np.arange(begin, at[0]), at]))
     wanted = initialisations(part, replace(task, lags=()))
     lost = np.setdiff1d(wanted, initialisations(longer, task))
     if len(lost):

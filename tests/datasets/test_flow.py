@@ -658,8 +658,7 @@ def test_the_paper_preset_is_the_papers(tmp_path, monkeypatch):
     assert (config.epochs, config.steps, config.batch_size) == (50, None, 16)
     assert (config.learning_rate, config.schedule, config.warmup_epochs) == (5e-4, "cosine", 5)
     assert (task.input_steps, task.target_steps, task.timestep) == (4, 4, "30min")
-    assert set(seen["options"]["references"](None)) == {
-        "usual week"
-    }  # nothing in the model's place
+    # Nothing in the model's place; every table has the strong floor.
+    assert set(seen["options"]["references"](None)) == {"usual week", "linear regression"}
     assert float(seen["parts"]["train"]["inflow"].min()) >= 0
     assert float(seen["parts"]["train"]["outflow"].max()) <= 1
