@@ -28,7 +28,7 @@ def test_a_part_has_the_initialisations_that_it_has_without_lags():
 
 @pytest.mark.parametrize("gap", [[], [30]])
 def test_a_part_whose_history_is_not_there_is_refused(gap):
-    whole = WHOLE.drop_isel(time=gap)
+    whole = WHOLE.drop_isel(time=gap) if gap else WHOLE
     part = whole.isel(time=slice(4, 20) if not gap else slice(33, 50))
-    with pytest.raises(InputError, match=r"of \d+ initialisations have no history of 8 steps"):
+    with pytest.raises(InputError, match=r"initialisations have no history of 8 steps"):
         with_history(part, whole, TASK)
