@@ -51,7 +51,8 @@ class STGCN(GraphNetwork):
         None: as the paper has it; edges weigh exp(-(d / σ)²), d the distance and σ the standard
         deviation of all. "clcrn": as the code of the printed row has it: one block with kernels of
         T / 2 steps, edges of one weight, and a batch norm for each node as the last layer, so that
-        the forecasts of a node have a floor; with several channels, samples of a batch mix.
+        the forecasts of a node have a floor; with several channels, samples of a batch mix. Of
+        the sizes it has ``hidden`` and ``order`` alone.
 
     References
     ----------
