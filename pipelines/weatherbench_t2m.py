@@ -94,8 +94,10 @@ def beside_published(name: str, scores: dict[str, float], sample: dict[str, str]
     ours = {"this run": {**scores, "protocol": protocol}}
     table = benchmark_table("weatherbench_t2m", ours, sample=sample)
     shown = ("this run", name, "SimVPv2", "Copying", "gSTA")
-    rows = table.loc[[row for row in dict.fromkeys(shown) if row in table.index]]
-    why_not = table.attrs.get("not_comparable")
+    why_not = table.attrs.get("not_comparable")  # then all rows that are left are of this test
+    rows = table.loc[
+        table.index if why_not else list(dict.fromkeys(r for r in shown if r in table.index))
+    ]
     title = "In the paper's protocol (means over all points, not area-weighted, and leads):"
     notes = [why_not] if why_not else []
     return "\n".join(["", title, to_lines(rows[["mae", "rmse", "protocol"]]), *notes])

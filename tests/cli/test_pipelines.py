@@ -194,6 +194,17 @@ def test_a_graph_network_as_it_was_printed(tmp_path, monkeypatch, capsys):
     assert "every 24. initialisation, published for" in capsys.readouterr().out
 
 
+def test_a_printed_row_stands_among_those_of_its_test(monkeypatch):
+    pipeline("weatherbench_t2m", "--help", monkeypatch=monkeypatch)
+    beside = sys.modules["weatherbench_t2m"].beside_published
+    sample = {"data": "ERA5", "grid": "32 x 64", "test": "2017-03-14 to 2018-12-30"}
+    daily = sample | {"test": f"{sample['test']}, every 24. initialisation"}
+    shown = beside("CLCRN", {"mae": 1.2, "rmse": 2.0}, daily)
+    assert all(words in shown for words in ("this run", "1.169", "AGCRN", "not comparable"))
+    assert "1.079" not in shown  # SimVPv2's, of every hour
+    assert "AGCRN" not in beside("CLCRN", {"mae": 1.2, "rmse": 2.0}, sample)
+
+
 PROTOCOL = Path(__file__).parents[3] / "shared/golden/graph/protocol_clcrn.json"
 
 
