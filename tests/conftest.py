@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import os
+from importlib import util
 
 import hypothesis
 import pytest
@@ -29,3 +31,25 @@ def several_threads():
     torch.set_num_threads(max(2, before))
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def without_matplotlib(monkeypatch):
+    """As where matplotlib, cartopy and TensorBoard are not installed: nothing is drawn.
+
+    For tests of the rest of a pipeline too, whose pictures take longer than its training.
+    """
+    absent = {"matplotlib", "cartopy", "tensorboard"}
+    imports, finds = builtins.__import__, util.find_spec
+
+    def refuse(name, *rest, **more):
+        if name.split(".")[0] in absent:
+            raise ImportError(f"No module named {name!r}")
+        return imports(name, *rest, **more)
+
+    def find(name, *rest):
+        return None if name.split(".")[0] in absent else finds(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setattr("stforecast.plots.layout.import_module", refuse)
+    monkeypatch.setattr(util, "find_spec", find)

@@ -89,6 +89,7 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     assert (out / "scores.csv").read_bytes() == before
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_published_figures_of_other_data_are_not_put_beside(tmp_path, monkeypatch, capsys):
     data = write_year(weather(), tmp_path / "data")
     options = ["--data", data, *PERIODS, "--steps", 1, "--batch-size", 1, "--stride", 5]
@@ -156,6 +157,7 @@ def drift(monkeypatch):
     registry.register("Drift", f"{__name__}:Drift")
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_a_network_of_choice(drift, tmp_path, monkeypatch, capsys):
     options = shared(tmp_path, "--model", "drift", "--steps", 1)
     assert pipeline("weatherbench_t2m", *options, monkeypatch=monkeypatch) == 0
@@ -417,6 +419,7 @@ def shared(tmp_path, *more):
     return [*options, "--output", tmp_path / "out"]
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_a_budget_of_minutes_ends_with_scores_and_goes_on(tmp_path, monkeypatch, capsys):
     arguments = shared(tmp_path, "--steps", 4)
     assert (
@@ -436,6 +439,7 @@ def test_a_budget_of_minutes_ends_with_scores_and_goes_on(tmp_path, monkeypatch,
     assert [call["from_step"] for call in calls] == [0, 1]
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_other_settings_are_named_and_a_run_can_start_anew(tmp_path, monkeypatch, capsys):
     def go(*arguments):
         return pipeline("weatherbench_t2m", *shared(tmp_path, *arguments), monkeypatch=monkeypatch)
@@ -450,6 +454,7 @@ def test_other_settings_are_named_and_a_run_can_start_anew(tmp_path, monkeypatch
     assert "Stopped after step 1 of 5" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_trials_have_seeds_of_their_own(tmp_path, monkeypatch, capsys):
     arguments = shared(tmp_path, "--steps", 2, "--trials", 2, "--seed", 7)
     assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
@@ -471,6 +476,7 @@ def test_trials_have_seeds_of_their_own(tmp_path, monkeypatch, capsys):
     assert float(table.loc[("Persistence", "rmse"), "std"]) == 0
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_the_learning_rate_can_be_looked_for(tmp_path, monkeypatch, capsys):
     arguments = shared(tmp_path, "--steps", 5, "--learning-rate", "auto")
     assert pipeline("weatherbench_t2m", *arguments, monkeypatch=monkeypatch) == 0
@@ -481,6 +487,7 @@ def test_the_learning_rate_can_be_looked_for(tmp_path, monkeypatch, capsys):
     assert f"learning rate: {chosen:g}" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_options_reach_the_training(tmp_path, monkeypatch):
     first = shared(tmp_path, "--steps", 2)
     assert pipeline("weatherbench_t2m", *first, monkeypatch=monkeypatch) == 0

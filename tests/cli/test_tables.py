@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import logging
 from dataclasses import dataclass
 
@@ -138,6 +137,7 @@ def test_minutes_resume_and_what_is_said(tmp_path, monkeypatch, capsys):
     assert load(out / "model").training["config"]["learning_rate"] == 0.5
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_trials_say_the_names_of_the_table(tmp_path, monkeypatch, capsys):
     given = arguments(tmp_path, "--steps", 1, "--trials", 2)
     assert pipeline("moving_mnist", *given, monkeypatch=monkeypatch) == 0
@@ -150,17 +150,8 @@ def test_trials_say_the_names_of_the_table(tmp_path, monkeypatch, capsys):
     assert f"{np.std(ours, ddof=1):.4g}" in spread
 
 
-def test_without_matplotlib_the_rest_is_there(tmp_path, monkeypatch, capsys, caplog):
-    genuine = builtins.__import__
-
-    def refuse(name, *rest, **more):
-        if name.split(".")[0] in ("matplotlib", "cartopy"):
-            raise ImportError(f"No module named {name!r}")
-        return genuine(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    monkeypatch.setattr("stforecast.plots.layout.import_module", refuse)
-    monkeypatch.setattr("stforecast.training.log.util.find_spec", lambda name: None)
+@pytest.mark.usefixtures("without_matplotlib")
+def test_without_matplotlib_the_rest_is_there(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         given = arguments(tmp_path, "--steps", 1)
         assert pipeline("moving_mnist", *given, monkeypatch=monkeypatch) == 0
@@ -170,6 +161,7 @@ def test_without_matplotlib_the_rest_is_there(tmp_path, monkeypatch, capsys, cap
     assert not [name for name in names if name.endswith(".png")]
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_lpips_with_weights_of_your_own(tmp_path, monkeypatch, capsys):
     data = write_robonet(tmp_path / "data", train=2, validation=1, test=1, shape=(32, 40))
     layers = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3)}

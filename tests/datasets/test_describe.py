@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import ROOT, SHARED, pipeline
 
 from stforecast.datasets.describe import Description, describe
 from stforecast.datasets.prepare import open_prepared, prepare
@@ -24,8 +25,7 @@ from stforecast.testing.weather import make_weather
 
 describing = import_module("stforecast.datasets.describe")
 
-PIPELINE = Path(__file__).parents[2] / "pipelines" / "prepare.py"
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = SHARED / "data"
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_one_adapters_fault_does_not_hide_the_others(years, monkeypatch):
     assert describe(years).adapter == "open_weatherbench"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not beside this checkout")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not beside this checkout")
 @pytest.mark.parametrize(
     ("path", "adapter", "steps"),
     [
@@ -231,7 +231,7 @@ def test_one_adapters_fault_does_not_hide_the_others(years, monkeypatch):
     ],
 )
 def test_real_data_are_recognised(path, adapter, steps):
-    found = describe(SHARED / path)
+    found = describe(DATA / path)
     assert (found.adapter, found.dims["time"], found.problems) == (adapter, steps, ())
     shares = found.nan_share.values()
     assert all(0.3 < s < 0.33 if "sst" in path else s == 0 for s in shares)
@@ -240,14 +240,11 @@ def test_real_data_are_recognised(path, adapter, steps):
 # --- the pipeline ---------------------------------------------------------------------------------
 
 
-def pipeline(*options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PIPELINE), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 def test_the_pipeline_finds_the_adapter(tmp_path):
     data = write_taxibj(tmp_path / "TaxiBJ", days=(2, 2, 2, 60))
-    ran = pipeline("--data", data, "--store", tmp_path / "a.zarr", "--chunks", 50, "--shards", 100)
+    command = [sys.executable, ROOT / "pipelines/prepare.py", "--data", data]
+    command += ["--store", tmp_path / "a.zarr", "--chunks", "50", "--shards", "100"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert "open_taxibj" in ran.stdout
     assert "verified" in ran.stdout
@@ -265,7 +262,7 @@ def test_the_pipeline_finds_the_adapter(tmp_path):
     ],
     ids=["nothing there", "unknown adapter", "options that are no JSON"],
 )
-def test_the_pipeline_says_what_is_wrong_in_a_line(tmp_path, options, reason):
-    ran = pipeline("--data", tmp_path, "--store", tmp_path / "a.zarr", *options)
-    assert ran.returncode == 2
-    assert reason in ran.stderr.splitlines()[-1]
+def test_the_pipeline_says_what_is_wrong_in_a_line(tmp_path, monkeypatch, capsys, options, reason):
+    given = ["--data", tmp_path, "--store", tmp_path / "a.zarr", *options]
+    assert pipeline("prepare", *given, monkeypatch=monkeypatch) == 2
+    assert reason in capsys.readouterr().err.splitlines()[-1]
