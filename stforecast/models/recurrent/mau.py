@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ..folding import packed
 from ..layers import Conv2d, ConvTranspose2d, full_precision
 from .base import Recurrent, numbers, unused, zeros
 
@@ -169,6 +170,14 @@ class MAU(Recurrent):
             z = z + seen.pop() if self.recall else z  # information recalling
         with full_precision(z):
             return self.readout(z.to(self.readout.weight.dtype)), new
+
+    def folded(self, dtype: torch.dtype) -> nn.Module | None:
+        """Make the quick form for a CPU, (B, T, C, H, W) -> (B, T', C', H, W); None: there is none.
+
+        The weights of all steps are brought once into the order that oneDNN wants.
+        """
+        plain = all(p.dtype == torch.float32 for p in self.parameters())
+        return packed(self, dtype) if plain else None
 
     def _encoded(self, frames: Tensor) -> list[Tensor]:
         """What the encoder gives of frames (N, C, H, W) on each of its grids, finest first."""

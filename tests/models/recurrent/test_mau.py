@@ -74,6 +74,16 @@ def test_longitude_may_be_a_circle(recall):
         assert not torch.allclose(flat(x.roll(4, -1)), flat(x).roll(4, -1))
 
 
+@pytest.mark.parametrize("options", [{}, {"recall": True, "circular_longitude": True}])
+def test_the_quick_form_forecasts_alike(options):
+    network, x = small(**options).float(), torch.randn(2, 3, 1, 8, 12)
+    quick = network.folded(torch.float32)
+    with torch.no_grad():
+        assert not torch.equal(quick(x), quick(x.flip(1)))
+        torch.testing.assert_close(quick(x), network(x), atol=1e-5, rtol=1e-5)
+    assert small().folded(torch.float32) is None  # of weights in float64
+
+
 @pytest.mark.slow
 def test_sizes_of_the_papers_network():
     """Parameters, the unused among them, and FLOPs as in print."""
