@@ -3,7 +3,7 @@
 Trains SimVPv2 (or another network by name), scores it beside persistence, climatology and a linear
 regression on a period that training never saw, and writes the forecast, the scores, the maps, a
 report and the trained model. Presets of SimVPv2: fast has 1.6 M parameters and forecasts the change
-in 200 steps; paper has 12.8 M and 50 epochs. With the preset paper a graph network is as it was
+in 600 steps; paper has 12.8 M and 50 epochs. With the preset paper a graph network is as it was
 printed: one window a day, other periods. Without options it runs on the sample that is in the
 package (simulated by a general circulation model, one year).
 """

@@ -157,7 +157,7 @@ RECIPES: dict[str, Recipe] = {
     "weatherbench_t2m": Recipe(
         Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h"),
         _CHANGE | {"translator_channels": 128, "translator_blocks": 6, "circular_longitude": True},
-        {"epochs": 50, "steps": 200, "batch_size": 16, "learning_rate": 3e-3}
+        {"epochs": 50, "steps": 600, "batch_size": 8, "learning_rate": 2e-3}
         | {"area_weighted": True, "balance_leads": True, "validate_every": 100}
         | {"val_windows": 128},
         {"epochs": 50, "batch_size": 16, "learning_rate": 5e-3, "schedule": "cosine"}
