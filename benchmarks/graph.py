@@ -1,9 +1,9 @@
 """The graph networks of `model.py`, on the 2,048 nodes of the weather benchmark.
 
 Beside each stands its plain form, with the same weights: the sums over neighbours as the equations
-have them, gathered (CLCRN) or with dense matrices (DCRNN), every time that one is needed, and the
-weights of AGCRN's nodes made in every cell. Ours sums in one call, keeps what is needed again, and
-makes once what is the same in a whole pass.
+have them, gathered (CLCRN) or with dense matrices (DCRNN), every time that one is needed; AGCRN
+with a stack of dense supports, made in every cell as the weights of its nodes are. Ours sums in one
+call, keeps what is needed again, and makes once what is the same in a whole pass.
 """
 
 from __future__ import annotations
@@ -64,17 +64,36 @@ def plain(name: str, device: torch.device) -> nn.Module:
             return Forgetful(network._terms)
 
     else:
-        of_pass = network.fixed
-
-        class Anew:
-            def __getitem__(self, layer: int) -> Any:
-                return of_pass(None)[layer]
+        for cell in network.encoder:
+            cell.forward = by_equations(cell)
+        embeddings = list(network.embeddings)
 
         def fixed(x: Tensor) -> Any:
-            return Anew()
+            return embeddings
 
     network.fixed = fixed
     return network
+
+
+def by_equations(cell: Any) -> Callable[..., Tensor]:
+    """AGCRN's cell by equations 4 to 6 of its paper, of a stack of dense supports."""
+
+    def forward(x: Tensor, h: Tensor, embeddings: list[Tensor]) -> Tensor:
+        E = embeddings[cell.layer]
+
+        def product(v: Tensor, name: str) -> Tensor:
+            graph = torch.softmax(torch.relu(E @ E.T), dim=1)
+            supports = torch.stack([torch.eye(len(E), device=E.device), graph])
+            weight = torch.einsum("nd,dkio->nkio", E, getattr(cell, f"{name}_weight"))
+            spread = torch.einsum("knm,mbi->nbki", supports, v)
+            bias = E @ getattr(cell, f"{name}_bias")
+            return torch.einsum("nbki,nkio->nbo", spread, weight) + bias[:, None]
+
+        z, r = torch.sigmoid(product(torch.cat([x, h], -1), "gates")).chunk(2, -1)
+        c = torch.tanh(product(torch.cat([x, z * h], -1), "candidate"))
+        return r * h + (1 - r) * c
+
+    return forward
 
 
 def trainers(name: str, device: torch.device, batch: int) -> dict[str, Callable[[], Tensor]]:
