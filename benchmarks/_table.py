@@ -13,21 +13,25 @@ from pathlib import Path
 
 
 def interleaved(
-    work: Mapping[str, Callable[[], object]], rounds: int, wait: Callable[[], None] = lambda: None
+    work: Mapping[str, Callable[[], object]],
+    rounds: int,
+    wait: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds of each piece of work; they take turns, so that a busy moment hits all.
 
-    `wait` returns when the device is done.
+    `wait` returns when the device is done. With ``time.process_time`` as `clock` it is processor
+    time that counts, which other work beside this one does not lengthen: with one thread only.
     """
     times: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(rounds + 1):
         for name, call in work.items():
             wait()
-            start = time.perf_counter()
+            start = clock()
             call()
             wait()
             if turn:  # the first is a warm-up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
+import time
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
@@ -172,10 +173,15 @@ def peak_memory(step: Step, device: torch.device) -> int:
     return max(accumulate(size for _, size in changes))
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, wait: Callable[[], None]) -> float:
+def matrix_rate(
+    device: torch.device,
+    dtype: torch.dtype,
+    wait: Callable[[], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Operations a second of a large matrix product."""
     a = torch.randn(4096, 4096, device=device, dtype=dtype)
-    return 2 * 4096**3 / interleaved({"product": lambda: a @ a}, 5, wait)["product"]
+    return 2 * 4096**3 / interleaved({"product": lambda: a @ a}, 3, wait, clock)["product"]
 
 
 def operations(name: str) -> float:
@@ -230,6 +236,8 @@ def main() -> None:
     parser.add_argument("--what", nargs="*", default=["1", "16", "64", "train", "memory", "loss"])
     parser.add_argument("--batch", type=int, default=16, help="of a training step")
     parser.add_argument("--rounds", type=int, default=10, help="timings of each; medians are shown")
+    busy = "count processor time: for one thread (OMP_NUM_THREADS=1) beside other work"
+    parser.add_argument("--busy", action="store_true", help=busy)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--peer", type=Path, help="a checkout of the authors' code")
     parser.add_argument("--check", action="store_true", help="exit 1 where a figure falls short")
@@ -238,6 +246,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     device = torch.device(options.device)
+    clock = time.process_time if options.busy else time.perf_counter
+    if options.busy and (device.type != "cpu" or torch.get_num_threads() > 1):
+        parser.error("--busy is for one thread of a CPU: set OMP_NUM_THREADS=1")
     groups: dict[str, Any] = {"recurrent": recurrent.NAMES, "graph": graph.NAMES}
     names = [n for o in options.only for n in groups.get(o, [o])]
     graphs = [n for n in names if n in graph.NAMES]
@@ -254,7 +265,7 @@ def main() -> None:
 
     print(machine())
     rates = {
-        name: matrix_rate(device, dtype, wait)
+        name: matrix_rate(device, dtype, wait, clock)
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     print(", ".join(f"{k} matrix rate {v / 1e9:.0f} G/s" for k, v in rates.items()), "\n")
@@ -269,7 +280,7 @@ def main() -> None:
             batch = options.batch if what == "train" else int(what)
             make: Any = source.trainers if what == "train" else source.forecasters
             work = make(name, options.peer, device, batch)
-            seconds = interleaved(work, options.rounds, wait)
+            seconds = interleaved(work, options.rounds, wait, clock)
             total = cost * batch * (3 if what == "train" else 1)
             label = (
                 f"training step, batch {batch}" if what == "train" else f"forecast, batch {batch}"
