@@ -156,7 +156,7 @@ def _recurrent(
         raise InputError(f"the public code has no {name!r} that can be read here")
     if kind.openstl_ignored is not None:
         tensors = {k: v for k, v in tensors.items() if not re.search(kind.openstl_ignored, k)}
-    renamed = {_rename(k, kind.openstl_names): v for k, v in tensors.items()}
+    renamed = kind.arranged({_rename(k, kind.openstl_names): v for k, v in tensors.items()})
     known = sorted(options)
     settings = kind.from_openstl(options, {k: tuple(v.shape) for k, v in renamed.items()})
     if options:

@@ -435,6 +435,21 @@ class Recurrent(nn.Module):
     # --- the authors' public code -----------------------------------------------------------------
 
     @classmethod
+    def arranged(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of their file as ours are, where another name is not all that differs.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            By our names, as `openstl_names` gives them.
+
+        Returns
+        -------
+        dict of str to Tensor
+        """
+        return dict(tensors)
+
+    @classmethod
     def from_openstl(
         cls, options: dict[str, Any], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, Any]:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..kernels import wrap
 from ..layers import Conv2d, ConvTranspose2d, full_precision
 from .bounded import Bounded
 from .sampling import draw
@@ -149,7 +147,7 @@ class PhyDNet(Bounded):
         z = self.encoder(frames)
         u, r = self.physics_in(z), self.residual_in(z)
         first: JointConv = self.residual[0]  # type: ignore[assignment]
-        return torch.cat([u, self.physics.gate.ahead(u), first.ahead(r)], dim=1)
+        return torch.cat([u, self.physics.gate.x(u), first.x(r)], dim=1)
 
     def begin(self, frame: Tensor) -> State:
         """The state of PhyCell, and output and cell state of each layer of ConvLSTM: zero."""
@@ -186,7 +184,7 @@ class PhyDNet(Bounded):
         new: list[tuple[Tensor, Tensor]] = []
         for conv, (h, c) in zip(self.residual, residual, strict=True):
             if new:
-                ahead = conv.ahead(new[-1][0])  # type: ignore[operator]
+                ahead = conv.x(new[-1][0])  # type: ignore[operator]
             i, f, o, g = conv(ahead, h).chunk(4, dim=1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             new.append((torch.sigmoid(o) * torch.tanh(c), c))
@@ -237,6 +235,29 @@ class PhyDNet(Bounded):
         return self.squared_unit() * self.physics.moment_loss() / frames.shape[1]
 
     @classmethod
+    def arranged(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their convolutions of [x, h], as ours of x and of h.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            As of :meth:`.Recurrent.arranged`.
+
+        Returns
+        -------
+        dict of str to Tensor
+        """
+        found = dict(tensors)
+        joint = [k for k in found if re.match(r"(residual\.\d+|physics\.gate)\.weight", k)]
+        for name in joint:
+            weight, part = found.pop(name), name.removesuffix("weight")
+            # The states have a quarter of the gates' channels, and PhyCell's as many as its gate.
+            c = len(weight) // (1 if part.startswith("physics") else 4)
+            found[f"{part}x.weight"], found[f"{part}h.weight"] = weight[:, :-c], weight[:, -c:]
+            found[f"{part}x.bias"] = found.pop(f"{part}bias")
+        return found
+
+    @classmethod
     def from_openstl(
         cls, options: dict[str, Any], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, Any]:
@@ -253,9 +274,8 @@ class PhyDNet(Bounded):
         """
         patch = int(options.pop("patch_size", 4))
         settings: dict[str, Any] = {"encoder_stride": patch if patch in (2, 4) else 4}  # as there
-        widths = [
-            shapes[k][0] // 4 for k in sorted(shapes) if re.match(r"residual\.\d+\.weight", k)
-        ]
+        names = (f"residual.{i}.h.weight" for i in count())
+        widths = [shapes[name][1] for name in takewhile(shapes.__contains__, names)]
         if widths:
             settings["hidden"] = widths[:-1]
         if "encoder.0.0.weight" in shapes:
@@ -291,7 +311,7 @@ class Layer(nn.Sequential):
         )
 
 
-class JointConv(Conv2d):
+class JointConv(nn.Module):
     """A 3 x 3 convolution of [x, h]: that of x can be taken ahead, for many frames at once.
 
     Parameters
@@ -303,20 +323,17 @@ class JointConv(Conv2d):
     """
 
     def __init__(self, c_x: int, c_h: int, c_out: int, *, circular_longitude: bool) -> None:
-        super().__init__(c_x + c_h, c_out, 3, circular_longitude=circular_longitude)
-        self.c_x = c_x
+        super().__init__()
+        around = {"circular_longitude": circular_longitude}
+        self.x = Conv2d(c_x, c_out, 3, **around)
+        self.h = Conv2d(c_h, c_out, 3, bias=False, **around)
+        most = 1 / math.sqrt(9 * (c_x + c_h))  # PyTorch's start of the one convolution
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -most, most)
 
-    def ahead(self, x: Tensor) -> Tensor:
-        """The part of x, with the bias: (N, c_x, h, w) -> (N, c_out, h, w)."""
-        return self._conv(x, self.weight[:, : self.c_x], self.bias)
-
-    def forward(self, ahead: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
-        """What :meth:`ahead` gives, and h (B, c_h, h, w): -> (B, c_out, h, w)."""
-        return ahead + self._conv(h, self.weight[:, self.c_x :], None)
-
-    def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x = wrap(x, self.reach) if self.circular_longitude else x
-        return F.conv2d(x, weight, bias, padding=self.padding)
+    def forward(self, ahead: Tensor, h: Tensor) -> Tensor:
+        """What `x` gives (B, c_out, h, w), and h (B, c_h, h, w) -> (B, c_out, h, w)."""
+        return ahead + self.h(h)
 
 
 class PhyCell(nn.Module):
