@@ -37,7 +37,7 @@ class ForecastModel:
     """
 
     task: Task
-    #: Whether :meth:`forecast` wants `known`, where the task names such.
+    #: Whether ``forecast`` wants `known`, where the task names such.
     takes_known = False
     #: The grid of the data that it was fitted to; None where any will do.
     fitted_on: Grid | None = None

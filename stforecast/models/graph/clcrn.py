@@ -32,7 +32,7 @@ PRINTED_KERNEL: Mapping[str, Any] = {
 
 
 class ConditionalKernel(nn.Module):
-    """Weights (N, k) of the edges, K_ij = g(q_ij) exp(-|a_ij| d_ij) (w_ij + [i = j]).
+    """Weights (N, k) of the edges, ``K_ij = g(q_ij) exp(-|a_ij| d_ij) (w_ij + [i = j])``.
 
     q: the centre's longitude and latitude and the neighbour's two local coordinates; g: a small
     network of q, with batch normalisation over all edges and ReLU at its end; a: the product of

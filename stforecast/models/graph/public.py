@@ -41,8 +41,8 @@ def load_public(
         ``.safetensors``, or ``.pth`` / ``.ckpt`` (read with ``weights_only=True``: no code runs).
     model : str
         That code's name of it: "CLCRN", "CLCSTN", "DCRNN", "GConvGRU", "TGCN", "STGCN", "MSTGCN",
-        "ASTGCN" or "AGCRN" as `EDAPINENUT/CLCRN` has them. With "orig_" before it, as the model's
-        own repository has it; with "clean_", the former with its fault put right.
+        "ASTGCN" or "AGCRN" as `EDAPINENUT/CLCRN` has them. With ``orig_`` before it, as the model's
+        own repository has it; with ``clean_``, the former with its fault put right.
     mesh : Mesh
         Of the nodes that it was trained on.
     **hyper_parameters

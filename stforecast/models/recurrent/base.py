@@ -597,7 +597,7 @@ class ConvRecurrent(Recurrent):
         Parameters
         ----------
         options, shapes
-            As of :meth:`Recurrent.from_openstl`.
+            As of :meth:`.Recurrent.from_openstl`.
 
         Returns
         -------

@@ -73,7 +73,7 @@ class ConvLSTM(ConvRecurrent):
         Parameters
         ----------
         name : str
-            As of :meth:`Recurrent.for_benchmark`.
+            As of :meth:`.Recurrent.for_benchmark`.
         size : {"S", "M", "L"}, optional
             Four layers of 64, 128 or 192. The paper's ConvLSTM-S and -L on Moving MNIST are "S" and
             "L"; everywhere else, and in the public code's tables, it is "M". Default: "S" on
@@ -107,7 +107,7 @@ class ConvLSTM(ConvRecurrent):
         Parameters
         ----------
         u : Tensor of shape (B, 4c, h, w)
-            Of :meth:`inlet`.
+            Of :meth:`.Recurrent.inlet`.
         state : list of (Tensor, Tensor)
             As of :meth:`begin`.
 

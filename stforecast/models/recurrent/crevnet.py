@@ -270,7 +270,7 @@ class CrevNet(Recurrent):
         Parameters
         ----------
         options, shapes
-            As of :meth:`Recurrent.from_openstl`.
+            As of :meth:`.Recurrent.from_openstl`.
 
         Returns
         -------

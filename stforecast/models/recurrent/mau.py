@@ -148,7 +148,7 @@ class MAU(Recurrent):
         Parameters
         ----------
         u : Tensor of shape (B, c, h, w)
-            Of :meth:`inlet`; a frame (B, C, H, W) with `recall`.
+            Of :meth:`.Recurrent.inlet`; a frame (B, C, H, W) with `recall`.
         state : list of LayerState
             As of :meth:`begin`.
 
@@ -190,7 +190,7 @@ class MAU(Recurrent):
     def from_openstl(
         cls, options: dict[str, Any], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, Any]:
-        """Our settings from those of that code; parameters as of :meth:`Recurrent.from_openstl`."""
+        """Our settings from that code's, parameters as of :meth:`.Recurrent.from_openstl`."""
         settings = super().from_openstl(options, shapes)
         options.pop("layer_norm", None)  # in its files, and without effect there
         for name in ("stride", "patch_size"):

@@ -286,7 +286,7 @@ class MMVP(Recurrent):
         *,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Forecast from a training sequence, as :meth:`forward` does.
+        """Forecast from a training sequence, as ``forward`` does.
 
         Parameters
         ----------
@@ -311,7 +311,7 @@ class MMVP(Recurrent):
     def from_openstl(
         cls, options: dict[str, Any], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, Any]:
-        """Our settings from those of that code; parameters as of :meth:`Recurrent.from_openstl`.
+        """Our settings from those of that code; parameters as of :meth:`.Recurrent.from_openstl`.
 
         ``encode_targets`` may be among them.
         """

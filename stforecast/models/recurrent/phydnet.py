@@ -167,7 +167,7 @@ class PhyDNet(Bounded):
         Parameters
         ----------
         u : Tensor of shape (B, ..., h, w)
-            Of :meth:`inlet`.
+            Of :meth:`.Recurrent.inlet`.
         state : (Tensor, list of (Tensor, Tensor))
             As of :meth:`begin`.
 
@@ -206,7 +206,7 @@ class PhyDNet(Bounded):
         Parameters
         ----------
         x, y, step, generator, mask
-            As :meth:`Recurrent.teach` has them.
+            As :meth:`~stforecast.models.recurrent.base.Recurrent.teach` has them.
 
         Returns
         -------
@@ -225,7 +225,7 @@ class PhyDNet(Bounded):
         Parameters
         ----------
         frames, truth, state
-            As :meth:`Recurrent.extra_loss` has them.
+            As :meth:`.Recurrent.extra_loss` has them.
 
         Returns
         -------
@@ -266,7 +266,7 @@ class PhyDNet(Bounded):
         Parameters
         ----------
         options, shapes
-            As of :meth:`Recurrent.from_openstl`.
+            As of :meth:`.Recurrent.from_openstl`.
 
         Returns
         -------

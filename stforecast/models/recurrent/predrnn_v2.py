@@ -82,7 +82,7 @@ class PredRNNv2(PredRNN):
         Parameters
         ----------
         u : Tensor of shape (B, 7c, h, w)
-            Of :meth:`inlet`.
+            Of :meth:`.Recurrent.inlet`.
         state : States or Decoupled
 
         Returns
@@ -118,7 +118,7 @@ class PredRNNv2(PredRNN):
         Parameters
         ----------
         frames, truth, state
-            As of :meth:`Recurrent.extra_loss`.
+            As of :meth:`.Recurrent.extra_loss`.
 
         Returns
         -------
@@ -135,7 +135,7 @@ class PredRNNv2(PredRNN):
         Parameters
         ----------
         options, shapes
-            As of :meth:`Recurrent.from_openstl`.
+            As of :meth:`.Recurrent.from_openstl`.
 
         Returns
         -------

@@ -117,7 +117,7 @@ class _SwinLSTM(Bounded):
         Parameters
         ----------
         u : Tensor of shape (B, E, h, w)
-            Of :meth:`inlet`.
+            Of :meth:`.Recurrent.inlet`.
         state : list of (Tensor, Tensor)
             As of :meth:`begin`.
 
@@ -138,7 +138,7 @@ class _SwinLSTM(Bounded):
     def from_openstl(
         cls, options: dict[str, Any], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, Any]:
-        """Our settings from those of that code; parameters as of :meth:`Recurrent.from_openstl`.
+        """Our settings from those of that code; parameters as of :meth:`.Recurrent.from_openstl`.
 
         ``drop_path`` may be among them; stochastic depth is off without it (0.1 in that code).
         """
