@@ -141,3 +141,47 @@ def test_a_directory_that_is_no_checkout_is_named(tmp_path):
     done = subprocess.run([*command, "--what", "1"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "no working checkout of OpenSTL" in done.stderr
+
+
+def test_recorded_skill_is_held_against_its_targets(tmp_path, benchmarks, monkeypatch, capsys):
+    import skill
+
+    record = tmp_path / "skill.json"
+
+    def main(*arguments):
+        monkeypatch.setattr(sys, "argv", ["skill.py", "--record", str(record), *arguments])
+        return skill.main()
+
+    assert main("--check") == 1  # nothing is recorded: nothing is shown
+    leads = [1.0] * 13
+    good = {"bundle": [0.19 * x for x in leads], "floor": [0.26] * 13, "persistence": leads}
+    record.write_text(json.dumps({"bundle/0": good}))
+    assert main("--check") == 0
+    assert "bundle / strong floor, worst lead" in capsys.readouterr().out
+    record.write_text(json.dumps({"bundle/0": {**good, "floor": [0.25] * 13}}))
+    with pytest.raises(SystemExit) as stop:  # 0.76 of the floor
+        main("--check")
+    assert stop.value.code == 1
+    monkeypatch.setitem(skill.RUNS, "ours", lambda data, seed: {"seed": seed})
+    monkeypatch.setattr(skill, "tabulate", lambda record: skill.Table())
+    main("--only", "ours", "--seed", "3")
+    kept = json.loads(record.read_text())
+    assert kept["ours/3"]["seed"] == 3
+    assert "commit" in kept["ours/3"]["machine"]
+
+
+def test_the_ladder_of_skill_goes_from_the_papers_network_to_ours(benchmarks):
+    import skill
+
+    assert next(iter(skill.RUNGS)) == "paper"
+    assert skill.OURS in skill.RUNGS
+    sizes = []
+    for name in ("paper", skill.OURS):
+        task, network = skill.Task("2m_temperature", 12, 12, "1h"), dict(skill.SMALL)
+        for rung, (more, settings, _) in skill.RUNGS.items():
+            task, network = skill.replace(task, **more), network | settings
+            if rung == name:
+                break
+        made = skill.SimVPv2.for_task(task, **network)
+        sizes.append(sum(p.numel() for p in made.parameters()))
+    assert abs(sizes[1] / sizes[0] - 1) < 0.05  # equal terms

@@ -1,0 +1,273 @@
+"""How good forecasts are: ours beside the paper's on equal terms, and beside the strongest floor.
+
+    python benchmarks/skill.py --only ours_400 --seed 1   # repeat one run; benchmarks/skill.json
+    python benchmarks/skill.py --only bundle ncep taxi    # several, one after the other
+    python benchmarks/skill.py --check                    # exit 1 where a recorded figure is short
+
+A run trains on the data in ../shared/data (or --data) and is scored once; its figures, settings and
+commit stand in skill.json. The table below is made of these records. On equal terms: the same
+1.6 M parameters, steps, batches and years; the paper's network (temperature in, temperature out,
+no extras) and ours, and the ladder from the one to the other, one ingredient at a time, on 256
+windows of 2017. Each run takes less than half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from _table import Table, machine  # noqa: E402
+
+from stforecast import Task, TrainConfig, evaluate, fit, load  # noqa: E402
+from stforecast.baselines import LinearRegression, Persistence  # noqa: E402
+from stforecast.cli import RECIPES, BenchmarkOptions, recipe  # noqa: E402
+from stforecast.datasets import (  # noqa: E402
+    add_inputs,
+    open_nyc_flow,
+    open_weatherbench,
+    select_period,
+    split,
+    with_history,
+)
+from stforecast.datasets.new_york import dsan_times, split_dsan  # noqa: E402
+from stforecast.evaluation import Above  # noqa: E402
+from stforecast.files import replacing  # noqa: E402
+from stforecast.models import SimVPv2  # noqa: E402
+from stforecast.task import initialisations  # noqa: E402
+
+HERE = Path(__file__).parent
+RECORD = HERE / "skill.json"
+SUN, STILL = "toa_incident_solar_radiation", ("latitude_sin", "latitude_cos")
+STILL += ("longitude_sin", "longitude_cos", "land_sea_mask", "orography")
+
+#: The ladder: what each rung adds, to the task, the network and the training.
+RUNGS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "paper": ({}, {"drop_path": 0.1}, {}),
+    "change": ({}, {"drop_path": 0.0, "predict_change": True}, {}),
+    "reference": ({"reference": "climatology"}, {}, {}),
+    "sun": ({"known": (SUN,)}, {}, {}),
+    "usual": ({"known": ("reference", SUN)}, {}, {}),
+    "still": ({"known": ("reference", SUN, *STILL)}, {}, {}),
+    "longitude": ({}, {"circular_longitude": True}, {}),
+    "leads": ({}, {}, {"balance_leads": True, "area_weighted": True}),
+    "depth": ({}, {"drop_path": 0.05, "stochastic_depth": "uniform"}, {}),
+    "muon": ({}, {"drop_path": 0.0, "stochastic_depth": "linear"}, {"optimizer": "muon"}),
+}
+OURS = "leads"  # the rung that "ours" is
+SMALL: dict[str, Any] = {"encoder_channels": 16, "translator_channels": 128, "translator_blocks": 6}
+SMALL |= {"mlp_ratio": 4.0}
+
+
+def globe(data: Path) -> xr.Dataset:
+    """The simulated globe with land and height."""
+    ds = open_weatherbench(data / "plasim_t2m", ["2m_temperature"])
+    names, path = ["land_sea_mask", "orography"], data / "plasim_t2m/constants_5.625deg.nc"
+    fields = add_inputs(ds.isel(time=slice(1)), names, constants=path)[names]
+    return ds.assign(fields.isel(time=0, drop=True).load())
+
+
+def by_lead(forecast: xr.Dataset, truth: xr.Dataset, name: str, **how: Any) -> list[float]:
+    """Area-weighted RMSE at each lead time, and over all of them."""
+    scores = evaluate(forecast, truth, metrics=("rmse",), **how)
+    each = scores[name].sel(metric="rmse").values
+    return [*np.round(each, 5).tolist(), round(float(np.sqrt(np.mean(each**2))), 5)]
+
+
+def rung(name: str, steps: int, data: Path, seed: int) -> dict[str, Any]:
+    """Train what one rung of the ladder has, and all below it, and score it on 2017."""
+    task = Task("2m_temperature", 12, 12, "1h")
+    network: dict[str, Any] = dict(SMALL)
+    training: dict[str, Any] = {"steps": steps, "batch_size": 16, "learning_rate": 3e-3}
+    for one, (more, settings, options) in RUNGS.items():
+        task, network, training = replace(task, **more), network | settings, training | options
+        if one == name:
+            break
+    ds = globe(data)
+    train, test = (select_period(ds, period) for period in ("2013:2016", "2017"))
+    config = TrainConfig(seed=seed, validate_every=steps, **training)
+    make = partial(SimVPv2.for_task, task, **network)
+    began = time.monotonic()
+    model = fit(train, task, model=make, config=config)
+    times = initialisations(test, Task("2m_temperature", 12, 12, "1h"))
+    times = times[np.linspace(0, len(times) - 1, 256).astype(int)]
+    found = by_lead(model.predict(test, init_time=times), test, "2m_temperature")
+    size = sum(p.numel() for p in model.network.parameters())
+    about = {"task": task.to_dict(), "network": network, "training": training, "parameters": size}
+    return {"rmse": found, "minutes": round((time.monotonic() - began) / 60, 1), **about}
+
+
+def bundle(data: Path, seed: int) -> dict[str, Any]:
+    """Score the bundle in the package on all of 2018, beside the floor of the same four years."""
+    ds = globe(data)
+    train, test = (select_period(ds, period) for period in ("2013:2016", "2018"))
+    task = Task("2m_temperature", 12, 12, "1h")
+    test = test.compute().chunk(time=720)
+    times = initialisations(test, task)
+    models = {
+        "bundle": load(HERE.parent / "stforecast/bundles/t2m_5.625deg_12h"),
+        "floor": LinearRegression.fit(train, task),
+        "persistence": Persistence(task),
+    }
+    forecasts = {name: model.predict(test, init_time=times) for name, model in models.items()}
+    return {name: by_lead(f, test, "2m_temperature") for name, f in forecasts.items()}
+
+
+def ncep(data: Path, seed: int) -> dict[str, Any]:
+    """Real analyses: trained on 2013, scored on 2014, unweighted over the region."""
+    ds = xr.open_zarr(data / "ncep_air_temperature/air_temperature.zarr").load()
+    train, test = ds.sel(time="2013"), ds.sel(time="2014")
+    known = ("reference", SUN, "latitude_sin", "longitude_sin", "longitude_cos")
+    plain = Task("air", 4, 4, "6h")
+    task = replace(plain, reference="climatology", known=known)
+    network: dict[str, Any] = {"encoder_channels": 16, "translator_channels": 64}
+    network |= {"translator_blocks": 4, "mlp_ratio": 4.0, "predict_change": True, "dropout": 0.1}
+    network |= {"drop_path": 0.2, "stochastic_depth": "uniform"}
+    training: dict[str, Any] = {"steps": 800, "batch_size": 16, "learning_rate": 3e-3}
+    began = time.monotonic()
+    config = TrainConfig(seed=seed, ema=0.99, **training)
+    model = fit(train, task, model=partial(SimVPv2.for_task, task, **network), config=config)
+    minutes = round((time.monotonic() - began) / 60, 1)
+    times = initialisations(test, plain)
+    floor = LinearRegression.fit(train, plain, ridge=1e-3)
+    forecasts = {"ours": model, "floor": floor, "persistence": Persistence(plain)}
+    how = {"weights": "uniform"}
+    figures = {
+        name: by_lead(one.predict(test, init_time=times), test, "air", **how)
+        for name, one in forecasts.items()
+    }
+    return {**figures, "minutes": minutes, "network": network, "training": training}
+
+
+def flows(kind: str, protocol: str, data: Path, seed: int) -> dict[str, Any]:
+    """New York's flows, by the files' split (4 -> 4, all cells) or by the protocol of Lin et al."""
+    name = "nyc_dsan" if protocol == "dsan" else "taxibj"
+    own = RECIPES[name]
+    task = replace(own.task, **own.more)
+    whole = open_nyc_flow(data / "nyc_flow" / kind, chunks=None)[list(task.variables)].load()
+    if protocol == "dsan":
+        parts = split_dsan(whole)
+        times = dsan_times(parts["test"], own.task)
+        history = xr.concat([parts["train"], parts["validation"]], "time")
+    else:
+        names = ("train", "validation", "test")
+        parts = split(whole, **{n: whole.attrs[f"{n}_period"] for n in names})
+        times, history = initialisations(parts["test"], own.task), parts["train"]
+    later = {n: with_history(parts[n], whole, task) for n in ("validation", "test")}
+    make, config = recipe(name, BenchmarkOptions(seed=seed), task=task)
+    model = fit(parts["train"], task, model=make, config=config, validation=later["validation"])
+    linear = replace(own.task, lags=task.lags, lower=0.0)
+    models = {"ours": model, "floor": LinearRegression.fit(history, linear, ridge=0.05)}
+    how: dict[str, Any] = {"metrics": ("rmse", "mae")}
+    if protocol == "dsan":
+        how["where"] = Above(10)
+    found: dict[str, Any] = {"validation": model.training["validation"]}
+    for one, forecaster in models.items():
+        forecast = forecaster.predict(later["test"], init_time=times)
+        scores = evaluate(forecast, later["test"], **how)
+        found[one] = {
+            f"{v}_{m}": np.round(scores[v].sel(metric=m).values, 4).tolist()
+            for v in task.outputs
+            for m in ("rmse", "mae")
+        }
+    return found
+
+
+#: What can be repeated, by name.
+RUNS: dict[str, Callable[..., dict[str, Any]]] = {
+    "bundle": bundle,
+    "ncep": ncep,
+    **{
+        f"{short}{suffix}": partial(flows, kind, protocol)
+        for short, kind in (("taxi", "NYTaxi"), ("bike", "NYBike"))
+        for suffix, protocol in (("", "paper"), ("_dsan", "dsan"))
+    },
+    **{f"{name}_400": partial(rung, name, 400) for name in RUNGS},
+    **{f"{name}_2000": partial(rung, name, 2000) for name in ("paper", OURS)},
+}
+
+
+def pooled(figures: dict[str, list[float]], metric: str) -> float:
+    """One figure over both flows and all leads."""
+    each = np.array([v for k, v in figures.items() if k.endswith(metric)])
+    return float(np.sqrt((each**2).mean()) if metric == "rmse" else each.mean())
+
+
+def tabulate(record: dict[str, Any]) -> Table:
+    """The figures that are asked for, from the records."""
+    table = Table()
+    if one := record.get("bundle/0"):
+        ours, floor, last = (np.array(one[k]) for k in ("bundle", "floor", "persistence"))
+        table.add("globe 2018: bundle / persistence, all leads", (ours / last)[-1], 0.20, most=True)
+        worst = float((ours / floor)[:-1].max())
+        table.add("globe 2018: bundle / strong floor, worst lead", worst, 0.75, most=True)
+    overall = {
+        name: [r["rmse"][-1] for key, r in record.items() if key.split("/")[0] == name]
+        for name in RUNS
+        if any(key.split("/")[0] == name and "rmse" in r for key, r in record.items())
+    }
+    for other, steps, most in (("paper", 400, 0.70), ("paper", 2000, 0.80), ("change", 400, 0.85)):
+        pair = [overall.get(f"{one}_{steps}") for one in (OURS, other)]
+        if pair[0] and pair[1]:
+            ratio = statistics.mean(pair[0]) / statistics.mean(pair[1])
+            note = f"{len(pair[0])} and {len(pair[1])} seeds"
+            table.add(f"ours / {other}, {steps} steps", ratio, most, note, most=True)
+    for name, values in overall.items():
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        note = f"K; standard deviation {spread:.4f}, {len(values)} seeds"
+        table.add(f"rmse over all leads: {name}", statistics.mean(values), None, note)
+    if one := record.get("ncep/0"):
+        for lead, most in enumerate((1.22, 1.62, 1.90, 2.13)):
+            note = f"floor {one['floor'][lead]:.3f}"
+            table.add(f"ncep 2014, {6 * lead + 6} h", one["ours"][lead], most, note, most=True)
+    for name, rmse, mae in (("taxi", 12.3, 3.95), ("bike", 4.6, 1.85)):
+        if one := record.get(f"{name}/0"):
+            for metric, most in (("rmse", rmse), ("mae", mae)):
+                note = f"floor {pooled(one['floor'], metric):.3f}"
+                table.add(f"{name}, {metric}", pooled(one["ours"], metric), most, note, most=True)
+        if one := record.get(f"{name}_dsan/0"):
+            ratios = np.array(
+                [np.divide(v, one["floor"][k]) for k, v in one["ours"].items() if "rmse" in k]
+            )
+            worst = [float(ratios[:, :4].max()), float(ratios.max())]
+            table.add(f"{name} dsan: rmse / floor, worst up to 2 h", worst[0], 0.95, most=True)
+            table.add(f"{name} dsan: rmse / floor, worst lead", worst[1], 1.0, most=True)
+    return table
+
+
+def main() -> int:
+    """Run what is asked for, and show what is recorded."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=[], choices=list(RUNS), metavar="RUN")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data")
+    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a figure falls short")
+    given = parser.parse_args()
+    record = json.loads(given.record.read_text()) if given.record.is_file() else {}
+    for name in given.only:
+        found = RUNS[name](given.data, given.seed)
+        record[f"{name}/{given.seed}"] = {**found, "machine": machine()}
+        with replacing(given.record) as path:
+            path.write_text(json.dumps(record, indent=1) + "\n")
+    table = tabulate(record)
+    if not table.rows:
+        print(f"nothing is recorded in {given.record}: give --only ({', '.join(RUNS)})")
+        return int(given.check)
+    table.finish(given.check)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
