@@ -23,8 +23,8 @@ class Options(BenchmarkOptions):
     """The directory with MNIST's four files (train-images-idx3-ubyte.gz and so on). If it holds
     mnist_test_seq.npy as well, that is the test, as in the paper; else sequences are drawn."""
     output: Path = Path("runs/moving_mnist")
-    size: Literal["S", "L"] = "S"
-    """The paper's network: S, or L with 524 M parameters."""
+    size: Literal["S", "M", "L"] = "S"
+    """The paper's network: S, or L with 524 M parameters. Of ConvLSTM: 64, 128 or 192 wide."""
     epochs: int = 200
     """Of 10,000 new sequences each, with the paper's preset; its longest run has 2,000."""
     batch_size: int = 16

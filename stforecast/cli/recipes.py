@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..evaluation.metrics import Above
 from ..task import Task
 from .benchmark import TrainingOptions, train_and_score
+from .compared import SMALL, network_of, training_of
 from .tables import WIDTH, to_lines
 
 if TYPE_CHECKING:
@@ -243,10 +244,10 @@ def recipe(
     name : str
         Key of ``RECIPES``.
     options : BenchmarkOptions
-    size : {"S", "L"}
-        Of the network.
+    size : {"S", "M", "L"}
+        Of SimVPv2 (S or L) or ConvLSTM.
     grid : (int, int) or Grid, optional
-        Height and width of the fields, which the translators "swin" and "mlpmixer" need; the grid
+        Height and width of the fields, which networks with weights of positions need; the grid
         itself, which graph networks need as they were printed.
     task : Task, optional
         From :func:`task_for`, whose frames may have more channels than the recipe's.
@@ -264,20 +265,25 @@ def recipe(
     InputError
         If there is no such network, or SimVPv2's options are given for another.
     """
-    from ..models.registry import make_network, network_class
+    from ..models.registry import make_network, network_class, spelled
     from ..models.simvp import SimVPv2
 
-    own, paper = RECIPES[name], options.preset == "paper"
+    own, paper, model = RECIPES[name], options.preset == "paper", spelled(options.model)
     training = {key: value for key, value in training.items() if value is not None}
     steps = {"input_steps": own.task.input_steps, "target_steps": own.task.target_steps}
     steps, name = (steps, own.like) if own.like else ({}, name)
     preset = dict(own.paper if paper else own.fast) | (_PRINTED if as_printed(options) else {})
+    if model in SMALL:
+        preset |= training_of(str(model), name, paper=paper)
     config = options.config(**preset | training)
     where = grid.to_dict() if isinstance(grid, Grid) else None
     grid = grid.shape if isinstance(grid, Grid) else grid
     if (kind := network_class(options.model)) is not SimVPv2:
-        if (options.translator, size) != ("gsta", "S"):
+        if options.translator != "gsta" or (size != "S" and model not in SMALL):
             raise InputError(f"translator and size L are SimVPv2's, found model {options.model!r}")
+        if model in SMALL:
+            sizes: dict[str, Any] = {"paper": paper, "size": size, "task": task, "grid": grid}
+            return network_of(str(model), name, **sizes), config
         if as_printed(options):
             protocol = {"protocol": "clcrn"}
             return partial(make_network, options.model, own.task, where, protocol), config

@@ -69,7 +69,7 @@ def register(name: str, home: str) -> None:
     """
     if home.count(":") != 1 or not all(home.split(":")):
         raise InputError(f"home must read 'module:Class', found {home!r}")
-    known = _spelled(name)
+    known = spelled(name)
     if known is not None and _NETWORKS[known] != home:
         raise InputError(f"there is a network {known!r} already, found {name!r}: choose another")
     _NETWORKS[known or name] = home
@@ -105,7 +105,7 @@ def network_class(name: str) -> Any:
     InputError
         If there is none of that name.
     """
-    known = _spelled(name)
+    known = spelled(name)
     if known is None:
         raise InputError(f"no network {name!r}; there are {', '.join(names())}")
     module, _, kind = _NETWORKS[known].partition(":")
@@ -146,7 +146,7 @@ def make_network(
     try:
         return kind.for_task(task, grid, **(settings or {}))
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise InputError(f"its settings do not make a {_spelled(name)}: {error}") from error
+        raise InputError(f"its settings do not make a {spelled(name)}: {error}") from error
 
 
 def outline(
@@ -217,7 +217,7 @@ def ready_network(
     InputError
         If `model` is none of these, or the network cannot forecast what the task says.
     """
-    if isinstance(model, str) and _spelled(model):
+    if isinstance(model, str) and spelled(model):
         model = make_network(model, task, grid)
     network = model if isinstance(model, nn.Module) or not callable(model) else model()
     if not isinstance(network, nn.Module):
@@ -243,8 +243,8 @@ def ready_network(
     return network
 
 
-def _spelled(name: str) -> str | None:
-    """Return a name as the registry spells it."""
+def spelled(name: str) -> str | None:
+    """A name as the registry spells it; None if there is no such network."""
     return next((known for known in _NETWORKS if _plain(known) == _plain(name)), None)
 
 

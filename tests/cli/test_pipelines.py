@@ -16,11 +16,13 @@ import xarray as xr
 from helpers import pipeline
 
 from stforecast.cli import PRINTED_PERIODS, BenchmarkOptions, recipe, train
+from stforecast.cli.compared import SMALL
 from stforecast.datasets import split
 from stforecast.errors import InputError
 from stforecast.forecasting.forecaster import load
 from stforecast.forecasting.predict import predict
 from stforecast.models import registry
+from stforecast.models.surroundings import Outline, own_defaults
 from stforecast.testing.weather import make_weather, relabel
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -502,3 +504,44 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
     assert {k: training["config"][k] for k in wanted} == wanted
     assert training["warm_start"]["share"] > 0.99  # all but what describes the data
     assert training["warm_start"]["left"] == {}
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_what_the_paper_compares_with_has_its_own_rates(name):
+    """Small in the fast preset, of the benchmark's sizes in the paper's; any spelling will do."""
+    if name not in registry.names():
+        pytest.skip(f"no network {name} yet")
+    written = name.replace("pp", "++").replace("v2", "_v2").lower()
+    sizes = {}
+    for preset in ("fast", "paper"):
+        with own_defaults("meta"), Outline():
+            options = BenchmarkOptions(preset=preset, model=written)
+            make, config = recipe("moving_mnist", options, grid=(64, 64))
+            network = make()
+        assert registry.name_of(network) == name
+        assert (network.settings["target_steps"], network.settings["channels"]) == (10, 1)
+        sizes[preset] = sum(p.numel() for p in network.parameters())
+    assert sizes["fast"] <= sizes["paper"]
+    known = {"PredRNNpp": 1e-4, "CrevNet": 5e-3, "MAU": 1e-3, "ConvLSTM": 5e-4}
+    if name in known:
+        assert config.learning_rate == known[name]
+    assert recipe("robonet", options)[1].learning_rate == 1e-4
+
+
+def test_a_convlstm_has_its_sizes():
+    options = BenchmarkOptions(preset="paper", model="convlstm")
+    with own_defaults("meta"), Outline():
+        counts = [
+            sum(p.numel() for p in recipe("moving_mnist", options, size=size)[0]().parameters())
+            for size in ("S", "M", "L")
+        ]
+    assert counts == [3_822_592, 15_083_520, 33_782_784]
+
+
+def test_a_recurrent_network_of_choice(tmp_path, monkeypatch, capsys):
+    options = shared(tmp_path, "--model", "predrnn_v2", "--steps", 1)
+    assert pipeline("weatherbench_t2m", *options, monkeypatch=monkeypatch) == 0
+    network = load(tmp_path / "out/model").network
+    assert type(network).__name__ == "PredRNNv2"
+    assert network.settings["circular_longitude"]
+    assert network.settings["channels"] > network.settings["out_channels"] == 1

@@ -1,0 +1,120 @@
+"""The networks that the paper compares with, in its pipelines: small forms, and learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from ..errors import InputError
+from ..task import Task
+
+_STACKED = {"hidden": (32, 32), "kernel": 3}
+#: Settings of the fast preset's network, in place of the benchmark's own.
+SMALL: dict[str, Mapping[str, Any]] = {
+    "ConvLSTM": _STACKED,
+    "CrevNet": {},
+    "E3DLSTM": {"hidden": (16, 16)},
+    "MAU": {"hidden": (32, 32)},
+    "MIM": _STACKED,
+    "MMVP": {"encoder_channels": 8, "predictor_channels": 24},
+    "PhyDNet": {},
+    "PredRNN": _STACKED,
+    "PredRNNpp": _STACKED,
+    "PredRNNv2": _STACKED,
+    "SwinLSTM-B": {},
+    "SwinLSTM-D": {},
+}
+# Peak learning rates of the public code's configurations; None: it has none.
+_BENCHMARKS = ("moving_mnist", "taxibj", "weatherbench_t2m", "kth", "caltech")
+_RATES: dict[str, tuple[float | None, ...]] = {
+    "ConvLSTM": (5e-4, 5e-4, 5e-4, 1e-3, 5e-3),
+    "PredRNN": (5e-4, 1e-4, 5e-4, 1e-3, 1e-2),
+    "PredRNNpp": (1e-4, 1e-4, 5e-4, 1e-3, 5e-3),
+    "PredRNNv2": (5e-4, 5e-4, 5e-4, 1e-3, 1e-3),
+    "MIM": (5e-4, 1e-2, None, 1e-4, 1e-2),
+    "E3DLSTM": (1e-4, 5e-3, None, 5e-4, 2.5e-3),
+    "PhyDNet": (1e-3, 5e-4, 1e-4, 1e-3, 5e-3),
+    "MAU": (1e-3, 1e-3, 1e-4, 5e-4, 1e-3),
+    "SwinLSTM-D": (1e-4, None, None, None, None),
+    "MMVP": (1e-3, None, None, 1e-3, None),
+    "CrevNet": (5e-3, None, None, None, None),
+}
+_DEFAULT_RATE = 1e-3  # the public code's
+_ROBOTS_RATE = 1e-4  # RoboNet, BridgeData: PredBench's, of all
+
+
+def training_of(model: str, benchmark: str, *, paper: bool) -> dict[str, Any]:
+    """What of a benchmark's training is the network's own.
+
+    Parameters
+    ----------
+    model : str
+        Key of ``SMALL``.
+    benchmark : str
+        Key of ``RECIPES``.
+    paper : bool
+        Whether it is the paper's preset. Where no configuration has the network, and in the fast
+        preset, the learning rate is the public code's default, 1e-3.
+
+    Returns
+    -------
+    dict
+        Settings of :class:`stforecast.TrainConfig`.
+    """
+    if not paper:
+        return {"learning_rate": _DEFAULT_RATE}
+    if benchmark not in _BENCHMARKS:
+        return {"learning_rate": _ROBOTS_RATE}
+    rates = dict(zip(_BENCHMARKS, _RATES.get(model, (None,) * 5), strict=True))
+    training: dict[str, Any] = {"learning_rate": rates[benchmark] or _DEFAULT_RATE}
+    if (model, benchmark) == ("E3DLSTM", "caltech"):
+        training["batch_size"] = 4
+    return training
+
+
+def network_of(
+    model: str,
+    benchmark: str,
+    *,
+    paper: bool,
+    size: str,
+    task: Task | None,
+    grid: tuple[int, ...] | None,
+) -> Callable[[], Any]:
+    """What makes the network of a benchmark.
+
+    Parameters
+    ----------
+    model, benchmark, paper
+        As of :func:`training_of`.
+    size : {"S", "M", "L"}
+        Of ConvLSTM.
+    task : Task, optional
+        Whose frames may have more channels than the benchmark's.
+    grid : (int, int), optional
+        Height and width of the fields, for weights that belong to positions.
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    InputError
+        If the network has no such size.
+    """
+    from ..models.registry import network_class
+
+    if size != "S" and model != "ConvLSTM":
+        raise InputError(f"sizes M and L are of SimVPv2 and ConvLSTM, found model {model!r}")
+    settings: dict[str, Any] = {} if paper or size != "S" else dict(SMALL[model])
+    if size != "S":
+        settings["size"] = size
+    if not paper and benchmark == "weatherbench_t2m":
+        settings["circular_longitude"] = True
+    if task is not None:
+        settings |= {"channels": task.channels_in, "out_channels": task.channels_out}
+    if grid is not None:
+        settings["grid"] = grid
+    return partial(network_class(model).for_benchmark, benchmark, **settings)
