@@ -44,6 +44,22 @@ _DEFAULT_RATE = 1e-3  # the public code's
 _ROBOTS_RATE = 1e-4  # RoboNet, BridgeData: PredBench's, of all
 
 
+def as_printed(options: Any) -> bool:
+    """Whether a graph network is asked for as it was printed.
+
+    Parameters
+    ----------
+    options : BenchmarkOptions
+
+    Returns
+    -------
+    bool
+    """
+    from ..models.registry import network_class
+
+    return options.preset == "paper" and hasattr(network_class(options.model), "printed")
+
+
 def training_of(model: str, benchmark: str, *, paper: bool) -> dict[str, Any]:
     """What of a benchmark's training is the network's own.
 
@@ -76,7 +92,6 @@ def training_of(model: str, benchmark: str, *, paper: bool) -> dict[str, Any]:
 def network_of(
     model: str,
     benchmark: str,
-    *,
     paper: bool,
     size: str,
     task: Task | None,
@@ -91,7 +106,7 @@ def network_of(
     size : {"S", "M", "L"}
         Of ConvLSTM.
     task : Task, optional
-        Whose frames may have more channels than the benchmark's.
+        Whose frames may have more channels, or whose windows other lengths than the benchmark's.
     grid : (int, int), optional
         Height and width of the fields, for weights that belong to positions.
 
@@ -105,6 +120,7 @@ def network_of(
         If the network has no such size.
     """
     from ..models.registry import network_class
+    from ..models.sizing import of_task
 
     if size != "S" and model != "ConvLSTM":
         raise InputError(f"sizes M and L are of SimVPv2 and ConvLSTM, found model {model!r}")
@@ -114,7 +130,7 @@ def network_of(
     if not paper and benchmark == "weatherbench_t2m":
         settings["circular_longitude"] = True
     if task is not None:
-        settings |= {"channels": task.channels_in, "out_channels": task.channels_out}
+        settings |= of_task(task)
     if grid is not None:
         settings["grid"] = grid
     return partial(network_class(model).for_benchmark, benchmark, **settings)

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..evaluation.metrics import Above
 from ..task import Task
 from .benchmark import TrainingOptions, train_and_score
-from .compared import SMALL, network_of, training_of
+from .compared import SMALL, as_printed, network_of, training_of
 from .tables import WIDTH, to_lines
 
 if TYPE_CHECKING:
@@ -212,22 +212,6 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def as_printed(options: BenchmarkOptions) -> bool:
-    """Whether a graph network is asked for as it was printed.
-
-    Parameters
-    ----------
-    options : BenchmarkOptions
-
-    Returns
-    -------
-    bool
-    """
-    from ..models.registry import network_class
-
-    return options.preset == "paper" and hasattr(network_class(options.model), "printed")
-
-
 def recipe(
     name: str,
     options: BenchmarkOptions,
@@ -268,29 +252,27 @@ def recipe(
     from ..models.registry import make_network, network_class, spelled
     from ..models.simvp import SimVPv2
 
-    own, paper, model = RECIPES[name], options.preset == "paper", spelled(options.model)
+    own, paper, model = RECIPES[name], options.preset == "paper", spelled(options.model) or ""
     training = {key: value for key, value in training.items() if value is not None}
     steps = {"input_steps": own.task.input_steps, "target_steps": own.task.target_steps}
     steps, name = (steps, own.like) if own.like else ({}, name)
     preset = dict(own.paper if paper else own.fast) | (_PRINTED if as_printed(options) else {})
     if model in SMALL:
-        preset |= training_of(str(model), name, paper=paper)
+        preset |= training_of(model, name, paper=paper)
     config = options.config(**preset | training)
-    where = grid.to_dict() if isinstance(grid, Grid) else None
-    grid = grid.shape if isinstance(grid, Grid) else grid
+    where, grid = (grid.to_dict(), grid.shape) if isinstance(grid, Grid) else (None, grid)
     if (kind := network_class(options.model)) is not SimVPv2:
         if options.translator != "gsta" or (size != "S" and model not in SMALL):
             raise InputError(f"translator and size L are SimVPv2's, found model {options.model!r}")
         if model in SMALL:
-            sizes: dict[str, Any] = {"paper": paper, "size": size, "task": task, "grid": grid}
-            return network_of(str(model), name, **sizes), config
+            task = own.task if own.like else task
+            return network_of(model, name, paper, size, task, grid), config
         if as_printed(options):
             protocol = {"protocol": "clcrn"}
             return partial(make_network, options.model, own.task, where, protocol), config
         published = paper and hasattr(kind, "for_benchmark")
         return partial(kind.for_benchmark, name, **steps) if published else options.model, config
-    settings: dict[str, Any] = {"size": size, "grid": None} | steps
-    settings |= {} if paper else dict(own.small)
+    settings: dict[str, Any] = {"size": size, "grid": None, **steps, **({} if paper else own.small)}
     if task is not None:
         settings |= {"channels": task.channels_in, "out_channels": task.channels_out}
     if (chosen := options.translator) != "gsta":

@@ -1,8 +1,6 @@
-"""Networks that are fed frame by frame, and from the last input step on with their own frames.
+"""What the recurrent networks share: their settings, their sizes, the public code's names.
 
-Shapes: B samples, T input steps, T' target steps, C and C' channels in and out, H x W grid; p the
-patch; P = p^2 C channels of the h x w patches. There are F = T + T' - 1 steps: that of number t
-takes frame t and gives an estimate of frame t + 1.
+Shapes as :mod:`stforecast.models.recurrent.unrolling` has them.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
@@ -19,7 +16,8 @@ from ...task import Task
 from .. import sizing
 from ..folding import packed
 from ..layers import Conv2d
-from .sampling import Sampling, draw
+from .sampling import Sampling
+from .unrolling import Unrolled
 
 #: Their hyper-parameters of scheduled sampling, and ours.
 _SAMPLING = {
@@ -32,16 +30,14 @@ _SAMPLING = {
 }
 
 
-class Recurrent(nn.Module):
+class Recurrent(Unrolled):
     """A network that maps a frame and a state to the next frame and the next state.
 
     Maps (B, T, C, H, W) to (B, T', C', H, W), with T' of any length.
 
-    A subclass has :meth:`begin`, :meth:`step` and perhaps :meth:`inlet`, all pure functions of
-    their arguments: nothing is kept from one sequence to the next. Any H x W will do, but for
-    settings that say otherwise: the grid is padded to what patches and strides need, and the output
-    is cropped. Where it is given more channels than it forecasts, the further channels of its k-th
-    own frame (k = 0, 1, ...) are those of input frame k mod T.
+    A subclass has what :class:`.unrolling.Unrolled` asks for. Any H x W will do, but for settings
+    that say otherwise: the grid is padded to what patches and strides need, and the output is
+    cropped.
 
     Parameters
     ----------
@@ -197,242 +193,6 @@ class Recurrent(nn.Module):
         """
         sizing.check_sizes(self.settings, task)
         sizing.check_outputs_first(task, type(self).__name__)
-
-    # --- what a subclass has ----------------------------------------------------------------------
-
-    def inlet(self, frames: Tensor) -> Tensor:
-        """What of a step depends on the frame alone: known frames go through it all at once.
-
-        Parameters
-        ----------
-        frames : Tensor of shape (N, P, h, w)
-
-        Returns
-        -------
-        Tensor of shape (N, ...)
-        """
-        return frames
-
-    def begin(self, frame: Tensor) -> Any:
-        """The state before the first step.
-
-        Parameters
-        ----------
-        frame : Tensor of shape (B, P, h, w)
-            The first, for its sizes, type and device.
-        """
-        raise NotImplementedError
-
-    def step(self, u: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One step.
-
-        Parameters
-        ----------
-        u : Tensor of shape (B, ...)
-            What :meth:`inlet` gives of the frame.
-        state : Any
-            Of the step before.
-
-        Returns
-        -------
-        frame : Tensor of shape (B, P', h, w)
-            An estimate of the next frame, P' = p^2 C'.
-        state : Any
-        """
-        raise NotImplementedError
-
-    def extra_loss(self, frames: Tensor, truth: Tensor, state: Any) -> Tensor:
-        """What is added to the mean loss over all F frames in training.
-
-        Parameters
-        ----------
-        frames, truth : Tensor of shape (B, F, C', H, W)
-            All outputs, and the frames they estimate.
-        state : Any
-            After the last step.
-
-        Returns
-        -------
-        Tensor
-            A number.
-        """
-        return frames.new_zeros(())
-
-    # --- roll-out ---------------------------------------------------------------------------------
-
-    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
-        """Forecast T' steps from T: (B, T, C, H, W) -> (B, T', C', H, W).
-
-        Parameters
-        ----------
-        x : Tensor of shape (B, T, C, H, W)
-        steps : int, optional
-            How many to forecast; T' unless given. The network simply goes on.
-
-        Returns
-        -------
-        Tensor of shape (B, T', C', H, W)
-        """
-        steps = self.target_steps if steps is None else steps
-        return self.unroll(x, steps)[0][:, -steps:]
-
-    def teach(
-        self,
-        x: Tensor,
-        y: Tensor,
-        step: int,
-        generator: torch.Generator | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Go through a training sequence, with true frames among the network's own.
-
-        Parameters
-        ----------
-        x, y : Tensor of shape (B, T, C, H, W) and (B, T', C', H, W)
-            Inputs and targets. A target that is NaN is never fed.
-        step : int
-            Of the optimiser, from which the sampling rates follow.
-        generator : torch.Generator, optional
-            On the CPU, for the draws; torch's own unless given.
-        mask : Tensor of bool, shape (B, n), optional
-            In place of draws: where the true frame is fed, in the last n steps.
-
-        Returns
-        -------
-        frames : Tensor of shape (B, F, C', H, W)
-            All outputs: estimates of the input frames from the second on, then of the targets.
-        extra : Tensor
-            What is added to their mean loss.
-        """
-        if mask is None:
-            rates = self.sampling.rates(step, x.shape[1], y.shape[1])
-            mask = draw(rates, len(x), generator)
-        frames, state = self.unroll(x, y.shape[1], y, mask)
-        truth = torch.cat([x[:, 1:, : self.out_channels], y], dim=1)
-        return frames, self.extra_loss(frames, truth, state)
-
-    def unroll(
-        self, x: Tensor, steps: int, y: Tensor | None = None, mask: Tensor | None = None
-    ) -> tuple[Tensor, Any]:
-        """Go through all steps.
-
-        Parameters
-        ----------
-        x : Tensor of shape (B, T, C, H, W)
-        steps : int
-            How many frames after the input to give.
-        y : Tensor of shape (B, steps, C', H, W), optional
-            Targets, for `mask`.
-        mask : Tensor of bool, shape (B, n), optional
-            Where the true frame is fed, in the last n steps: those before are fed with it.
-            Otherwise the input frames are fed, and from then on the network's own.
-
-        Returns
-        -------
-        frames : Tensor of shape (B, T + steps - 1, C', H, W)
-        state : Any
-            After the last step.
-
-        Raises
-        ------
-        InputError
-            If the input has other steps or channels, or another grid where weights belong to one.
-        """
-        self._check_input(x, steps)
-        T, total = x.shape[1], x.shape[1] + steps - 1
-        given = self.cut(x)  # (B, T, P, h, w)
-        truth = None if y is None else self.cut(y)
-        known, moved = T, None
-        if mask is not None:
-            known, moved = total - mask.shape[1], mask.to(x.device, torch.bool)
-        # Frames that are known go in together, one time after the other.
-        u = self.inlet(given[:, :known].transpose(0, 1).flatten(0, 1)).unflatten(0, (known, -1))
-        state = self.begin(given[:, 0])
-        outputs: list[Tensor] = []
-        for t in range(total):
-            if t < known:
-                now = u[t]
-            else:
-                own = self._own_frame(outputs[-1], given, t, x.shape[-2:])
-                if moved is not None:
-                    true = self._true_frame(given, truth, t)
-                    fed = moved[:, t - known, None, None, None] & ~true.isnan()
-                    own = torch.where(fed, true, own)
-                now = self.inlet(own)
-            frame, state = self.step(now, state)
-            outputs.append(frame)
-        return self.join(torch.stack(outputs, 1), x.shape[-2:]), state
-
-    def _own_frame(self, frame: Tensor, given: Tensor, t: int, size: Sequence[int]) -> Tensor:
-        """What is fed at step t of the last output: padded anew, with the channels it lacks."""
-        if size[0] % self.stride or size[1] % self.stride:
-            frame = self.cut(self.join(frame[:, None], size))[:, 0]
-        return self._completed(frame, given, t)
-
-    def _true_frame(self, given: Tensor, truth: Tensor | None, t: int) -> Tensor:
-        """The true frame t, of the input or of the targets."""
-        T = given.shape[1]
-        if t < T:
-            return given[:, t]
-        if truth is None:
-            raise InputError("a mask needs the targets that it chooses from")
-        return self._completed(truth[:, t - T], given, t)
-
-    def _completed(self, frame: Tensor, given: Tensor, t: int) -> Tensor:
-        """A frame (B, P', h, w) with the channels that are not forecast, (B, P, h, w)."""
-        if self.out_channels == self.channels:
-            return frame
-        T, places = given.shape[1], self.patch**2
-        source = given[:, t if t < T else (t - T) % T]
-        rest = source.unflatten(1, (places, self.channels))[:, :, self.out_channels :]
-        own = frame.unflatten(1, (places, self.out_channels))
-        return torch.cat([own, rest], dim=2).flatten(1, 2)
-
-    def _check_input(self, x: Tensor, steps: int) -> None:
-        if x.ndim != 5 or x.shape[1:3] != (self.input_steps, self.channels):
-            raise InputError(
-                f"expected input of shape (B, {self.input_steps}, {self.channels}, H, W), found "
-                f"{tuple(x.shape)}"
-            )
-        if steps < 1:
-            raise InputError(f"expected at least one step to forecast, found {steps}")
-        if self.cells_grid is not None:
-            wanted = tuple(self.settings["grid"])
-            if tuple(x.shape[-2:]) != wanted:
-                raise InputError(
-                    f"weights of this {type(self).__name__} belong to a grid of {wanted[0]} x "
-                    f"{wanted[1]}, found input of {x.shape[-2]} x {x.shape[-1]}: make it for that "
-                    "grid and train it there"
-                )
-
-    # --- patches ----------------------------------------------------------------------------------
-
-    def cut(self, x: Tensor) -> Tensor:
-        """Pad to whole patches and cut: (B, n, C, H, W) -> (B, n, p^2 C, h, w)."""
-        p, rows, columns = self.patch, -x.shape[-2] % self.stride, -x.shape[-1] % self.stride
-        if rows or columns:
-            flat, around = x.flatten(0, 1), "circular" if self.circular_longitude else "replicate"
-            if columns:
-                flat = F.pad(flat, (0, columns, 0, 0), mode=around)
-            if rows:
-                flat = F.pad(flat, (0, 0, 0, rows), mode="replicate")
-            x = flat.unflatten(0, x.shape[:2])
-        if p == 1:
-            return x
-        h, w = x.shape[-2] // p, x.shape[-1] // p
-        x = x.unflatten(-1, (w, p)).unflatten(-3, (h, p))  # (B, n, C, h, row, w, col)
-        return x.permute(0, 1, 4, 6, 2, 3, 5).flatten(2, 4)
-
-    def join(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Join patches and crop: (B, n, p^2 C, h, w) -> (B, n, C, H, W)."""
-        p, (H, W) = self.patch, size
-        if p > 1:
-            x = x.unflatten(2, (p, p, -1))  # (B, n, row, col, C, h, w)
-            x = x.permute(0, 1, 4, 5, 2, 6, 3).flatten(-2).flatten(-3, -2)
-        return x[..., :H, :W]
-
-    # --- the authors' public code -----------------------------------------------------------------
 
     @classmethod
     def arranged(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
