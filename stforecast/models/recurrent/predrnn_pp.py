@@ -1,8 +1,8 @@
 """PredRNN++: two memories in a row in each layer, and a short road for gradients through time.
 
 Wang, Gao, Long, Wang, Yu: "PredRNN++: Towards A Resolution of the Deep-in-Time Dilemma in
-Spatiotemporal Predictive Learning" (arXiv:1804.06300), sections 3.1 (causal LSTM) and 3.2 (gradient
-highway), as the public code of the SimVPv2 paper (arXiv:2211.12509) has it.
+Spatiotemporal Predictive Learning" (arXiv:1804.06300), the sections on the causal LSTM and on the
+gradient highway, as the public code of the SimVPv2 paper (arXiv:2211.12509) has it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PredRNNpp(ConvRecurrent):
 
     References
     ----------
-    .. [1] arXiv:1804.06300, section 3.1, the causal LSTM, and 3.2, the gradient highway unit.
+    .. [1] arXiv:1804.06300, the sections on the causal LSTM and the gradient highway unit.
     """
 
     has_legacy = True
@@ -112,7 +112,7 @@ class PredRNNpp(ConvRecurrent):
 
 
 class Highway(nn.Module):
-    """Gradient highway unit: keeps its state z where the switch says so (section 3.2).
+    """Gradient highway unit: keeps its state z where the switch says so.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ class Highway(nn.Module):
 
 
 class CausalLSTMCell(nn.Module):
-    """One layer: the cell state first, then from it the memory, and from both the output (3.1).
+    """One layer: the cell state first, then from it the memory, and from both the output.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """PredRNNv2: PredRNN whose two memories are taught to hold different things.
 
 Wang, Wu, Zhang, Gao, Wang, Yu, Long: "PredRNN: A Recurrent Neural Network for Spatiotemporal
-Predictive Learning" (arXiv:2103.09504), sections 3.3 (decoupling) and 3.4 (reverse sampling), as
-the public code of the SimVPv2 paper (arXiv:2211.12509) has it.
+Predictive Learning" (arXiv:2103.09504), the sections on decoupling and on reverse sampling, as the
+public code of the SimVPv2 paper (arXiv:2211.12509) has it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PredRNNv2(PredRNN):
 
     References
     ----------
-    .. [1] arXiv:2103.09504, section 3.3, the decoupling loss.
+    .. [1] arXiv:2103.09504, the section on memory decoupling.
     """
 
     benchmarks: ClassVar[dict[str, dict[str, Any]]] = {

@@ -2,7 +2,7 @@
 
 Bengio, Vinyals, Jaitly, Shazeer: "Scheduled Sampling for Sequence Prediction with Recurrent Neural
 Networks" (arXiv:1506.03099), section 2.4; in reverse: Wang et al., "PredRNN: A Recurrent Neural
-Network for Spatiotemporal Predictive Learning" (arXiv:2103.09504), section 3.3. Rates are functions
+Network for Spatiotemporal Predictive Learning" (arXiv:2103.09504). Rates are functions
 of the optimiser's step alone, so that a resumed run goes on with those it would have had.
 """
 
