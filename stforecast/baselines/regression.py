@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from ..forecasting.core import ForecastModel
 from ..parallel import Graph
 from ..task import Task, require_task, window_starts
 from .reference import ReferenceFit, fit_reference
+from .ridge import Layout, anomalies_of, layout_of, padded_by, part_of, solve
 
 __all__ = ["LinearRegression"]
 
@@ -35,79 +36,6 @@ _FORMATS = (1, 2)  # of the files that `save` writes; the first knows no climato
 log = logging.getLogger(__name__)
 
 _SUN = "toa_incident_solar_radiation"
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Which values make the predictors of a point, in their order; the last is a constant 1."""
-
-    lags: int  # of the point itself, for each variable
-    radius: int  # of the neighbourhood, in cells
-    near_lags: int  # of each neighbour
-    channels: int
-    ahead: int = 1  # target steps, each of which has predictors of its own:
-    sun: bool = False  # the sun at its time,
-    known: tuple[int, ...] = ()  # channels that are known then,
-    earlier: tuple[tuple[int, int], ...] = ()  # a channel so many steps before
-
-    @property
-    def offsets(self) -> list[tuple[int, int]]:
-        """Neighbours (rows up, columns right), without the point itself."""
-        reach = range(-self.radius, self.radius + 1)
-        return [(j, i) for j in reach for i in reach if (j, i) != (0, 0)]
-
-    @property
-    def shared(self) -> int:
-        """Predictors that all target steps have."""
-        return self.channels * (self.lags + self.near_lags * len(self.offsets))
-
-    @property
-    def own(self) -> int:
-        """Further predictors of each target step."""
-        return self.sun + len(self.known) + len(self.earlier)
-
-    @property
-    def size(self) -> int:
-        return self.shared + self.ahead * self.own + 1
-
-    def used(self, step: int) -> np.ndarray:
-        """Numbers of the predictors of one target step, without the constant."""
-        own = self.shared + step * self.own + np.arange(self.own)
-        return np.concatenate([np.arange(self.shared), own])
-
-    def predictors(
-        self, band: np.ndarray, ends: np.ndarray, dtype: Any, sun: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Predictors of the middle row of a band for windows whose history ends at `ends`.
-
-        `band` is (time, C, 2 r + 1, W + 2 r): the row and its neighbours; `sun` is (time, W). It
-        gives (W, N, size).
-        """
-        r = self.radius
-        width = band.shape[-1] - 2 * r
-        out = np.empty((width, len(ends), self.size), dtype=dtype)
-        middle = band[:, :, r, r : r + width]
-        column = 0
-        for c in range(self.channels):
-            for lag in range(self.lags):
-                out[..., column] = middle[ends - lag, c].T
-                column += 1
-            for j, i in self.offsets:
-                for lag in range(self.near_lags):
-                    out[..., column] = band[ends - lag, c, r + j, r + i : r + i + width].T
-                    column += 1
-        for at in (ends + 1 + step for step in range(self.ahead)):
-            if sun is not None:
-                out[..., column] = sun[at].T
-            column += self.sun
-            for c in self.known:
-                out[..., column] = middle[at, c].T
-                column += 1
-            for lag, c in self.earlier:
-                out[..., column] = middle[at - lag, c].T
-                column += 1
-        out[..., column] = 1
-        return out
 
 
 class LinearRegression(ForecastModel):
@@ -146,7 +74,7 @@ class LinearRegression(ForecastModel):
         #: What never changes, and so tells a point's regression nothing.
         self.still = tuple(v for v in task.known if v not in (*self._channels, "reference"))
         attrs = dataset.attrs
-        self._layout = _layout(
+        self._layout = layout_of(
             task,
             self._channels,
             attrs["neighbours"],
@@ -239,7 +167,7 @@ class LinearRegression(ForecastModel):
         usual = _usual(canonical, task) if form == "strong" else None
         sun = usual is not None and {"latitude", "longitude"} <= set(canonical.coords)
         sun = sun and _SUN not in channels
-        layout = _layout(task, channels, neighbours, near_steps, sun)
+        layout = layout_of(task, channels, neighbours, near_steps, sun)
         time = canonical["time"].values
         starts = window_starts(time, task.step, task.window)
         if windows is not None and len(starts) > windows:
@@ -264,7 +192,7 @@ class LinearRegression(ForecastModel):
             sums = job.sums(band)
             for step in range(task.target_steps):
                 mine = slice(step * len(targets), (step + 1) * len(targets))
-                coefficients[mine, :, band] = _solve(sums, layout, step, mine, float(ridge))
+                coefficients[mine, :, band] = solve(sums, layout, step, mine, float(ridge))
         coords = {d: canonical[d] for d in map(str, space) if d in canonical.coords}
         attrs = {
             "title": "ridge regression of each grid point on its history and its neighbours'",
@@ -402,7 +330,7 @@ class LinearRegression(ForecastModel):
         """Forecast the last T' of differences (B, T + T', C, H, W): (B, T', C', H, W)."""
         batch, length, channels, height, width = window.shape
         layout, task = self._layout, self.task
-        padded = _padded(
+        padded = padded_by(
             window.reshape(-1, channels, height, width),
             layout.radius,
             bool(self.dataset.attrs["periodic"]),
@@ -418,22 +346,6 @@ class LinearRegression(ForecastModel):
             y = x @ coefficients[:, :, row].transpose(2, 1, 0)  # (W, B, T' C')
             out[..., row, :] = y.transpose(1, 2, 0).reshape(*shape[:3], width)
         return out
-
-
-def _layout(
-    task: Task, channels: tuple[str, ...], neighbours: int, near_steps: int, sun: bool
-) -> _Layout:
-    own = len(set(task.variables) | set(task.outputs))
-    return _Layout(
-        task.input_steps,
-        int(neighbours),
-        int(near_steps),
-        len(task.variables),
-        task.target_steps,
-        sun,
-        tuple(range(own, len(channels))),
-        tuple((lag, channels.index(v)) for lag in task.lag_steps for v in task.outputs),
-    )
 
 
 def _usual(ds: xr.Dataset, task: Task) -> ReferenceFit | None:
@@ -478,7 +390,7 @@ class _Job:
         ds: xr.Dataset,
         task: Task,
         channels: tuple[str, ...],
-        layout: _Layout,
+        layout: Layout,
         starts: np.ndarray,
         targets: list[int],
         usual: ReferenceFit | None,
@@ -513,9 +425,9 @@ class _Job:
         graph = Graph()
         mean = self.mean[:, around]
         prepare = graph.put(
-            partial(_anomalies, task, self.channels, mean, layout.radius, self.periodic, have)
+            partial(anomalies_of, task, self.channels, mean, layout.radius, self.periodic, have)
         )
-        part = graph.put(partial(_part, task, layout, self.targets, count))
+        part = graph.put(partial(part_of, task, layout, self.targets, count))
         lazy = variables[0].chunks is not None
         halves = [slice(0, rows // 2), slice(rows // 2, rows)] if rows > 1 else [slice(0, 1)]
         sums: list[str | None] = [None] * len(halves)
@@ -566,100 +478,3 @@ def _call(function: Any, *args: Any) -> Any:
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts)
-
-
-def _anomalies(
-    task: Task,
-    channels: tuple[str, ...],
-    mean: np.ndarray,
-    radius: int,
-    periodic: bool,
-    have: tuple[int, int],
-    about: tuple[np.ndarray, Any],
-    values: list[np.ndarray],
-) -> np.ndarray:
-    """A block of history less what is usual, with neighbours past its edges: (time, C, rows, W)."""
-    times, usual = about
-    anomalies = np.stack(values, axis=1) - mean
-    if usual is not None:
-        targets, fields, found = usual
-        anomalies[:, targets] -= (
-            fields[found] if found.ndim == 1 else np.tensordot(found, fields, 1)
-        )
-    if task.nan == "mask":
-        anomalies = np.nan_to_num(anomalies, nan=0.0)
-    if not np.isfinite(anomalies.sum(dtype=np.float64)):
-        raise InputError(
-            f"{', '.join(channels)}: NaN or infinite values between {times[0]} and "
-            f'{times[1]}; fill them, leave these times out, or use a Task(nan="mask")'
-        )
-    return _padded(anomalies, radius, periodic, have)
-
-
-def _part(
-    task: Task,
-    layout: _Layout,
-    targets: list[int],
-    count: int,
-    rows: slice,
-    windows: tuple[np.ndarray, Any],
-    padded: np.ndarray,
-) -> np.ndarray:
-    """Sums of one block for some rows, `count` windows at a time."""
-    starts, lit = windows
-    width = padded.shape[-1] - 2 * layout.radius
-    outputs = len(targets) * task.target_steps
-    sums = np.zeros((rows.stop - rows.start, width, layout.size, layout.size + outputs))
-    steps = task.history + np.arange(task.target_steps)
-    for row in range(rows.start, rows.stop):
-        around = padded[:, :, row : row + 2 * layout.radius + 1]
-        middle = around[:, :, layout.radius, layout.radius : layout.radius + width]
-        sun = None
-        if lit is not None:
-            times, latitude, longitude = lit
-            sun = sun_at(times, latitude[row : row + 1], longitude)[:, 0] / np.float32(1000)
-        for a in range(0, len(starts), count):
-            local = starts[a : a + count]
-            # float64: lags are nearly the same, and what tells them apart is in the last digits.
-            x = layout.predictors(around, local + task.history - 1, np.float64, sun)
-            y = middle[local[:, None] + steps][:, :, targets]  # (N, T', C', W)
-            both = np.concatenate([x, y.transpose(3, 0, 1, 2).reshape(width, len(local), -1)], -1)
-            sums[row - rows.start] += x.transpose(0, 2, 1) @ both
-    return sums
-
-
-def _padded(
-    values: np.ndarray, radius: int, periodic: bool, have: tuple[int, int] = (0, 0)
-) -> np.ndarray:
-    """Give (…, H, W) `radius` neighbours on each side, of which `have` rows are there already."""
-    if radius == 0:
-        return values
-    rows = [(0, 0)] * (values.ndim - 2) + [(radius - have[0], radius - have[1]), (0, 0)]
-    columns = [(0, 0)] * (values.ndim - 1) + [(radius, radius)]
-    return np.pad(np.pad(values, rows, mode="edge"), columns, "wrap" if periodic else "edge")
-
-
-def _solve(
-    sums: np.ndarray, layout: _Layout, step: int, targets: slice, ridge: float
-) -> np.ndarray:
-    """Ridge coefficients (targets, predictors, rows, W) from sums of products (rows, W, F, F + L).
-
-    Of one target step, which uses some of the predictors. They are standardised on the way, and the
-    constant takes what their means leave.
-    """
-    size, used = layout.size, layout.used(step)
-    wanted = size + np.arange(targets.start, targets.stop)
-    n = sums[..., size - 1, size - 1][..., None, None]
-    x_mean, y_mean = sums[..., size - 1 :, used] / n, sums[..., size - 1 :, wanted] / n
-    both = sums[..., used, :]
-    covariance = both[..., used] / n - x_mean.swapaxes(-1, -2) * x_mean
-    cross = both[..., wanted] / n - x_mean.swapaxes(-1, -2) * y_mean
-    deviation = np.sqrt(np.clip(np.diagonal(covariance, axis1=-2, axis2=-1), 0, None))
-    deviation = np.where(deviation > 0, deviation, 1.0)[..., None]  # constant: no influence
-    correlation = covariance / (deviation * deviation.swapaxes(-1, -2))
-    correlation += ridge * np.eye(len(used))
-    slopes = np.linalg.solve(correlation, cross / deviation) / deviation
-    out = np.zeros((*sums.shape[:2], size, len(wanted)))
-    out[..., used, :] = slopes
-    out[..., -1:, :] = y_mean - x_mean @ slopes
-    return out.transpose(3, 2, 0, 1)
