@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ..conventions.axes import LAT, LON, X, Y
 from ..errors import InputError
+from ..models import registry
 from ..package import __version__
 from ..task import Task
+from .reference import Reference
 
 BUNDLE_FORMAT, BUNDLE_VERSION = "stforecast-bundle", 2
 #: What version 1 called settings and buffers of SimVPv2.
@@ -231,6 +233,37 @@ def refuse_no_grid(grid: Any) -> None:
             raise InputError(
                 f"{name} of the grid must be finite numbers that rise or fall, found {axis!r:.60}"
             )
+
+
+def reference_of(path: Any, about: Any, tensors: Mapping[str, Tensor]) -> Reference:
+    """The climatology of a bundle, from what it says of it and its tensors."""
+    try:
+        arrays: dict[str, Any] = under("reference.", tensors)
+        return Reference(**about, **arrays)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: the climatology in model.safetensors does not fit bundle.json: {error!s:.500}"
+        ) from error
+
+
+def still_of(path: Any, grid: Any, fields: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The fields of a bundle that never change, held against its grid."""
+    shape = [v if isinstance(v, int) else len(v) for v in grid.values()] if grid else None
+    for name, field in fields.items():
+        if shape is None or sorted(field.shape) != sorted(shape) or not field.isfinite().all():
+            raise InputError(
+                f"{path}: '{name}' in model.safetensors is no field on the bundle's grid: its "
+                f"shape is {tuple(field.shape)}"
+            )
+    return fields
+
+
+def refuse_misfit(network: Mapping[str, Any], file: Mapping[str, Any], task: Task) -> None:
+    """Refuse weights whose names and shapes are not the network's and its normalisation's."""
+    wanted = {f"network.{k}": v for k, v in network.items()}
+    wanted |= {f"normalizer.{k}": [len(task.channels)] for k in ("mean", "std")}
+    if text := registry.misfit(wanted, file):
+        raise InputError(f"model.safetensors does not fit the network in bundle.json: {text}")
 
 
 def _of_numbers(axis: Any) -> bool:

@@ -40,7 +40,10 @@ from .bundle import (
     plain_tensors,
     read_bundle,
     read_shapes,
+    reference_of,
+    refuse_misfit,
     refuse_no_grid,
+    still_of,
     under,
 )
 from .frames import Frames, Normalizer
@@ -543,13 +546,13 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
     with own_defaults(random=torch.device("cpu")):
         try:
             if own and registry.is_own(model["name"]):  # laid out first: that takes no memory
-                _refuse_misfit(registry.outline(*parts), shapes, task)
+                refuse_misfit(registry.outline(*parts), shapes, task)
             network = registry.make_network(*parts) if network is None else network
             for method, argument in (("check_task", task), ("check_grid", description["grid"])):
                 if hasattr(network, method):
                     getattr(network, method)(argument)
             there = network.state_dict()
-            _refuse_misfit({k: v.shape for k, v in there.items()}, shapes, task)
+            refuse_misfit({k: v.shape for k, v in there.items()}, shapes, task)
         except InputError as error:
             raise InputError(f"{path}: {error!s:.2000}") from error
         tensors = read_bundle(path)[1]
@@ -571,37 +574,6 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
             grid=description["grid"],
             variables=description["variables"],
             training=description["training"],
-            reference=None if around is None else _reference(path, around, tensors),
-            still=_still(path, description["grid"], under("still.", tensors)),
+            reference=None if around is None else reference_of(path, around, tensors),
+            still=still_of(path, description["grid"], under("still.", tensors)),
         )
-
-
-def _reference(path: Any, about: Any, tensors: Mapping[str, Tensor]) -> Reference:
-    """The climatology of a bundle, from what it says of it and its tensors."""
-    try:
-        arrays: dict[str, Any] = under("reference.", tensors)
-        return Reference(**about, **arrays)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: the climatology in model.safetensors does not fit bundle.json: {error!s:.500}"
-        ) from error
-
-
-def _still(path: Any, grid: Any, fields: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The fields of a bundle that never change, held against its grid."""
-    shape = [v if isinstance(v, int) else len(v) for v in grid.values()] if grid else None
-    for name, field in fields.items():
-        if shape is None or sorted(field.shape) != sorted(shape) or not field.isfinite().all():
-            raise InputError(
-                f"{path}: '{name}' in model.safetensors is no field on the bundle's grid: its "
-                f"shape is {tuple(field.shape)}"
-            )
-    return fields
-
-
-def _refuse_misfit(network: Mapping[str, Any], file: Mapping[str, Any], task: Task) -> None:
-    """Refuse weights whose names and shapes are not the network's and its normalisation's."""
-    wanted = {f"network.{k}": v for k, v in network.items()}
-    wanted |= {f"normalizer.{k}": [len(task.channels)] for k in ("mean", "std")}
-    if text := registry.misfit(wanted, file):
-        raise InputError(f"model.safetensors does not fit the network in bundle.json: {text}")
