@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import depthwise, norm_silu, wrap
+from . import kernels
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -60,9 +60,11 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, H, W), or half of H and W with stride 2."""
         if self.groups == self.in_channels == self.out_channels and self.bias is not None:
-            return depthwise(x, self.weight, self.bias, self.dilation[0], self.circular_longitude)
+            return kernels.depthwise(
+                x, self.weight, self.bias, self.dilation[0], self.circular_longitude
+            )
         if self.circular_longitude and self.reach:
-            x = wrap(x, self.reach)
+            x = kernels.wrap(x, self.reach)
         return channels_last(super().forward(channels_last(x)))
 
 
@@ -93,12 +95,22 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def fan_out_normal_(module: nn.Module) -> None:
-    """Start every convolution in `module` at N(0, 2 / fan_out), fan_out per group, and bias 0."""
-    for conv in module.modules():
-        if isinstance(conv, nn.Conv2d):
-            fan_out = math.prod(conv.kernel_size) * conv.out_channels // conv.groups
-            nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    """Start every convolution in `module` at N(0, 2 / fan_out), fan_out per group, and bias 0.
+
+    A linear layer is a 1 x 1 convolution.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            fan_out = layer.weight[:, 0].numel() // getattr(layer, "groups", 1)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def stochastic_depth(y: Tensor, rate: float) -> Tensor:
+    """Drop a branch for some samples: (B, C, h, w) times 0 or 1 / (1 - rate), a draw a sample."""
+    keep = 1 - rate
+    return y * y.new_empty(len(y), 1, 1, 1).bernoulli_(keep).div_(keep)
 
 
 class GroupNormSiLU(nn.GroupNorm):
@@ -106,7 +118,7 @@ class GroupNormSiLU(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), in the precision of the weights."""
-        return norm_silu(x, self.weight, self.bias, self.num_groups, self.eps)
+        return kernels.norm_silu(x, self.weight, self.bias, self.num_groups, self.eps)
 
 
 class ConvBlock(nn.Module):
@@ -145,6 +157,34 @@ class ConvBlock(nn.Module):
         x = self.conv(x)
         x = F.pixel_shuffle(x, 2) if self.up else x
         return self.norm(x)
+
+
+class FeedForward(nn.Module):
+    """1 x 1 convolution to r times the width, depthwise 3 x 3, GELU, 1 x 1 convolution back."""
+
+    def __init__(
+        self, dim: int, ratio: float, dropout: float, *, circular_longitude: bool = False
+    ) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.expand = nn.Conv2d(dim, hidden, 1)
+        self.depthwise = Conv2d(
+            hidden, hidden, 3, groups=hidden, circular_longitude=circular_longitude
+        )
+        self.contract = nn.Conv2d(hidden, dim, 1)
+        self.dropout = dropout
+        self.reach = self.depthwise.reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, h, w) -> the same."""
+        if kernels.by_hand(x) and not (self.training and self.dropout):
+            layers = (self.expand, self.depthwise, self.contract)
+            return kernels.feed_forward(
+                x, *layers, circular_longitude=self.depthwise.circular_longitude
+            )
+        x = F.gelu(self.depthwise(self.expand(x)))
+        x = self.contract(F.dropout(x, self.dropout, self.training))
+        return F.dropout(x, self.dropout, self.training)
 
 
 class MetaBlock(nn.Module):
@@ -194,7 +234,6 @@ class MetaBlock(nn.Module):
         return self.resize(x)
 
     def _branch(self, scale: Tensor | None, y: Tensor) -> Tensor:
-        if self.training and self.drop_path:  # stochastic depth: a sample keeps the branch or not
-            keep = 1 - self.drop_path
-            y = y * y.new_empty(len(y), 1, 1, 1).bernoulli_(keep).div_(keep)
+        if self.training and self.drop_path:
+            y = stochastic_depth(y, self.drop_path)
         return y if scale is None else scale[:, None, None] * y

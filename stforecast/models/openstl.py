@@ -41,18 +41,35 @@ _NAMES = (
     (r"\.attn\.spatial_gating_unit\.conv0\.", ".attention.local."),
     (r"\.attn\.spatial_gating_unit\.conv_spatial\.", ".attention.dilated."),
     (r"\.attn\.spatial_gating_unit\.conv1\.", ".attention.gate."),
+    (r"\.attn\.spatial_gating_unit\.fc\.0\.", ".attention.squeeze."),
+    (r"\.attn\.spatial_gating_unit\.fc\.2\.", ".attention.excite."),
+    (r"\.attn\.(gate\.|sigma$)", r".attention.\1"),
+    (r"\.attn\.value\.DW_conv0\.", ".attention.local."),
+    (r"\.attn\.value\.DW_conv1\.", ".attention.near."),
+    (r"\.attn\.value\.DW_conv2\.", ".attention.far."),
+    (r"\.attn\.value\.PW_conv\.", ".attention.pointwise."),
+    (r"\.gnconv\.proj_(in|out)\.", r".attention.project_\1."),
+    (r"\.gnconv\.dwconv\.", ".attention.depthwise."),
+    (r"\.gnconv\.pws\.", ".attention.widen."),
+    (r"\.attn\.(weight|bias)$", r".attention.local.\1"),
+    (r"^(translator\.\d+)\.conv1\.", r"\1.attention.project_in."),
+    (r"^(translator\.\d+)\.conv2\.", r"\1.attention.project_out."),
+    (r"\.pos_embed\.", ".position."),
     (r"\.attn\.qkv\.", ".attention.qkv."),
     (r"\.attn\.proj\.", ".attention.project."),
     (r"\.attn\.relative_position_bias_table$", ".attention.bias"),
     (r"\.mlp_tokens\.", ".attention."),
+    (r"\.pwconv1\.", ".feed_forward.expand."),
+    (r"\.pwconv2\.", ".feed_forward.contract."),
     (r"\.(mlp|mlp_channels)\.", ".feed_forward."),
     (r"\.fc1\.", ".expand."),
     (r"\.fc2\.", ".contract."),
-    (r"\.dwconv\.dwconv\.", ".depthwise."),
+    (r"\.dwconv\.(dwconv\.)?", ".depthwise."),
     (r"\.conv_dw\.", ".depthwise."),
     (r"\.conv_pw\.", ".pointwise."),
     (r"\.norm_([12])\.", r".norm\1."),
-    (r"\.layer_scale_([12])$", r".scale\1"),
+    (r"\.(layer_scale_|gamma_?)([12])$", r".scale\2"),
+    (r"\.gamma$", ".scale"),
 )
 # Swin's constants: the first we work out, the second that code's forward pass ignores as well.
 _CONSTANTS = ("relative_position_index", "attn_mask")
@@ -98,10 +115,10 @@ def load_openstl(
         By that code's names; always ``in_shape`` (T, C, H, W). What is left out has that code's
         default. Of the recurrent networks: those of its configuration files (``num_hidden``,
         ``patch_size``, ...). Of SimVP: ``hid_S``, ``hid_T``, ``N_S``, ``N_T``, ``model_type``
-        ("gSTA", "IncepU", "ViT", "Swin", "Poolformer", "MLP" or "MLPMixer", "ConvMixer", in any
-        case), ``mlp_ratio``, ``drop``, ``drop_path``, ``spatio_kernel_enc``,
-        ``spatio_kernel_dec``. ``drop_path=None`` switches stochastic depth off, which 0 does not
-        (see `SimVPv2`).
+        ("gSTA", "IncepU", "ViT", "Swin", "Poolformer", "MLP" or "MLPMixer", "ConvMixer", "TAU",
+        "VAN", "Moga" or "MogaNet", "HorNet", "ConvNeXt", "Uniformer", in any case), ``mlp_ratio``,
+        ``drop``, ``drop_path``, ``spatio_kernel_enc``, ``spatio_kernel_dec``. ``drop_path=None``
+        switches stochastic depth off, which 0 does not (see `SimVPv2`).
 
     Returns
     -------
@@ -193,7 +210,8 @@ def _simvp(
 ) -> tuple[SimVPv2, dict[str, Tensor]]:
     """A SimVPv2, and the tensors by its names."""
     model_type = options.pop("model_type", "gSTA")
-    translator = {"mlp": "mlpmixer"}.get(str(model_type).lower(), str(model_type).lower())
+    translator = str(model_type).lower()
+    translator = {"mlp": "mlpmixer", "moga": "moganet"}.get(translator, translator)
     if translator not in NAMES:
         raise InputError(
             f"model_type {model_type!r} is not supported; this library has {', '.join(NAMES)}"
@@ -219,9 +237,9 @@ def _simvp(
         model = SimVPv2(*sizes, **settings)
     ours = model.state_dict()
     theirs = {_rename(k, _NAMES): v for k, v in tensors.items() if not k.endswith(_CONSTANTS)}
-    for k, v in theirs.items():  # what we write as a linear layer may be a 1 x 1 convolution there
-        if k in ours and ours[k].ndim == 2 and v.shape[2:] == (1, 1):
-            theirs[k] = v.flatten(1)
+    for k, v in theirs.items():  # a linear layer or a vector of ours may have sides of 1 there
+        if k in ours and ours[k].squeeze().shape == v.squeeze().shape:
+            theirs[k] = v.reshape(ours[k].shape)
     return model, theirs
 
 

@@ -20,11 +20,20 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..task import Task
-from . import kernels, sizing
+from . import sizing
 from .folding import Folded
-from .layers import Conv2d, ConvBlock, MetaBlock, channels_last, fan_out_normal_, full_precision
+from .layers import (
+    Conv2d,
+    ConvBlock,
+    FeedForward,
+    MetaBlock,
+    channels_last,
+    fan_out_normal_,
+    full_precision,
+)
 from .rollout import rollout
 from .translators import NAMES, NEED_GRID, IncepU, translator_block
+from .translators_gated import GATED, gated_block
 
 # The public code's configurations: S, K, spatial and temporal layers, drop_path.
 _BENCHMARKS: dict[str, tuple[Any, ...]] = {
@@ -84,7 +93,7 @@ class SimVPv2(nn.Module):
     stochastic_depth : {"linear", "uniform"}
         Whether the blocks' rates change linearly, or all are `drop_path`.
     dropout : float
-        Dropout in the feed-forward part, and behind the attention of "vit" and "swin".
+        Dropout in the feed-forward part, and behind the attention of "vit", "swin" and "uniformer".
     encoder_kernel, decoder_kernel : int
         Kernel sizes of the encoder and of the decoder, odd.
     circular_longitude : bool
@@ -98,8 +107,9 @@ class SimVPv2(nn.Module):
         With `predict_change`: the typical change is each point's own, so that the network gives
         little where little changes (the sea, a quiet street). It then belongs to its `grid`.
     translator : str
-        "gsta", or one of the paper's ablation: "incepu" (which makes this SimVP, the first
-        version), "vit", "swin", "poolformer", "mlpmixer", "convmixer".
+        "gsta"; one of the paper's ablation: "incepu" (which makes this SimVP, the first version),
+        "vit", "swin", "poolformer", "mlpmixer", "convmixer"; or one more of the authors' framework:
+        "tau" (which makes this TAU), "van", "moganet", "hornet", "convnext", "uniformer".
     grid : (int, int), optional
         H and W of the input. Needed by "swin" (which chooses its windows by it, and then takes
         any grid) and "mlpmixer" (whose weights fit this grid only); the others take any grid.
@@ -496,34 +506,6 @@ class GatedAttention(nn.Module):
         return self.project_out(torch.sigmoid(gate) * features) + u  # eq. 8: the gate
 
 
-class FeedForward(nn.Module):
-    """1 x 1 convolution to r times the width, depthwise 3 x 3, GELU, 1 x 1 convolution back."""
-
-    def __init__(
-        self, dim: int, ratio: float, dropout: float, *, circular_longitude: bool = False
-    ) -> None:
-        super().__init__()
-        hidden = int(dim * ratio)
-        self.expand = nn.Conv2d(dim, hidden, 1)
-        self.depthwise = Conv2d(
-            hidden, hidden, 3, groups=hidden, circular_longitude=circular_longitude
-        )
-        self.contract = nn.Conv2d(hidden, dim, 1)
-        self.dropout = dropout
-        self.reach = self.depthwise.reach
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, dim, h, w) -> the same."""
-        if kernels.by_hand(x) and not (self.training and self.dropout):
-            layers = (self.expand, self.depthwise, self.contract)
-            return kernels.feed_forward(
-                x, *layers, circular_longitude=self.depthwise.circular_longitude
-            )
-        x = F.gelu(self.depthwise(self.expand(x)))
-        x = self.contract(F.dropout(x, self.dropout, self.training))
-        return F.dropout(x, self.dropout, self.training)
-
-
 class GSTABlock(MetaBlock):
     """x + DropPath(s1 * GatedAttention(BN(x))), then x + DropPath(s2 * FeedForward(BN(x)))."""
 
@@ -576,6 +558,8 @@ def _translator(
         widths = outer if i == 0 else inner, outer if i == layers - 1 else inner
         if name == "gsta":
             blocks.append(GSTABlock(*widths, drop_path=rate, **options))
+        elif name in GATED:
+            blocks.append(gated_block(name, i, *widths, drop_path=rate, **options))
         else:
             blocks.append(translator_block(name, i, *widths, grid=grid, drop_path=rate, **options))
     return nn.Sequential(*blocks)

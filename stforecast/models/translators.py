@@ -21,7 +21,9 @@ from .layers import Conv2d, MetaBlock, fan_out_normal_
 HEADS = 8
 #: Translators whose weights depend on the size of the latent grid.
 NEED_GRID = ("swin", "mlpmixer")
+#: The paper's, and those of its authors' framework.
 NAMES = ("gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer")
+NAMES += ("tau", "van", "moganet", "hornet", "convnext", "uniformer")
 
 
 def translator_block(
