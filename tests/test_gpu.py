@@ -15,6 +15,7 @@ from stforecast import Task, TrainConfig, fit, load, open_sample, predict
 from stforecast.forecasting import default_bundle
 from stforecast.loading import open_feed
 from stforecast.models import SimVPv2, for_inference
+from stforecast.models.translators_gated import GATED
 from stforecast.task import initialisations
 from stforecast.testing import make_weather
 
@@ -34,6 +35,7 @@ NETWORKS = {
     "gsta, no multiple of the stride": {"grid": (7, 13)},
     **{name: {"translator": name} for name in ("incepu", "vit", "swin", "poolformer")},
     **{name: {"translator": name} for name in ("mlpmixer", "convmixer")},
+    **{name: {"translator": name} for name in GATED},
     "swin, shifted": {"translator": "swin", "grid": (18, 36)},
 }
 

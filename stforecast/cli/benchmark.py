@@ -39,7 +39,7 @@ class TrainingOptions:
     learning_rate: float | Literal["auto"] | None = None
     """Peak learning rate; the preset's unless given. auto: the best of the paper's grid on the
     validation period, by a short run of each."""
-    loss: Literal["mse", "mae", "huber"] | None = None
+    loss: Literal["mse", "mae", "huber", "tau"] | None = None
     """What the mean is taken of; the preset's unless given."""
     optimizer: Literal["adam", "adamw", "muon"] | None = None
     """muon: for the matrices, and AdamW for the rest; the preset's unless given."""

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Translator = Literal["gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer"]
+_Ablation = Literal["gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer"]
+Translator = _Ablation | Literal["tau", "van", "moganet", "hornet", "convnext", "uniformer"]
 
 
 @dataclass(kw_only=True)
@@ -51,8 +52,9 @@ class BenchmarkOptions(TrainingOptions):
     settings; with the paper's preset those of this benchmark, where they have such. Graph networks
     are then as they were printed, with the training, windows and periods of that table."""
     translator: Translator = "gsta"
-    """What SimVPv2 has in its middle, in place of gsta: one of the paper's ablation. incepu makes
-    it SimVP, the first version."""
+    """What SimVPv2 has in its middle, in place of gsta: one of the paper's ablation (up to
+    convmixer), or of its authors' framework. incepu makes it SimVP, the first version; tau makes it
+    TAU, whose loss is --loss tau."""
 
 
 @dataclass(kw_only=True)

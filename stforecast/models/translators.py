@@ -22,7 +22,7 @@ HEADS = 8
 #: Translators whose weights depend on the size of the latent grid.
 NEED_GRID = ("swin", "mlpmixer")
 #: The paper's, and those of its authors' framework.
-NAMES = ("gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer")
+NAMES: tuple[str, ...] = ("gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer")
 NAMES += ("tau", "van", "moganet", "hornet", "convnext", "uniformer")
 
 

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..loading.feeds import BUFFER
 
 _CHOICES = {
-    "loss": ("mse", "mae", "huber", "crps"),
+    "loss": ("mse", "mae", "huber", "crps", "tau"),
     "optimizer": ("adam", "adamw", "muon"),
     "schedule": ("onecycle", "cosine", "constant"),
     "precision": ("auto", "fp32", "bf16"),
@@ -57,10 +57,12 @@ class TrainConfig:
         Passes in which the windows of a step are worked on, one after the other, where they do not
         fit the device at once. The gradient is of the mean over all of them. (Batch
         normalisation takes the statistics of each pass.)
-    loss : {"mse", "mae", "huber", "crps"} or callable
+    loss : {"mse", "mae", "huber", "crps", "tau"} or callable
         What the mean is taken of, in standard deviations of each variable. "crps" is for networks
-        that give several members. A callable takes prediction and target and gives the loss at
-        each point (see :mod:`stforecast.training.losses`); the run is known by the callable's name.
+        that give several members; "tau" is that of the Temporal Attention Unit
+        (``SimVPv2(translator="tau")``): MSE and a divergence of the changes. A callable takes
+        prediction and target and gives the loss at each point (see
+        :mod:`stforecast.training.losses`); the run is known by the callable's name.
     optimizer : {"adam", "adamw", "muon"}
         ``"muon"``: :class:`torch.optim.Muon` (torch 2.9 or later) for the matrices, 1 x 1
         convolutions among them, and AdamW for the rest.
@@ -135,7 +137,7 @@ class TrainConfig:
     steps: int | None = None
     batch_size: int = 16
     accumulate: int = 1
-    loss: Literal["mse", "mae", "huber", "crps"] | Callable[[Tensor, Tensor], Tensor] = "mse"
+    loss: Literal["mse", "mae", "huber", "crps", "tau"] | Callable[[Tensor, Tensor], Tensor] = "mse"
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     weight_decay: float = 0.0
     learning_rate: float = 1e-3

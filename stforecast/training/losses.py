@@ -81,8 +81,42 @@ def crps(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).abs().mean(0) - pairs
 
 
+def tau(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared error, and a tenth of the divergence of the changes from step to step.
+
+    The differential divergence regularisation of the Temporal Attention Unit. The changes of each
+    sample between neighbouring steps, divided by 0.1, make a distribution over channels and points
+    (softmax); the divergence (Kullback and Leibler) is that of the prediction's from the target's.
+    It is spread over the steps so that its mean is that of the changes. As in the public code it
+    takes three steps at least; that code adds 1e-12 inside its logarithm, which is exact here.
+
+    Parameters
+    ----------
+    prediction, target : Tensor of shape (B, T', C', H, W)
+
+    Returns
+    -------
+    Tensor of shape (B, T', C', H, W)
+
+    References
+    ----------
+    Tan et al. (2023), "Temporal Attention Unit", arXiv:2206.12126, the section on differential
+    divergence regularization.
+    """
+    loss, steps = mse(prediction, target), target.shape[-4]
+    if steps < 3:
+        return loss
+    ours, theirs = (
+        (y.diff(dim=-4) / 0.1).flatten(-3).log_softmax(-1)
+        for y in (prediction, target.expand_as(prediction))
+    )
+    divergence = (ours.exp() * (ours - theirs)).unflatten(-1, target.shape[-3:])
+    share = 0.1 * steps / (steps - 1)
+    return loss + F.pad(share * divergence, (0, 0, 0, 0, 0, 0, 1, 0))
+
+
 #: Losses by name.
-LOSSES: dict[str, Loss] = {"mse": mse, "mae": mae, "huber": huber, "crps": crps}
+LOSSES: dict[str, Loss] = {"mse": mse, "mae": mae, "huber": huber, "crps": crps, "tau": tau}
 
 
 def loss_weights(config: TrainConfig, task: Task, ds: xr.Dataset, change: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from stforecast.cli import BenchmarkOptions, TrainingOptions, recipe, run, to_li
 from stforecast.cli.run import advice
 from stforecast.evaluation import benchmark_names, benchmark_table
 from stforecast.forecasting.forecaster import load
+from stforecast.models.translators import NAMES
 from stforecast.testing.moving_mnist import write_mnist
 from stforecast.testing.robot import write_robonet
 
@@ -191,9 +192,7 @@ def test_lpips_with_weights_of_your_own(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 @pytest.mark.parametrize("name", ["taxibj", "weatherbench_t2m", "kth"])
-@pytest.mark.parametrize(
-    "translator", ["gsta", "incepu", "vit", "swin", "poolformer", "mlpmixer", "convmixer"]
-)
+@pytest.mark.parametrize("translator", NAMES)
 def test_a_translator_of_choice(name, preset, translator):
     with torch.device("meta"):
         options = BenchmarkOptions(preset=preset, translator=translator)

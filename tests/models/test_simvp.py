@@ -265,7 +265,7 @@ def test_settings_build_the_same_network():
     [
         ({}, r"needs in_shape=\(T, C, H, W\)"),
         ({"in_shape": (3, 1)}, r"in_shape must be \(T, C, H, W\)"),
-        ({"in_shape": (3, 1, 8, 8), "model_type": "moga"}, "'moga' is not supported; .* gsta, inc"),
+        ({"in_shape": (3, 1, 8, 8), "model_type": "dcn"}, "'dcn' is not supported; .* gsta, inc"),
         ({"in_shape": (3, 1, 8, 8)}, "there is no such file"),
     ],
 )

@@ -16,7 +16,7 @@ from stforecast.task import Task
 from stforecast.testing.weather import make_weather
 from stforecast.training.config import TrainConfig
 from stforecast.training.fit import fit
-from stforecast.training.losses import LOSSES, crps, loss_weights
+from stforecast.training.losses import LOSSES, crps, loss_weights, tau
 from stforecast.training.objective import Objective, compiled
 from stforecast.training.optimizers import Optimizer
 
@@ -61,6 +61,20 @@ def test_the_fair_crps():
     assert float(found) == pytest.approx(exact, abs=3e-3)
     with pytest.raises(InputError, match="at least two members"):
         crps(x[:1], y)
+
+
+def test_the_loss_of_tau():
+    """Its mean is the publication's: MSE + 0.1 KL of softmaxed changes; of two steps MSE alone."""
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, 3, 4, 2, 5, 6, generator=rng, dtype=torch.float64).unbind()
+    p, q = (torch.softmax((z[:, 1:] - z[:, :-1]).flatten(2) / 0.1, -1) for z in (x, y))
+    expected = (x - y).square().mean() + 0.1 * (p * (p / q).log()).mean()
+    found = tau(x, y)
+    assert found.shape == y.shape
+    assert found.mean().item() == pytest.approx(expected.item(), rel=1e-12)
+    assert not tau(torch.stack([x, y]), y)[1].any()
+    torch.testing.assert_close(tau(x[:, :2], y[:, :2]), (x[:, :2] - y[:, :2]).square())
+    assert LOSSES["tau"] is tau
 
 
 def test_weights_of_variables(weather):

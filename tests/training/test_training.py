@@ -766,7 +766,7 @@ def test_a_network_that_shares_weights_is_kept_and_saved(weather, tmp_path):
         ({"clip_norm": 0.0}, "clip_norm must be positive"),
         ({"minutes": -1.0}, "minutes must be positive"),
         ({"ema": 1.0}, "ema must lie between 0 and 1"),
-        ({"loss": "l2"}, "loss must be one of mse, mae, huber, crps, or a function"),
+        ({"loss": "l2"}, "loss must be one of mse, mae, huber, crps, tau, or a function"),
         ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, muon"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
         ({"variable_weights": [0.0]}, "variable_weights must be finite, not negative, and not all"),
