@@ -86,6 +86,8 @@ SMALL_NETWORKS: dict[str, dict] = {
     "MSTGCN": {"hidden": 6, "blocks": 1, "neighbours": 5},
     "STGCN": {"hidden": 6, "neighbours": 5},
     "TGCN": {"hidden": 6, "neighbours": 5},
+    "E3DLSTM": {"hidden": [4, 4], "kernel": 3},
+    "MIM": {"hidden": [4, 4], "kernel": 3},
     "ConvLSTM": {"hidden": [4, 6], "kernel": 3},
     "MAU": {"hidden": [4, 4], "kernel": 3},
     "MMVP": {

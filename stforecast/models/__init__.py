@@ -5,7 +5,9 @@ from .cost import Summary, summary
 from .inference import for_inference
 from .openstl import load_openstl
 from .recurrent import (
+    E3DLSTM,
     MAU,
+    MIM,
     MMVP,
     ConvLSTM,
     CrevNet,
@@ -19,7 +21,9 @@ from .recurrent import (
 from .simvp import SimVPv2
 
 __all__ = [
+    "E3DLSTM",
     "MAU",
+    "MIM",
     "MMVP",
     "ConvLSTM",
     "CrevNet",

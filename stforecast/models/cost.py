@@ -117,12 +117,13 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
 
     def count(module: nn.Module, inputs: Any, out: Any) -> None:
         nonlocal by_module
-        if isinstance(module, _CONVOLUTIONS) and getattr(module, "in_paper_flops", True):
+        times = int(getattr(module, "in_paper_flops", 1))
+        if isinstance(module, _CONVOLUTIONS) and times:
             # By the book, however it is computed: each weight once for each place it is used at.
             places, width = out, module.out_channels
             if module.transposed:
                 places, width = inputs[0], module.in_channels
-            by_module += places.numel() * module.weight.numel() // width
+            by_module += times * (places.numel() * module.weight.numel() // width)
         for kind, operations in _NORMS:
             if isinstance(module, kind):
                 by_module += operations * out.numel()

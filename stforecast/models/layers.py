@@ -41,8 +41,9 @@ class Conv2d(nn.Conv2d):
     """A 2-D convolution that pads to keep the grid; `circular_longitude` wraps the last axis."""
 
     #: False where the authors write padding="same": fvcore, which counts FLOPs for them, overlooks
-    #: such a convolution, so the figures in print lack it.
-    in_paper_flops = True
+    #: such a convolution, so the figures in print lack it. A number: how often they have it, with
+    #: work on zeros beside it that we leave out.
+    in_paper_flops: bool | int = True
 
     def __init__(
         self, c_in: int, c_out: int, kernel: int, *, circular_longitude: bool, **kwargs: Any

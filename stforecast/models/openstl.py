@@ -143,14 +143,15 @@ def load_openstl(
     except (TypeError, ValueError):
         raise InputError("in_shape must be (T, C, H, W)") from None
     sizes = steps, target_steps or steps, channels
-    tensors = {_PREFIX.sub("", k): v for k, v in read_tensors(Path(path)).items()}
     if model.lower() in ("simvp", "simvpv2"):
         if legacy is not None:
             raise InputError("legacy is of ConvLSTM and PredRNN++ alone: leave it out")
-        network, renamed = _simvp(sizes, grid, options, tensors)
+        network, renamed = _simvp(sizes, grid, options, Path(path))
     else:
-        network, renamed = _recurrent(model, sizes, grid, options, tensors, legacy)
-    shapes = ({k: v.shape for k, v in both.items()} for both in (network.state_dict(), renamed))
+        network, renamed = _recurrent(model, sizes, grid, options, Path(path), legacy)
+    ours = network.state_dict()
+    renamed = {k: _shaped(v, ours.get(k)) for k, v in renamed.items()}
+    shapes = ({k: v.shape for k, v in both.items()} for both in (ours, renamed))
     if listing := misfit(*shapes):
         raise InputError(f"the weights in {path} do not fit these hyper-parameters: {listing}")
     if all(v.dtype == torch.float64 for v in renamed.values() if v.is_floating_point()):
@@ -164,13 +165,14 @@ def _recurrent(
     sizes: tuple[int, int, int],
     grid: list[int],
     options: dict[str, Any],
-    tensors: dict[str, Tensor],
+    path: Path,
     legacy: bool | None,
 ) -> tuple[Any, dict[str, Tensor]]:
     """A network by its own class's tables, and the tensors by its names."""
     kind = network_class(name)
     if not hasattr(kind, "from_openstl"):
         raise InputError(f"the public code has no {name!r} that can be read here")
+    tensors = _unprefixed(path)
     if kind.openstl_ignored is not None:
         tensors = {k: v for k, v in tensors.items() if not re.search(kind.openstl_ignored, k)}
     renamed = kind.arranged({_rename(k, kind.openstl_names): v for k, v in tensors.items()})
@@ -206,7 +208,7 @@ def _simvp(
     sizes: tuple[int, int, int],
     grid: list[int],
     options: dict[str, Any],
-    tensors: dict[str, Tensor],
+    path: Path,
 ) -> tuple[SimVPv2, dict[str, Tensor]]:
     """A SimVPv2, and the tensors by its names."""
     model_type = options.pop("model_type", "gSTA")
@@ -235,12 +237,22 @@ def _simvp(
     settings["encoder_layers"] -= settings["encoder_layers"] % 2  # an odd N_S loses a layer there
     with own_defaults(random=torch.device("cpu")):
         model = SimVPv2(*sizes, **settings)
-    ours = model.state_dict()
-    theirs = {_rename(k, _NAMES): v for k, v in tensors.items() if not k.endswith(_CONSTANTS)}
-    for k, v in theirs.items():  # a linear layer or a vector of ours may have sides of 1 there
-        if k in ours and ours[k].squeeze().shape == v.squeeze().shape:
-            theirs[k] = v.reshape(ours[k].shape)
-    return model, theirs
+    theirs = _unprefixed(path).items()
+    return model, {_rename(k, _NAMES): v for k, v in theirs if not k.endswith(_CONSTANTS)}
+
+
+def _unprefixed(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by their names in the network alone."""
+    return {_PREFIX.sub("", k): v for k, v in read_tensors(path).items()}
+
+
+def _shaped(theirs: Tensor, ours: Tensor | None) -> Tensor:
+    """A tensor in the shape of ours, which has no sides of 1, or no depth but more channels."""
+    if ours is not None:
+        for form in (theirs, theirs.flatten(1, 2) if theirs.ndim == 5 else theirs):
+            if form.squeeze().shape == ours.squeeze().shape:
+                return form.reshape(ours.shape)
+    return theirs
 
 
 def _rename(name: str, table: Sequence[tuple[str, str]]) -> str:

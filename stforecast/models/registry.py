@@ -18,6 +18,8 @@ from .surroundings import Outline, own_defaults
 _NETWORKS = {
     "SimVPv2": "stforecast.models.simvp:SimVPv2",
     "ConvLSTM": "stforecast.models.recurrent.convlstm:ConvLSTM",
+    "E3DLSTM": "stforecast.models.recurrent.e3d_lstm:E3DLSTM",
+    "MIM": "stforecast.models.recurrent.mim:MIM",
     "PredRNN": "stforecast.models.recurrent.predrnn:PredRNN",
     "PredRNNpp": "stforecast.models.recurrent.predrnn_pp:PredRNNpp",
     "PredRNNv2": "stforecast.models.recurrent.predrnn_v2:PredRNNv2",

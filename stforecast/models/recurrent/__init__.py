@@ -6,13 +6,17 @@ from .crevnet import CrevNet
 from .mau import MAU
 from .mmvp import MMVP
 from .phydnet import PhyDNet
+from .e3d_lstm import E3DLSTM
+from .mim import MIM
 from .predrnn import PredRNN
 from .predrnn_pp import PredRNNpp
 from .predrnn_v2 import PredRNNv2
 from .swin_lstm import SwinLSTMB, SwinLSTMD
 
 __all__ = [
+    "E3DLSTM",
     "MAU",
+    "MIM",
     "MMVP",
     "ConvLSTM",
     "CrevNet",

@@ -322,7 +322,7 @@ class ConvRecurrent(Recurrent):
         #: What its convolutions have in common.
         self.conv: dict[str, Any] = {
             "circular_longitude": self.circular_longitude,
-            "norm": self.cells_grid,
+            "norm": self.cells_grid if layer_norm else None,
         }
 
     def equal_widths(self, least: int = 1) -> int:
