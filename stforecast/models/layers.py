@@ -80,7 +80,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, H, W), or twice H and W with stride 2."""
-        x = channels_last(wrap(x, 1) if self.circular_longitude else x)
+        x = channels_last(kernels.wrap(x, 1) if self.circular_longitude else x)
         if self.stride[0] == 1:  # a convolution with the kernel turned round, which is quicker
             turned = self.weight.flip(2, 3).transpose(0, 1)
             columns = 0 if self.circular_longitude else 1
