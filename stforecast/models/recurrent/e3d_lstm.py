@@ -306,5 +306,6 @@ class E3DCell(nn.Module):
         """`conv_m` of the memory, which of zeros is known: (B, 4c, 1 or 2, h, w)."""
         if self.global_memory:
             return self.conv_m(m)
-        _, *norms = self.conv_m.children()
-        return norms[0].bias[None] if norms else m[:, :, :1].repeat(1, 4, 1, 1, 1)  # type: ignore[return-value]
+        if len(list(self.conv_m.children())) > 1:
+            return self.conv_m.get_parameter("1.bias")[None]
+        return m[:, :, :1].repeat(1, 4, 1, 1, 1)
