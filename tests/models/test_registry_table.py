@@ -10,7 +10,7 @@ import torch
 from helpers import SMALL_NETWORKS
 
 import stforecast
-from stforecast.models import registry
+from stforecast.models import for_inference, registry
 from stforecast.task import Task
 from stforecast.testing.weather import make_weather
 from stforecast.training.config import TrainConfig
@@ -97,3 +97,16 @@ def test_half_precision_stays_near(trained, name):
         with torch.autocast("cpu", torch.bfloat16):
             near = network(x).float()
     assert (near - exact).norm() < 3e-2 * exact.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("name", ["ConvLSTM", "PredRNNv2", "PhyDNet"])
+def test_compiled_computes_the_same(trained, name):
+    network = trained(name).network.eval()
+    x = torch.randn(3, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = network(x)
+    torch.testing.assert_close(
+        for_inference(network, compile="always")(x), exact, atol=1e-4, rtol=0
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SHARED
+from safetensors.torch import load_file
 
 from stforecast.errors import InputError
 from stforecast.models import load_openstl, registry
@@ -136,3 +137,33 @@ def test_golden_recurrent_half_precision(name):
     # PredRNN++ adds four convolutions before each gate, and feeds itself with the sum's rounding.
     most = 4e-2 if describe(name)["model"] == "PredRNNpp" else 3e-2
     assert np.linalg.norm(out - io["out"]) < most * np.linalg.norm(io["out"])
+
+
+@pytest.mark.parametrize(
+    ("file", "around", "prefix"),
+    [
+        ("checkpoint.pth", None, "module."),
+        ("latest.pth", "state_dict", ""),
+        ("best.ckpt", "state_dict", "model."),
+    ],
+)
+def test_golden_recurrent_files(tmp_path, file, around, prefix):
+    """Of the weights alone, of a training with more, and Lightning's."""
+    name = next(n for n in CASES if describe(n)["model"] == "PredRNN")
+    tensors = load_file(GOLDEN / f"{name}.weights.safetensors")
+    content = {prefix + k: v for k, v in tensors.items()}
+    more = {around: content, "epoch": 3, "optimizer": {"lr": [1e-3]}}
+    torch.save(more if around else content, tmp_path / file)
+    case = describe(name)
+    sizes = {"model": "PredRNN", "target_steps": case["aft_seq_length"], **case["hyper_parameters"]}
+    found = load_openstl(tmp_path / file, **sizes).state_dict()
+    for key, tensor in network(name).state_dict().items():
+        assert torch.equal(tensor, found[key])
+    for wrong, words in (
+        ({"legacy": True}, "legacy is of ConvLSTM and PredRNN"),
+        ({"colour": 1}, r"unknown hyper-parameters \['colour'\] of PredRNN"),
+        ({"num_hidden": "8"}, "do not fit these hyper-parameters"),
+        ({"model": "ResNet"}, "no network 'ResNet'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load_openstl(tmp_path / file, **sizes | wrong)
