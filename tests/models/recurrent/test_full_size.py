@@ -12,7 +12,6 @@ import torch
 from helpers import SHARED
 from safetensors.torch import save_file
 
-from stforecast.errors import InputError
 from stforecast.models import load_openstl, registry, summary
 from stforecast.models.sizing import BENCHMARKS
 from stforecast.models.surroundings import Outline, own_defaults
@@ -48,10 +47,7 @@ def benchmark(key):
         pytest.skip("not one of the paper's benchmarks")
     if config.startswith(("taxibj", "human")) and DATA[data] not in ("taxibj",):
         pytest.skip("another benchmark's settings")
-    try:
-        kind = registry.network_class(name)
-    except InputError:
-        pytest.skip(f"no network {name} yet")
+    kind = registry.network_class(name)
     settings = dict(MORE.get(key, {})) | ({"target_steps": 40} if data == "kth40" else {})
     (T, _, C), grid = BENCHMARKS[DATA[data]]
     with own_defaults("meta"), Outline():
@@ -101,10 +97,6 @@ def filled(name, shape):
 @pytest.mark.parametrize("key", KNOWN["models"])
 def test_golden_recurrent_values(key, tmp_path):
     known = KNOWN["models"][key]
-    try:
-        registry.network_class(known["model"])
-    except InputError:
-        pytest.skip(f"no network {known['model']} yet")
     tensors = {
         k: filled(k, shape) if shape else torch.tensor(0)
         for k, shape in known["state_dict"].items()

@@ -13,7 +13,7 @@ from helpers import SHARED
 from safetensors.torch import load_file
 
 from stforecast.errors import InputError
-from stforecast.models import load_openstl, registry
+from stforecast.models import load_openstl
 
 GOLDEN = SHARED / "golden" / "recurrent"
 CASES = sorted(p.name.removesuffix(".weights.safetensors") for p in GOLDEN.glob("*.safetensors"))
@@ -32,10 +32,6 @@ def arrays(name):
 
 def network(name, **options):
     case = describe(name)
-    try:
-        registry.network_class(case["model"])
-    except InputError:
-        pytest.skip(f"no network {case['model']} yet")
     return load_openstl(
         GOLDEN / f"{name}.weights.safetensors",
         model=case["model"],
