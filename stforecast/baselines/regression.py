@@ -161,7 +161,12 @@ class LinearRegression(ForecastModel):
         if not ridge > 0:
             raise InputError(f"ridge must be above 0, found {ridge!r}")
         near_steps = min(neighbour_steps, task.input_steps)
-        ds, still = add_known(ds, task)
+        ds, still, led = add_known(ds, task)
+        if led:
+            raise InputError(
+                f"a linear regression takes what is known for each time, and {', '.join(led)} has "
+                "lead times: leave it out of the task"
+            )
         channels = tuple(v for v in task.channels if v not in still)
         canonical, _ = canonicalize(ds, channels, form="history")
         usual = _usual(canonical, task) if form == "strong" else None

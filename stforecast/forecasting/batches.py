@@ -48,7 +48,8 @@ class Batch:
     def __dask_tokenize__(self) -> str:  # without it dask pickles the model to name it
         from dask.base import tokenize
 
-        about = list(self.coordinates.values()), self.known and self.known.ds
+        known = self.known and (self.known.ds, self.known.led)
+        about = list(self.coordinates.values()), known
         return tokenize(identity(self.model), self.steps, *about)
 
     def __call__(self, init_time: np.ndarray, local: np.ndarray, *arrays: np.ndarray) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LAT, LON, TIME
+from ..conventions.axes import LAT, LEAD, LON, TIME, find_axes
 from ..conventions.forms import as_dataset
 from ..conventions.gate import canonicalize
+from ..conventions.grid import Grid
 from ..conventions.times import valid_times
 from ..conventions.variables import meant
 from ..datasets.forcings import COMPUTED, add_inputs
@@ -31,12 +33,22 @@ class Known:
     leads : array of timedelta64, shape (N,)
     masked : bool
         Whether NaN are missing values; else they are refused.
+    led : mapping of str to Variable, optional
+        Those that are forecasts, (initialisation, lead time, H, W), of which the first has a
+        coordinate ``initialisation`` in `ds`.
     """
 
     def __init__(
-        self, ds: xr.Dataset, names: tuple[str, ...], leads: np.ndarray, *, masked: bool
+        self,
+        ds: xr.Dataset,
+        names: tuple[str, ...],
+        leads: np.ndarray,
+        *,
+        masked: bool,
+        led: Mapping[str, xr.Variable] | None = None,
     ) -> None:
         self.ds, self.names, self.leads, self.masked = ds, names, leads, masked
+        self.led = dict(led or {})
 
     def __call__(self, init_time: np.ndarray) -> np.ndarray:
         """Read what is known for forecasts from (B,) times: (B, N, K, H, W), float32."""
@@ -45,13 +57,27 @@ class Known:
         needed, where = np.unique(rows, return_inverse=True)
         out = []
         for name in self.names:
+            if name in self.led:
+                out.append(self._forecast(name, init_time))
+                continue
             part = self.ds.variables[name][needed].compute(scheduler="synchronous").to_numpy()
             bad = np.isinf(part) if self.masked else ~np.isfinite(part)
             if bad.any():
                 when = self.ds[TIME].values[needed[int(bad.any(axis=(1, 2)).argmax())]]
                 raise InputError(f"'{name}' is NaN or infinite at the valid time {when}: fill it")
-            out.append(part.astype(np.float32, copy=False)[where])
-        return np.stack(out, axis=1).reshape(*valid.shape, len(out), *out[0].shape[1:])
+            part = part.astype(np.float32, copy=False)[where]
+            out.append(part.reshape(*valid.shape, *part.shape[1:]))
+        return np.stack(out, axis=2)
+
+    def _forecast(self, name: str, init_time: np.ndarray) -> np.ndarray:
+        """What another model has forecast from (B,) times: (B, N, H, W)."""
+        rows = self.ds.indexes["initialisation"].get_indexer(pd.Index(init_time))
+        part = self.led[name][rows].compute(scheduler="synchronous").to_numpy()
+        bad = np.isinf(part) if self.masked else ~np.isfinite(part)
+        if bad.any():
+            when = init_time[int(bad.any(axis=(1, 2, 3)).argmax())]
+            raise InputError(f"'{name}' holds NaN or infinite values from {when} on: fill it")
+        return part.astype(np.float32, copy=False)
 
 
 def find_known(
@@ -92,7 +118,7 @@ def find_known(
     sources = [as_dataset(ds) for ds in (known, given) if ds is not None]
     space = [d for d in own[task.variables[0]].dims if d != TIME]
     coords = {d: own[d] for d in space if d in own.coords}
-    parts = {}
+    parts, led = {}, {}
     for name in names:
         holder = next((ds for ds in sources if meant(ds, name)), None)
         if holder is None:
@@ -104,8 +130,12 @@ def find_known(
             template = xr.Dataset(coords={TIME: (TIME, valid), **coords})
             parts[name] = add_inputs(template, name)[name]
             continue
+        if LEAD in {role for role, _ in find_axes(holder[[meant(holder, name)[0].name]]).values()}:
+            only = holder[[meant(holder, name)[0].name]]
+            led[name] = _led(only, name, own, init_time, leads)
+            continue
         if meant(holder, task.variables[0]):  # whose grid is that of what is known
-            holder, _ = add_known(holder, Task(task.variables, known=(name,)))
+            holder, _, _ = add_known(holder, Task(task.variables, known=(name,)))
         found, _ = canonicalize(holder, [name], form="history")
         at = found.indexes[TIME].get_indexer(pd.Index(valid))
         if np.any(at < 0):
@@ -117,10 +147,29 @@ def find_known(
             )
         parts[name] = found[name].isel({TIME: at})
     ds = xr.Dataset({k: v.variable for k, v in parts.items()}, {TIME: (TIME, valid), **coords})
+    ds = ds.assign_coords(initialisation=("initialisation", np.unique(init_time)))
     shape = own[task.variables[0]].shape[1:]
     for name, field in parts.items():
         if field.shape[1:] != shape:
             raise InputError(
                 f"'{name}' has {field.shape[1:]} points, the history {shape}: give both on one grid"
             )
-    return Known(ds, names, leads, masked=task.nan == "mask")
+    return Known(ds, names, leads, masked=task.nan == "mask", led=led)
+
+
+def _led(
+    forecast: xr.Dataset, name: str, own: xr.Dataset, init_time: np.ndarray, leads: np.ndarray
+) -> xr.Variable:
+    """Another model's forecast from each initialisation (M, N, H, W), in their order."""
+    found, _ = canonicalize(forecast, [name], form="forecast")
+    if difference := Grid.of(found).difference(Grid.of(own)):
+        raise InputError(f"the forecast '{name}' lies on another grid than the data: {difference}")
+    inits = np.unique(init_time)
+    rows = found.indexes[TIME].get_indexer(pd.Index(inits))
+    columns = found.indexes[LEAD].get_indexer(pd.Index(leads))
+    if np.any(rows < 0) or np.any(columns < 0):
+        first = inits[rows < 0][0] if np.any(rows < 0) else pd.Timedelta(leads[columns < 0][0])
+        what = "initialisation" if np.any(rows < 0) else "lead time"
+        raise InputError(f"the forecast '{name}' lacks the {what} {first}, which is needed")
+    (label,) = found.data_vars
+    return found[label].isel({TIME: rows, LEAD: columns}).variable

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -68,6 +69,9 @@ class Feed(ABC):
         self.targets = [task.channels.index(v) for v in task.outputs]  # among the channels
         #: What a window holds, in this order: the task's channels, less what never changes.
         self.channels = task.channels
+        #: Forecasts among these, with the channels that each takes: they are read where a window's
+        #: history ends.
+        self.led: dict[str, tuple[str, ...]] = {}
         self._own = len(set(task.variables) | set(task.outputs))  # channels before what is known
         self._all_are_targets = self.targets == list(range(self._own))
 
@@ -112,6 +116,20 @@ class Feed(ABC):
     def _split(self, window: Tensor, first: np.ndarray) -> Windows:
         T, own = self.task.history, self._own
         x, y = window[:, :T, : len(self.task.variables)], window[:, T:]  # inputs come first
-        known = y[:, :, own:] if window.shape[2] > own else None
+        known = self._known(window) if window.shape[2] > own else None
         y = y[:, :, :own] if self._all_are_targets else y[:, :, self.targets]
         return Windows(x, y, known, first)
+
+    def _known(self, window: Tensor) -> Tensor:
+        """What is known for the target times (B, T', K, H, W), in the order of the task."""
+        T, parts, c = self.task.history, [], self._own
+        if not self.led:
+            return window[:, T:, c:]
+        for name in self.task.known:
+            if (count := len(self.led.get(name, ()))) > 0:
+                parts.append(window[:, T - 1, c : c + count])
+            elif name in self.channels:
+                count = 1
+                parts.append(window[:, T:, c])
+            c += count
+        return torch.stack(parts, dim=2)

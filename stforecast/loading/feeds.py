@@ -430,7 +430,7 @@ def open_feed(
     common |= {"rank": rank, "world_size": world_size}
     if kind == "stream":
         stream = StreamingFeed(source, starts, buffer=buffer, device=device, **common)
-        stream.channels = source.channels
+        stream.channels, stream.led = source.channels, source.led
         return stream
     data = empty(source.shape, device, STORAGE[storage])
     if storage != "fp32":
@@ -444,5 +444,5 @@ def open_feed(
         values = block[new:] if storage == "fp32" else (block[new:] - mean) / std
         data[first + new : first + len(block)] = values.to(device)
     resident = ResidentFeed(data, starts, task, **common)
-    resident.channels = source.channels
+    resident.channels, resident.led = source.channels, source.led
     return resident

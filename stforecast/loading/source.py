@@ -20,7 +20,7 @@ from ..conventions import gate
 from ..conventions.axes import TIME
 from ..conventions.lazy import LazyView, below
 from ..conventions.times import as_labels, time_differences
-from ..datasets.known import add_known
+from ..datasets.known import add_known, by_lead
 from ..datasets.lazy import Joined
 from ..errors import InputError
 from ..task import Task, refuse_months, window_starts
@@ -52,13 +52,20 @@ class Source:
     """
 
     def __init__(self, ds: xr.Dataset, task: Task, what: str = "training") -> None:
-        ds, still = add_known(ds, task)
-        self.ds, labels = gate.canonicalize(ds, task.channels, form="history")
-        #: What is read at each time, in this order; and fields (H, W) that never change.
-        self.channels = tuple(v for v in task.channels if v not in still)
+        ds, still, led = add_known(ds, task)
+        read = [v for v in task.channels if v not in led]
+        self.ds, labels = gate.canonicalize(ds, read, form="history")
+        apart = {name: by_lead(one, name, self.ds, task) for name, one in led.items()}
+        for variables in apart.values():
+            self.ds = self.ds.assign(variables)
+        #: Forecasts among what is known, and the channels that each takes, one a lead time.
+        self.led = {name: tuple(variables) for name, variables in apart.items()}
+        moving = [v for v in task.channels if v not in still]
+        #: What is read at each time, in this order.
+        self.channels = tuple(c for v in moving for c in self.led.get(v, (v,)))
         self.task, self.what = task, what
         self.invented = "clip" in ds.coords  # times of clips are no dates
-        self._names = {v: labels.fields[v].encoding.get("source") for v in task.channels}
+        self._names = {v: labels.fields[v].encoding.get("source") for v in read}
         self._file = labels.encoding.get("source")
         files = [self._file, *self._names.values(), *labels.encoding.get("sources", ())]
         self._sources = sorted({str(file) for file in files if file is not None})
@@ -66,7 +73,7 @@ class Source:
         self._sums: dict[tuple[str, int, int], tuple[int, ...]] = {}  # of what was read
         time = self.ds.indexes[TIME]
         refuse_months(time)
-        gate.check(self.ds, task.channels, timestep=task.step, nan=False)
+        gate.check(self.ds, read, timestep=task.step, nan=False)
         self.starts = window_starts(time, task.step, task.window)
         if len(self.starts) == 0:
             raise InputError(
@@ -75,6 +82,7 @@ class Source:
                 f"shorter Task"
             )
         self._variables = {v: self.ds.variables[v] for v in self.channels}
+        #: Fields (H, W) that never change.
         self.still = {v: self._field(v) for v in still}
         space = self._variables[task.channels[0]].shape[1:]
         self.shape = (len(time), len(self.channels), *space)
@@ -127,8 +135,9 @@ class Source:
             raise
         except Exception as error:  # whatever the library of a file's format raises
             time = self.ds.indexes[TIME]
+            where = self._names.get(name) or self._file or f"the {self.what} data"
             raise InputError(
-                f"{self._names[name] or self._file or f'the {self.what} data'}: '{name}' cannot be "
+                f"{where}: '{name}' cannot be "
                 f"read from {time[first]} to {time[stop - 1]} ({type(error).__name__}: {error})"
             ) from error
         masked = self.task.nan == "mask"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..task import Task
 from .base import Feed
 
 _ROUNDING = 2.0**-24  # of float32, in which the data are
@@ -127,21 +126,24 @@ def extremes(
 
 
 def with_still(
-    task: Task, channels: Sequence[str], mean: Tensor, std: Tensor, still: Mapping[str, np.ndarray]
+    feed: Feed, mean: Tensor, std: Tensor, still: Mapping[str, np.ndarray]
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of all of a task's channels, in their order.
 
     Parameters
     ----------
-    task : Task
-    channels : sequence of str
-        Those that `mean` and `std` (C,) are of.
+    feed : Feed
+        Whose channels `mean` and `std` (C,) are of.
     still : mapping of str to array (H, W)
         Fields that never change, of the other channels.
     """
-    known = {v: (mean[i], std[i]) for i, v in enumerate(channels)}
+    known = {v: (mean[i], std[i]) for i, v in enumerate(feed.channels)}
+    for name, parts in feed.led.items():  # one mean for all lead times
+        middles, spreads = (torch.stack([known[v][k] for v in parts]) for k in (0, 1))
+        power = (spreads.square() + middles.square()).mean() - middles.mean().square()
+        known[name] = (middles.mean(), power.clamp_min(0).sqrt())
     for name, field in still.items():
         whole = torch.as_tensor(field, dtype=torch.float64)
         known[name] = (whole.mean().to(mean), whole.std(correction=0).to(mean))
-    pairs = [known[v] for v in task.channels]
+    pairs = [known[v] for v in feed.task.channels]
     return torch.stack([m for m, _ in pairs]), torch.stack([s for _, s in pairs])

@@ -189,7 +189,7 @@ def fit(
         if world.rank:
             torch.manual_seed(config.seed + 2**32 * world.rank)
         named = units(source.ds, task)
-        mean, std = with_still(task, feed.channels, mean, std, source.still)
+        mean, std = with_still(feed, mean, std, source.still)
         forecaster = Forecaster(
             network,
             task,

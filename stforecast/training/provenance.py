@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def units(ds: xr.Dataset, task: Task) -> dict[str, dict[str, str]]:
     """CF attributes of each channel that a forecast is to have again."""
     keep = ("units", "long_name", "standard_name")
-    return {v: {k: str(a[k]) for k in keep if k in (a := ds[v].attrs)} for v in task.channels}
+    return {
+        v: {k: str(a[k]) for k in keep if k in (a := ds[v].attrs)} for v in task.channels if v in ds
+    }
 
 
 def period(ds: xr.Dataset) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -279,3 +281,58 @@ def test_a_network_is_told_the_typical_change_of_each_point(tmp_path):
         again.network(torch.zeros(1, 2, 1, 4, 3))
     with pytest.raises(InputError, match="needs predict_change=True and grid"):
         SimVPv2(change_by_point=True, grid=(2, 3))
+
+
+def guesses(ds, leads=3):
+    """Another model's forecast of `ds`: right but for a sign, so that it must be looked at."""
+    time = ds["time"].values[:-leads]
+    lead = np.timedelta64(6, "h") * np.arange(1, leads + 1)
+    values = np.stack([-ds["flow"].values[k : len(time) + k] for k in range(1, leads + 1)], axis=1)
+    dims = ("time", "prediction_timedelta", "y", "x")
+    coords = {"time": time, "prediction_timedelta": lead}
+    return xr.Dataset({"guess": (dims, values)}, coords)
+
+
+def test_another_models_forecast_is_known_by_initialisation_and_lead_time():
+    ds, task = flows(4), Task("flow", 2, 2, "6h", known=("guess", "event"))
+    train = ds.isel(time=slice(0, -3))
+    whole = train.merge(guesses(ds))
+    config = replace(CONFIG, steps=600)
+    forecaster = fit(whole, task, model=lambda: Mix(task), config=config)
+    inits = train["time"].values[30:80]
+    out = forecaster.predict(whole, init_time=inits)
+    truth = ds["flow"].sel(time=out["valid_time"])
+    assert float(np.sqrt(((out["flow"] - truth) ** 2).mean())) < 0.1 * float(ds["flow"].std())
+    # From a Dataset of its own, and lazily.
+    given = ds[["flow"]].isel(time=slice(0, 80))
+    known = xr.merge([guesses(ds), ds[["event"]]], join="inner")
+    again = forecaster.predict(given, init_time=inits[:9], known=known)
+    xr.testing.assert_allclose(again, out.isel(time=slice(0, 9)), atol=1e-5)
+    lazy = forecaster.predict(given.chunk(time=11), init_time=inits[:9], known=known.chunk())
+    xr.testing.assert_allclose(lazy.compute(), again)
+    with pytest.raises(InputError, match="lacks the lead time 0 days 18:00:00"):
+        forecaster.predict(
+            given, init_time=inits[:2], known=known.isel(prediction_timedelta=[0, 1]), steps=4
+        )
+    with pytest.raises(InputError, match=r"which Task\.known names, lacks the lead time 0 days 12"):
+        fit(whole.isel(prediction_timedelta=[0]), task, model=lambda: Mix(task), config=CONFIG)
+
+
+def test_streams_and_residents_know_the_same_forecasts():
+    from stforecast.loading import open_feed
+
+    ds = flows(4)
+    whole = ds.isel(time=slice(0, -3)).merge(guesses(ds))
+    task = Task("flow", 2, 2, "6h", known=("guess", "event"))
+    options = {"shuffle": False, "buffer": 2**18}
+    with (
+        open_feed(whole.chunk(time=10), task, 8, feed="stream", **options) as stream,
+        open_feed(whole, task, 8, feed="resident", shuffle=False) as resident,
+    ):
+        one, other = stream.batch(1), resident.batch(1)
+        assert torch.equal(one.known, other.known)
+        at = other.first + 2  # the first target step
+        values = ds["flow"].values
+        np.testing.assert_array_equal(other.known[:, 0, 0].numpy(), -values[at])
+        np.testing.assert_array_equal(other.known[:, 1, 0].numpy(), -values[at + 1])
+        np.testing.assert_array_equal(other.known[:, 1, 1].numpy(), ds["event"].values[at + 1])
