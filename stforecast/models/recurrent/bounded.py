@@ -48,12 +48,12 @@ class Bounded(Recurrent):
     def unroll(
         self, x: Tensor, steps: int, y: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """Go through all steps, in (0, 1), as :meth:`.Recurrent.unroll` does.
+        """Go through all steps, in (0, 1), as :meth:`.Unrolled.unroll` does.
 
         Parameters
         ----------
         x, steps, y, mask
-            As :meth:`.Recurrent.unroll` has them.
+            As :meth:`.Unrolled.unroll` has them.
 
         Returns
         -------

@@ -107,7 +107,7 @@ class ConvLSTM(ConvRecurrent):
         Parameters
         ----------
         u : Tensor of shape (B, 4c, h, w)
-            Of :meth:`.Recurrent.inlet`.
+            Of :meth:`.Unrolled.inlet`.
         state : list of (Tensor, Tensor)
             As of :meth:`begin`.
 

@@ -146,7 +146,7 @@ class E3DLSTM(ConvRecurrent):
         Parameters
         ----------
         frames, truth, state
-            As of :meth:`Recurrent.extra_loss`.
+            As of :meth:`.Unrolled.extra_loss`.
 
         Returns
         -------

@@ -148,7 +148,7 @@ class MAU(Recurrent):
         Parameters
         ----------
         u : Tensor of shape (B, c, h, w)
-            Of :meth:`.Recurrent.inlet`; a frame (B, C, H, W) with `recall`.
+            Of :meth:`.Unrolled.inlet`; a frame (B, C, H, W) with `recall`.
         state : list of LayerState
             As of :meth:`begin`.
 

@@ -167,7 +167,7 @@ class PhyDNet(Bounded):
         Parameters
         ----------
         u : Tensor of shape (B, ..., h, w)
-            Of :meth:`.Recurrent.inlet`.
+            Of :meth:`.Unrolled.inlet`.
         state : (Tensor, list of (Tensor, Tensor))
             As of :meth:`begin`.
 
@@ -225,7 +225,7 @@ class PhyDNet(Bounded):
         Parameters
         ----------
         frames, truth, state
-            As :meth:`.Recurrent.extra_loss` has them.
+            As :meth:`.Unrolled.extra_loss` has them.
 
         Returns
         -------

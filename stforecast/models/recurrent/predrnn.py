@@ -74,7 +74,7 @@ class PredRNN(ConvRecurrent):
         Parameters
         ----------
         u : Tensor of shape (B, 7c, h, w)
-            Of :meth:`.Recurrent.inlet`.
+            Of :meth:`.Unrolled.inlet`.
         state : States
 
         Returns

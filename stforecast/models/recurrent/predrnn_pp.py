@@ -91,7 +91,7 @@ class PredRNNpp(ConvRecurrent):
         Parameters
         ----------
         u : Tensor of shape (B, 7c, h, w)
-            Of :meth:`.Recurrent.inlet`.
+            Of :meth:`.Unrolled.inlet`.
         state : States
 
         Returns

@@ -82,7 +82,7 @@ class PredRNNv2(PredRNN):
         Parameters
         ----------
         u : Tensor of shape (B, 7c, h, w)
-            Of :meth:`.Recurrent.inlet`.
+            Of :meth:`.Unrolled.inlet`.
         state : States or Decoupled
 
         Returns
@@ -118,7 +118,7 @@ class PredRNNv2(PredRNN):
         Parameters
         ----------
         frames, truth, state
-            As of :meth:`.Recurrent.extra_loss`.
+            As of :meth:`.Unrolled.extra_loss`.
 
         Returns
         -------

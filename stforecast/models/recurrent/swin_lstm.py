@@ -117,7 +117,7 @@ class _SwinLSTM(Bounded):
         Parameters
         ----------
         u : Tensor of shape (B, E, h, w)
-            Of :meth:`.Recurrent.inlet`.
+            Of :meth:`.Unrolled.inlet`.
         state : list of (Tensor, Tensor)
             As of :meth:`begin`.
 
