@@ -144,10 +144,10 @@ together.T
 # %% [markdown]
 # On 13 March 2016 the clocks went forward: local time has no hour from two to three, and the data
 # have next to nothing there. The network goes by the last two hours. It takes an hour that never
-# was for a city that empties, and expects fewer taxis than none: it forecasts differences from the
-# usual week, and nothing tells it that a count cannot be negative. The usual week does not look at
-# the last hours. So the network's worst failure is one of the input, not of the traffic, and time
-# in UTC would have spared it. It also weighs on the score of all days together.
+# was for a city that empties, and expects next to no taxis; without `lower=0` it would expect fewer
+# than none. The usual week does not look at the last hours. So the network's worst failure is one
+# of the input, not of the traffic, and time in UTC would have spared it. It also weighs on the
+# score of all days together.
 #
 # Without the initialisations of that day:
 
