@@ -49,10 +49,10 @@ ds
 # ## The usual week
 #
 # Cities have habits. The median of the training weeks at the same time of the week is a baseline
-# that is hard to beat (a mean would carry the blizzard of 23 January in it), and what the network is
-# asked for is only *what differs* from it: `reference="weekly"`. It also sees the usual week at the
-# hours that it forecasts, and the same hours of the last three days (`lags`); and it is told that a
-# count cannot be negative.
+# that is hard to beat (a mean would carry the blizzard of 23 January in it), and what the network
+# is asked for is only *what differs* from it: `reference="weekly"`. It also sees the usual week at
+# the hours that it forecasts, and the same hours of the last three days (`lags`); and it is told
+# that a count cannot be negative.
 #
 # The strongest simple rival gets the same: a linear regression for each cell, on differences from
 # the usual week, with the cell's neighbours and the same lags.

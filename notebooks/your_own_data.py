@@ -130,8 +130,8 @@ difference.round(4)
 # Where `low` and `high`, the ends of the 95% interval, are both below 0, the network is better by
 # more than chance: at all four leads, by 4% at six hours and by 10% and more from 18 hours on. The
 # chance in training is not in this interval: other initial weights (`TrainConfig(seed=1)`) make a
-# somewhat different network. More steps are the first thing to try; `fit(validation=...)` then keeps
-# the best weights, chosen on a period of its own.
+# somewhat different network. More steps are the first thing to try; `fit(validation=...)` then
+# keeps the best weights, chosen on a period of its own.
 #
 # ## Look at it
 #
