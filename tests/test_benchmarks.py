@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_cases import CASES, load_case, relative
 from helpers import SHARED
-from test_golden import CASES, load_case, relative
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GSTA = [name for name in CASES if name.startswith("gsta")]

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_cases import CASES, GOLDEN, load_case, relative
 
-from stforecast.models.openstl import load_openstl
-
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "public"
-CASES = sorted(p.name.removesuffix(".weights.safetensors") for p in GOLDEN.glob("*.safetensors"))
 pytestmark = [
     pytest.mark.skipif(not CASES, reason=f"no golden files at {GOLDEN}"),
     pytest.mark.usefixtures("several_threads"),
 ]
-
-
-def load_case(name):
-    case = json.loads((GOLDEN / f"{name}.json").read_text())
-    options = case["hyper_parameters"] | {"drop_path": None}  # they were taken with it off
-    model = load_openstl(
-        GOLDEN / f"{name}.weights.safetensors", target_steps=case["aft_seq_length"], **options
-    )
-    return case, model, np.load(GOLDEN / f"{name}.io.npz")
-
-
-def relative(a, b):
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 @pytest.mark.parametrize("name", CASES)

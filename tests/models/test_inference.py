@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_golden import CASES, load_case, relative
+from golden_cases import CASES, load_case, relative
 from torch import nn
 
 from stforecast.models.folding import Convolution
