@@ -125,7 +125,7 @@ def bundle(data: Path, seed: int) -> dict[str, Any]:
 
 
 def ncep(data: Path, seed: int) -> dict[str, Any]:
-    """Real analyses: trained on 2013, scored on 2014, unweighted over the region."""
+    """Real analyses: trained on 2013, scored on 2014."""
     ds = xr.open_zarr(data / "ncep_air_temperature/air_temperature.zarr").load()
     train, test = ds.sel(time="2013"), ds.sel(time="2014")
     known = ("reference", SUN, "latitude_sin", "longitude_sin", "longitude_cos")
@@ -142,9 +142,8 @@ def ncep(data: Path, seed: int) -> dict[str, Any]:
     times = initialisations(test, plain)
     floor = LinearRegression.fit(train, plain, ridge=1e-3)
     forecasts = {"ours": model, "floor": floor, "persistence": Persistence(plain)}
-    how = {"weights": "uniform"}
     figures = {
-        name: by_lead(one.predict(test, init_time=times), test, "air", **how)
+        name: by_lead(one.predict(test, init_time=times), test, "air")
         for name, one in forecasts.items()
     }
     return {**figures, "minutes": minutes, "network": network, "training": training}
