@@ -6,10 +6,9 @@ from math import gcd
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from ..conventions.cycles import DAY, Cycle, calendar_parts
+from ..conventions.cycles import DAY, Cycle, calendar_parts, year_lengths
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
 from ..conventions.overlap import period_of, told_of, write_period
@@ -146,7 +145,7 @@ class Climatology(ByTime):
             )
         slot = clock // bins
         hours = (phases[0] + bins * np.arange(DAY // bins)) / (DAY / 24)
-        lengths = _year_lengths(time, year)
+        lengths = dict(zip(year.tolist(), year_lengths(time, year).tolist(), strict=True))
         # Whether the year wraps after 366 days or earlier: see 1. above.
         cycle = 366 if np.any(day == 366) else min(365, max(lengths.values()))
 
@@ -210,19 +209,6 @@ class Climatology(ByTime):
         fields = [self.dataset[v].values.swapaxes(0, 1) for v in self.task.outputs]
         whole = np.stack(fields, axis=2)  # (day, hour, variable, H, W)
         return "year", slots, whole.reshape(-1, *whole.shape[2:])
-
-
-def _year_lengths(time: np.ndarray, year: np.ndarray) -> dict[int, int]:
-    """Days in each year that occurs, in the calendar of `time`."""
-    years, first = np.unique(year, return_index=True)
-    if time.dtype != object:
-        leap = pd.DatetimeIndex(time[first]).is_leap_year
-        return dict(zip(years.tolist(), np.where(leap, 366, 365).tolist(), strict=True))
-    last = {i: 30 if time[i].calendar == "360_day" else 31 for i in first}
-    return {
-        int(y): int(time[i].replace(month=12, day=last[i]).dayofyr)
-        for y, i in zip(years, first, strict=True)
-    }
 
 
 def _daily_means(

@@ -90,7 +90,8 @@ def fit_reference(
     task : Task
         Its ``reference``, and its outputs.
     holidays : array of bool, shape (N,), optional
-        Times that are left out of the usual week.
+        Times that are left out of the usual week; those of ``ds["holiday"]``, where the task knows
+        of holidays, unless given.
 
     Returns
     -------
@@ -103,6 +104,8 @@ def fit_reference(
     """
     refuse_short(ds["time"].values, task)
     if task.reference == "weekly":
+        if holidays is None and "holiday" in task.known:
+            holidays = ds["holiday"].values.reshape(ds.sizes["time"], -1).max(axis=1) > 0
         return _Weeks(ds, task, holidays)
     return _Harmonics(ds, task, ANNUAL)
 

@@ -297,6 +297,10 @@ class LinearRegression(ForecastModel):
             names = ", ".join(self._channels[-knows:])
             raise InputError(f"the regression needs {names} at {reach} valid times: give known=")
         history = inputs.shape[1]
+        if history < task.history:  # a negative index would take another window's values
+            raise InputError(
+                f"the regression needs {task.history} steps of history ({task}), found {history}"
+            )
         times = np.empty(0)
         if self._layout.sun or "usual" in self.dataset:
             times = valid_times(init_time, task.step * np.arange(1 - history, reach + 1))
@@ -355,16 +359,13 @@ class LinearRegression(ForecastModel):
 
 def _usual(ds: xr.Dataset, task: Task) -> ReferenceFit | None:
     """Fit the climatology that suits the data, if one does."""
-    odd = None
-    if "holiday" in task.known:
-        odd = ds["holiday"].values.reshape(ds.sizes["time"], -1).max(axis=1) > 0
     if task.reference is not None:
-        return fit_reference(ds, task, holidays=odd)
+        return fit_reference(ds, task)
     if "clip" in ds.coords or ds["time"].dtype.kind not in "MO":
         return None
     kind: Any = "climatology" if "latitude" in ds.coords else "weekly"
     try:
-        return fit_reference(ds, replace(task, reference=kind), holidays=odd)
+        return fit_reference(ds, replace(task, reference=kind))
     except InputError as error:
         log.info("a linear regression of plain values: %s", error)
         return None

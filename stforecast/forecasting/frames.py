@@ -116,6 +116,11 @@ class Frames(ForecastModel):
                 )
             parts.append(self.normalizer(known[:, :, moving : moving + 1], channel))
             moving += 1
+        if task.lags and x.shape[1] != task.history:
+            raise InputError(
+                f"the network needs a history of {task.history} steps for its lags, found "
+                f"{x.shape[1]} ({task})"
+            )
         outputs = [task.variables.index(v) for v in task.outputs] if task.lags else []
         for lag in task.lag_steps:
             first = task.history - lag  # the first target step is one after the history

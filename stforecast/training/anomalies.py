@@ -85,7 +85,4 @@ def fit_usual(ds: xr.Dataset, task: Task) -> Usual | None:
     """
     if task.reference is None:
         return None
-    odd = None
-    if "holiday" in task.known:  # no usual day of the week
-        odd = ds["holiday"].values.reshape(ds.sizes["time"], -1).max(axis=1) > 0
-    return Usual(fit_reference(ds, task, holidays=odd), ds["time"].values, task.window)
+    return Usual(fit_reference(ds, task), ds["time"].values, task.window)

@@ -115,6 +115,8 @@ def test_lags_recall_the_day_before():
     truth = ds["a"].sel(time=out["valid_time"]).clip(min=-1)
     np.testing.assert_allclose(out.values, truth.values, atol=1e-3)
     assert float(out.min()) == -1
+    with pytest.raises(InputError, match=r"needs 4 steps of history .* found 2"):
+        model.forecast(values[None, :2, None], time[1:2], 2)
 
 
 def test_what_was_saved_forecasts_the_same(tmp_path):

@@ -125,6 +125,8 @@ def test_lags_are_the_outputs_at_the_same_time_of_earlier_days():
     assert rmse(forecaster, ds, time[70:190]) < 0.05
     # Twice the steps: the second application finds its lags in the history as well.
     assert rmse(forecaster, ds, time[70:190], steps=4) < 0.05
+    with pytest.raises(InputError, match="history of 28 steps for its lags, found 2"):
+        forecaster.forecast(values[None, :2, None], time[1:2])
     with pytest.raises(InputError, match="28 steps of 6h in a row"):
         forecaster.predict(ds.isel(time=slice(0, 20)))
 
