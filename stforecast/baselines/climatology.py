@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..conventions.cycles import DAY, Cycle, calendar_parts, year_lengths
+from ..conventions.cycles import DAY, calendar_parts, year_lengths
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
 from ..conventions.overlap import period_of, told_of, write_period
@@ -39,10 +39,6 @@ class ByTime(ForecastModel):
         """Look up times (B, T): an array (B, T, C', H, W)."""
         found = self.at(valid_time)
         return np.stack([found[name].values for name in self.task.outputs], axis=2)
-
-    def table(self) -> tuple[Cycle, np.ndarray, np.ndarray]:
-        """Cycle, nanoseconds since its beginning (K,), and fields (K, C', H, W)."""
-        raise NotImplementedError
 
     def _forecast(self, inputs: np.ndarray, init_time: np.ndarray, steps: int) -> np.ndarray:
         out = self.values(valid_times(init_time, self.task.lead_times(steps)))
@@ -195,20 +191,6 @@ class Climatology(ByTime):
             Dims (those of `valid_time`, latitude, longitude), with the coordinate `valid_time`.
         """
         return climatology_at(self.dataset, valid_time)
-
-    def table(self) -> tuple[Cycle, np.ndarray, np.ndarray]:
-        """Cycle "year", nanoseconds since 1 January (K,), and fields (K, C', H, W)."""
-        hours = self.dataset["hour"].values
-        if "dayofyear" not in self.dataset.dims or np.isnan(hours).any():
-            raise InputError(
-                "a network forecasts around a climatology by hour and day of the year, found "
-                f"one of {tuple(self.dataset.dims)}: Climatology.fit(train, task) makes one"
-            )
-        day, clock = self.dataset["dayofyear"].values - 1, hours * (DAY / 24)
-        slots = (day[:, None] * DAY + np.round(clock)).astype(np.int64).ravel()
-        fields = [self.dataset[v].values.swapaxes(0, 1) for v in self.task.outputs]
-        whole = np.stack(fields, axis=2)  # (day, hour, variable, H, W)
-        return "year", slots, whole.reshape(-1, *whole.shape[2:])
 
 
 def _daily_means(

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.cycles import Cycle, phase
+from ..conventions.cycles import phase
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
 from ..conventions.overlap import period_of, write_period
-from ..conventions.times import time_blocks, valid_times
+from ..conventions.times import time_blocks
 from ..errors import InputError
 from ..files import replacing
-from ..task import Task, WindowForecaster, require_task
+from ..task import Task, require_task
 from .climatology import ByTime
 from .lookup import as_labelled
 
@@ -24,9 +24,8 @@ from .lookup import as_labelled
 class WeeklyClimatology(ByTime):
     """Forecast what training weeks have at the day of the week and the time of day.
 
-    It has the protocol of :class:`stforecast.Climatology`, so it is a baseline beside it. What a
-    flow differs by from its usual week is an easier thing to learn than the flow: :meth:`anomalies`
-    gives that, and :meth:`around` makes a forecaster of it one of flows.
+    It has the protocol of :class:`stforecast.Climatology`, so it is a baseline beside it. A network
+    learns what flows differ by from their usual week with ``Task(reference="weekly")``.
 
     Parameters
     ----------
@@ -149,56 +148,6 @@ class WeeklyClimatology(ByTime):
     def _slots(self) -> np.ndarray:
         return np.round(self.dataset["week_hour"].values * 3.6e12).astype(np.int64)
 
-    def table(self) -> tuple[Cycle, np.ndarray, np.ndarray]:
-        """Cycle "week", nanoseconds since Monday (K,), and fields (K, C', y, x)."""
-        fields = [self.dataset[v].values for v in self.task.outputs]
-        return "week", self._slots(), np.stack(fields, axis=1)
-
-    def anomalies(self, ds: xr.Dataset, *, trained_on: bool = False) -> xr.Dataset:
-        """Subtract the climatology from a history.
-
-        Parameters
-        ----------
-        ds : xarray.Dataset
-            Canonical, with ``task.outputs``; other variables stay as they are.
-        trained_on : bool
-            `ds` is what the climatology was fitted to. Its own week then counts in the mean that is
-            subtracted, and makes anomalies too small by (n - 1) / n for a mean of n weeks; this
-            undoes it, so that they are what they would be in a week that was not there.
-
-        Returns
-        -------
-        xarray.Dataset
-        """
-        usual = self.at(ds["time"]).drop_vars("valid_time")
-        factor = (usual["weeks"] / (usual["weeks"] - 1).clip(1)).astype(np.float32)
-        out = ds.copy()
-        for name in self.task.outputs:
-            anomaly = ds[name] - usual[name]
-            out[name] = (anomaly * factor if trained_on else anomaly).assign_attrs(ds[name].attrs)
-        return out
-
-    def around(self, forecaster: WindowForecaster) -> WindowForecaster:
-        """Make a forecaster of anomalies one of flows.
-
-        It subtracts the climatology from what it is given, and adds it to what `forecaster` makes
-        of that, at the valid times.
-
-        Parameters
-        ----------
-        forecaster : Forecaster or baseline
-            Of the same variables, which are its inputs and its targets. A
-            :class:`stforecast.Forecaster` keeps the climatology in itself, and in its bundle.
-        """
-        if not tuple(forecaster.task.variables) == forecaster.task.outputs == self.task.outputs:
-            raise InputError(
-                f"a forecaster of anomalies of {', '.join(self.task.outputs)} takes these and "
-                f"forecasts these, found {forecaster.task}"
-            )
-        if hasattr(forecaster, "around"):
-            return forecaster.around(self)
-        return AroundWeek(self, forecaster)
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the Dataset as netCDF; ``WeeklyClimatology(xr.open_dataset(path), task)`` reads."""
         with replacing(path) as part:
@@ -213,24 +162,3 @@ def _median(array: xr.DataArray, index: np.ndarray, count: int) -> Any:
     slots = [np.median(values[index == slot], axis=0) for slot in range(count)]
     fields = np.stack(slots).astype(np.float32)
     return ("week_hour", *array.dims[1:]), fields, dict(array.attrs)
-
-
-class AroundWeek:
-    """A baseline of what flows differ by from their usual week."""
-
-    def __init__(self, usual: WeeklyClimatology, forecaster: WindowForecaster) -> None:
-        self.usual, self.forecaster, self.task = usual, forecaster, forecaster.task
-
-    @property
-    def trained_on(self) -> dict[str, str]:
-        """Attributes of its forecasts that say which period it was fitted to, and of what data."""
-        return self.usual.trained_on
-
-    def forecast(
-        self, inputs: np.ndarray, init_time: np.ndarray, steps: int, **grid: Any
-    ) -> np.ndarray:
-        """Forecast from arrays, as :class:`stforecast.task.WindowForecaster` says."""
-        before = self.task.step * np.arange(1 - self.task.input_steps, 1)
-        anomalies = inputs - self.usual.values(init_time[:, None] + before)
-        made = self.forecaster.forecast(anomalies, init_time, steps, **grid)
-        return made + self.usual.values(valid_times(init_time, self.task.lead_times(steps)))

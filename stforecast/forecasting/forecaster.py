@@ -74,7 +74,7 @@ class Forecaster(Frames):
         How it came to be: period, settings, validation scores. Goes into the bundle.
     reference : Reference, optional
         The climatology that the network's inputs and outputs are differences from. It is subtracted
-        from the history and added to the forecast, and goes into the bundle: see :meth:`around`.
+        from the history and added to the forecast, and goes into the bundle.
     still : dict, optional
         Fields (H, W) of what ``task.known`` names and never changes, in physical units.
 
@@ -206,41 +206,6 @@ class Forecaster(Frames):
                 self.reference.to(place)
             self.still = {k: field.to(place) for k, field in self.still.items()}
         return self
-
-    def around(self, climatology: Any) -> Forecaster:
-        """Make a forecaster of anomalies, as this one is, one of the quantities themselves.
-
-        Parameters
-        ----------
-        climatology : Climatology or WeeklyClimatology
-            What the anomalies are differences from; of every variable that is forecast.
-
-        Returns
-        -------
-        Forecaster
-            With the same network. It subtracts the climatology from the history, adds it to the
-            forecast at the valid times, and is saved with it in one bundle.
-
-        Raises
-        ------
-        InputError
-            If the climatology lacks a variable, or this is a forecaster around one already.
-        """
-        missing = [v for v in self.task.outputs if v not in climatology.task.outputs]
-        if missing or self.reference is not None:
-            raise InputError(
-                f"the climatology lacks {', '.join(missing)}, which are forecast"
-                if missing
-                else "the forecaster adds a climatology already"
-            )
-        known, told = climatology.task.outputs, climatology.trained_on
-        out = copy.copy(self)
-        cycle, slots, fields = climatology.table()
-        out.reference = Reference(cycle, slots, fields, known, told).to(self.device)
-        for name in known:  # in the bundle, attributes of the quantity and not of its anomaly
-            attrs, own = climatology.dataset[name].attrs, self.variables.get(name, {})
-            out.variables = out.variables | {name: {k: str(attrs.get(k, own[k])) for k in own}}
-        return out
 
     def rescaled(self, factor: float, offset: float = 0.0) -> Forecaster:
         """Make a forecaster of scaled data, as this one is, one of ``scaled * factor + offset``.

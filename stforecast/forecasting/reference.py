@@ -23,7 +23,7 @@ class Reference(nn.Module):
     Parameters
     ----------
     cycle : {"week", "year", "harmonics"}
-        What times are looked up in.
+        What times are looked up in; "year": by bundles with a climatology by hour and day of year.
     slots : array-like of int, shape (K,)
         Nanoseconds since the beginning of the cycle, ascending; of harmonics, their orders
         (annual, diurnal): see :func:`stforecast.conventions.cycles.harmonics`.

@@ -288,31 +288,6 @@ def test_the_usual_week_may_be_the_median_of_the_weeks():
         WeeklyClimatology.fit(ds, TASK, statistic="mode")
 
 
-def test_anomalies_of_training_weeks_leave_their_own_week_out():
-    ds, _, _ = weeks(5)
-    usual = WeeklyClimatology.fit(ds, TASK)
-    inside = usual.anomalies(ds, trained_on=True)
-    for week in range(5):
-        part = slice(week * 336, (week + 1) * 336)
-        others = WeeklyClimatology.fit(ds.drop_isel(time=np.arange(part.start, part.stop)), TASK)
-        xr.testing.assert_allclose(
-            inside.isel(time=part), others.anomalies(ds.isel(time=part)), atol=1e-3
-        )
-    assert float(np.abs(usual.anomalies(ds)["inflow"]).max()) > 0
-
-
-def test_around_adds_the_week_back():
-    ds, _, _ = weeks(4)
-    usual = WeeklyClimatology.fit(ds, TASK)
-    times = ds["time"].values[500:504]
-    forecast = predict(ds, usual.around(Persistence(TASK)), init_time=times)
-    now = ds["inflow"].sel(time=times) - usual.at(times)["inflow"]
-    valid = usual.at(forecast["valid_time"])["inflow"]
-    np.testing.assert_allclose(forecast["inflow"], valid.values + now.values[:, None], rtol=1e-6)
-    with pytest.raises(InputError, match="takes these and forecasts these"):
-        usual.around(Persistence(Task("inflow", 4, 4, "30min")))
-
-
 def test_a_time_of_the_week_without_data_is_refused(tmp_path):
     ds = open_taxibj(write_taxibj(tmp_path))
     usual = WeeklyClimatology.fit(ds, TASK)
