@@ -159,7 +159,9 @@ PRINTED_PERIODS = {
 RECIPES: dict[str, Recipe] = {
     "weatherbench_t2m": Recipe(
         Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h"),
-        _CHANGE | {"translator_channels": 128, "translator_blocks": 6, "circular_longitude": True},
+        _CHANGE
+        | {"translator_channels": 128, "translator_blocks": 6, "circular_longitude": True}
+        | {"linear_guess": True},
         {"epochs": 50, "steps": 600, "batch_size": 8, "learning_rate": 2e-3}
         | {"area_weighted": True, "balance_leads": True, "validate_every": 100}
         | {"val_windows": 128},
@@ -279,8 +281,9 @@ def recipe(
         settings |= {"channels": task.channels_in, "out_channels": task.channels_out}
     if (chosen := options.translator) != "gsta":
         settings["translator"] = chosen
-        settings |= {"grid": grid} if chosen in ("swin", "mlpmixer") else {}
         settings |= {"circular_longitude": False} if chosen == "mlpmixer" else {}
+    if chosen in ("swin", "mlpmixer") or settings.get("linear_guess"):
+        settings["grid"] = grid
     return partial(SimVPv2.for_benchmark, name, **settings), config
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..task import Task
 from . import sizing
+from .first_guess import FirstGuess
 from .folding import Folded
 from .layers import (
     Conv2d,
@@ -106,6 +107,10 @@ class SimVPv2(nn.Module):
     change_by_point : bool
         With `predict_change`: the typical change is each point's own, so that the network gives
         little where little changes (the sea, a quiet street). It then belongs to its `grid`.
+    linear_guess : bool
+        With `predict_change`: forecast the change from a first guess that is linear, a ridge
+        regression of each point's own (:class:`stforecast.models.first_guess.FirstGuess`), which
+        the network also sees. It then belongs to its `grid`.
     translator : str
         "gsta"; one of the paper's ablation: "incepu" (which makes this SimVP, the first version),
         "vit", "swin", "poolformer", "mlpmixer", "convmixer"; or one more of the authors' framework:
@@ -160,6 +165,7 @@ class SimVPv2(nn.Module):
         circular_longitude: bool = False,
         predict_change: bool = False,
         change_by_point: bool = False,
+        linear_guess: bool = False,
         translator: str = "gsta",
         grid: Sequence[int] | None = None,
     ) -> None:
@@ -184,10 +190,11 @@ class SimVPv2(nn.Module):
             "circular_longitude": circular_longitude,
             "predict_change": predict_change,
             "change_by_point": change_by_point,
+            "linear_guess": linear_guess,
             "translator": translator,
             "grid": list(grid) if isinstance(grid, Iterable) else grid,
         }
-        flags = ("circular_longitude", "predict_change", "change_by_point")
+        flags = ("circular_longitude", "predict_change", "change_by_point", "linear_guess")
         whole = sizing.STEPS | _WHOLE
         sizing.check_settings(self.settings, whole, _FRACTION, flags=flags, absent=("drop_path",))
         if encoder_layers < 2 or encoder_layers % 2:
@@ -220,6 +227,11 @@ class SimVPv2(nn.Module):
             raise InputError(f"translator must be one of {', '.join(NAMES)}; found {translator!r}")
         if change_by_point and (grid is None or not predict_change):
             raise InputError("change_by_point=True needs predict_change=True and grid=(H, W)")
+        if linear_guess and (grid is None or not predict_change or target_steps > input_steps):
+            raise InputError(
+                "linear_guess=True needs predict_change=True, grid=(H, W) and no more target than "
+                f"input steps; found {predict_change}, {grid!r:.40}, {target_steps} of {input_steps}"
+            )
         if translator in NEED_GRID and grid is None:
             raise InputError(
                 f"translator={translator!r} has weights that depend on the grid: give grid=(H, W)"
@@ -236,7 +248,8 @@ class SimVPv2(nn.Module):
         self.stride = 2 ** (encoder_layers // 2)
 
         S = encoder_channels
-        frame_channels = channels + out_channels if predict_change else channels
+        # With each frame its difference from the last one, and the first guess of one target step.
+        frame_channels = channels + out_channels * (predict_change + linear_guess)
         halve = [bool(i % 2) for i in range(encoder_layers)]  # strides 1, 2, 1, 2, ...
         self.encoder = nn.ModuleList(
             ConvBlock(
@@ -269,6 +282,13 @@ class SimVPv2(nn.Module):
         if predict_change:
             points = grid if change_by_point and grid is not None else ()
             self.register_buffer("tendency_std", torch.ones(target_steps, out_channels, *points))
+        #: The linear first guess, where there is one: training fits it before its first step.
+        self.first_guess: FirstGuess | None = None
+        if linear_guess and grid is not None:
+            steps = (input_steps, target_steps)
+            self.first_guess = FirstGuess(
+                *steps, out_channels, (rows, columns), circular_longitude=circular_longitude
+            )
 
     @classmethod
     def for_task(
@@ -285,7 +305,9 @@ class SimVPv2(nn.Module):
             Arguments of the class, which take precedence over what follows from the task.
         """
         sizes: dict[str, Any] = sizing.of_task(task)
-        wants = settings.get("translator") in NEED_GRID or settings.get("change_by_point")
+        wants = settings.get("translator") in NEED_GRID or any(
+            settings.get(name) for name in ("change_by_point", "linear_guess")
+        )
         if wants and grid is not None:
             sizes["grid"] = sizing.of_grid(grid)
         return cls(**(sizes | settings))
@@ -426,6 +448,12 @@ class SimVPv2(nn.Module):
             own = x[:, :, : scale.shape[2]]  # what is forecast: the first C'
             change = (own - last[:, :, : scale.shape[2]]) / self._lag_scale(x)
             frames = torch.cat([x, change], dim=2)  # (B,T,C+C',H,W)
+        if self.first_guess is not None:
+            with full_precision(x):
+                guess = self.first_guess(own)
+            more = guess / scale[:, : guess.shape[1]]
+            more = F.pad(more, (0, 0, 0, 0, 0, 0, 0, T - guess.shape[1]))
+            frames = torch.cat([frames, more], dim=2)
         frames = self._pad(frames.flatten(0, 1))  # (BT, C, H', W')
 
         # Encoder, every frame by itself: (BT, C, H', W') -> (BT, S, h, w). Section III-B.
@@ -446,7 +474,11 @@ class SimVPv2(nn.Module):
         z = self.readout(self.decoder[-1](z + skip))[..., :H, :W]
         y = z.reshape(B, T, -1, H, W)
         if self.predict_change:
-            y = last[:, :, : y.shape[2]] + scale * y.to(x.dtype)
+            base = last[:, :, : y.shape[2]]
+            if self.first_guess is not None:
+                base, y = base + guess, y[:, : self.target_steps]
+                scale = self.first_guess.residual_std.to(x.dtype)[None, :, :, None, None]
+            y = base + scale * y.to(x.dtype)
         return y
 
     def _lag_scale(self, x: Tensor) -> Tensor:

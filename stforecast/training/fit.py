@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,11 @@ from ..loading.base import Feed
 from ..loading.feeds import open_feed, suited
 from ..loading.source import Source
 from ..loading.statistics import extremes, statistics, with_still
+from ..models.first_guess import FirstGuess
 from ..models.registry import ready_network
 from ..models.surroundings import own_defaults
 from ..task import Task
-from .anomalies import fit_usual
+from .anomalies import Usual, fit_usual
 from .checkpoints import Run
 from .config import TrainConfig
 from .distributed import Shared, World, all_sum, joined
@@ -57,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 #: Steps between reports of the loss: on a GPU, between the moments in which the host waits for it.
 _REPORT_EVERY = 50
+#: Windows that a linear first guess is fitted on.
+_GUESSED_FROM = 4000
 
 
 def fit(
@@ -205,6 +208,9 @@ def fit(
         dtype = forecaster.dtype
         if usual is not None:
             usual.ready(starts, device)
+        if isinstance(guess := getattr(network, "first_guess", None), FirstGuess):
+            fitted = world.from_main(lambda: guess.fit(_some(feed, forecaster, usual)))
+            guess.load_state_dict(fitted)
 
         # What is made small, how, and by what it is judged.
         half = dtype == torch.float32 and (
@@ -262,10 +268,7 @@ def fit(
             # This rank's windows, on the device, in physical units; normalised there.
             with meter.waiting():
                 windows = feed.batch(step)
-            x, y = forecaster.pair(
-                windows, None if usual is None else usual(getattr(windows, "first", None))
-            )
-            x, y = x.to(dtype), y.to(dtype)
+            x, y = _pair(windows, forecaster, usual)
             points = objective.points(y, feed.size(step))
 
             # Gradients of the mean loss of the whole step: of all passes, of all ranks.
@@ -353,6 +356,24 @@ def has_bf16(device: torch.device) -> bool:
     except (OSError, IndexError):
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _pair(windows: Any, forecaster: Forecaster, usual: Usual | None) -> tuple[Tensor, Tensor]:
+    """What the network sees of windows, and what it should give."""
+    own = None if usual is None else usual(getattr(windows, "first", None))
+    x, y = forecaster.pair(windows, own)
+    return x.to(forecaster.dtype), y.to(forecaster.dtype)
+
+
+def _some(
+    feed: Feed, forecaster: Forecaster, usual: Usual | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets, of what is forecast alone, of the first steps' windows."""
+    outputs, found, step = len(forecaster.task.outputs), 0, 0
+    while found < _GUESSED_FROM and step < feed.steps_per_epoch:
+        x, y = _pair(feed.batch(step), forecaster, usual)
+        yield x[:, :, :outputs], y
+        found, step = found + len(x), step + 1
 
 
 def _feed(source: Source, *, config: TrainConfig, world: World, **options: Any) -> Feed:

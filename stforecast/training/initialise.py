@@ -15,7 +15,7 @@ from ..forecasting.forecaster import Forecaster
 logger = logging.getLogger(__name__)
 
 #: Buffers that describe the data, not what was learned.
-_OF_THE_DATA = {"tendency_std", "output_range"}
+_OF_THE_DATA = {"tendency_std", "output_range", "residual_std"}
 
 
 def carry_over(
