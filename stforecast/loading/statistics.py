@@ -43,8 +43,6 @@ class Moments:
 def statistics(
     feed: Feed,
     usual: Callable[[int, int], Tensor] | None = None,
-    *,
-    by_point: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation (C,), and the typical change (T', C') up to each lead time.
 
@@ -55,8 +53,6 @@ def statistics(
     feed : Feed
     usual : callable, optional
         What the targets are taken as differences from, (n, C', H, W), at n steps from one on.
-    by_point : bool
-        Give the typical change of each point, (T', C', H, W).
 
     Raises
     ------
@@ -66,19 +62,17 @@ def statistics(
     task, out = feed.task, feed.targets
     some = feed.starts[:: max(len(feed.starts) // (512 * feed.thinning), 1)]
     moments: Moments | None = None
-    over = (0,) if by_point else (0, 2, 3)
     for first, new, block in _anomalies(feed, usual):
         if moments is None:
-            moments, space = Moments(block.shape[1]), block.shape[2:] if by_point else ()
-            shape = (2, task.target_steps, len(out), *space)
+            moments, shape = Moments(block.shape[1]), (2, task.target_steps, len(out))
             changes = torch.zeros(shape, dtype=torch.float64)  # sums, counts
         moments.add(block[new:])
         here = some[(some + task.window > first + new) & (some + task.window <= first + len(block))]
         last = torch.as_tensor(here - first, device=block.device) + task.history - 1
         for lead in range(task.target_steps if len(here) else 0):
             change = (block[last + 1 + lead][:, out] - block[last][:, out]).double()
-            changes[0, lead] += change.square().nansum(over).cpu()
-            changes[1, lead] += (~change.isnan()).sum(over).cpu()
+            changes[0, lead] += change.square().nansum((0, 2, 3)).cpu()
+            changes[1, lead] += (~change.isnan()).sum((0, 2, 3)).cpu()
     assert moments is not None
     change = (changes[0] / changes[1].clamp_min(1)).sqrt()
     still = (moments.std <= _ROUNDING * moments.mean.abs()).tolist()

@@ -108,7 +108,9 @@ class FirstGuess(nn.Module):
         last, (H, W) = x[:, -1:], x.shape[-2:]
         near = x[:, [-1 - lag for lag in self.seen]]
         mode = "circular" if self.circular_longitude else "replicate"
-        padded = F.pad(F.pad(near.flatten(0, 1), (1, 1, 0, 0), mode=mode), (0, 0, 1, 1), "replicate")
+        padded = F.pad(
+            F.pad(near.flatten(0, 1), (1, 1, 0, 0), mode=mode), (0, 0, 1, 1), "replicate"
+        )
         padded = padded.unflatten(0, near.shape[:2])
         around = [
             padded[..., j : j + H, i : i + W] - last

@@ -94,8 +94,8 @@ def network_class(name: str) -> Any:
     - ``check_task(task)``, which raises an InputError where it cannot forecast that;
     - ``check_grid(grid)``, which raises an InputError where its points are others;
     - ``set_tendency_std(change)``, told the root mean square change (T', C') up to each lead time,
-      or of each point (T', C', H, W) where its attribute ``change_by_point`` is true,
       in standard deviations, before training;
+    - ``fit_first_guess(pairs)``, shown inputs and targets of some windows before training;
     - ``set_output_range(low, high)``, told the least and the greatest value (C',) of each channel
       in the training period, in standard deviations, before training: for networks whose output is
       bounded. What it keeps of them is a buffer named ``output_range``;
@@ -190,7 +190,6 @@ def ready_network(
     grid: Mapping[str, Any] | None,
     change: Tensor,
     extremes: Callable[[], tuple[Tensor, Tensor]] | None = None,
-    by_point: Callable[[], Tensor] | None = None,
 ) -> nn.Module:
     """Make the network that is to be trained, and tell it what it wants to know of the data.
 
@@ -205,9 +204,6 @@ def ready_network(
     extremes : callable, optional
         Gives the least and the greatest value (C',), in standard deviations. It is called for a
         network with ``set_output_range`` only: it takes a pass over the data.
-    by_point : callable, optional
-        Gives the typical change of each point (T', C', H, W); for a network whose
-        ``change_by_point`` is true.
 
     Returns
     -------
@@ -227,8 +223,6 @@ def ready_network(
             f"model must be {' or '.join(repr(n.lower()) for n in names())}, a torch.nn.Module or "
             f"a function that makes one, found {model!r}"
         )
-    if by_point is not None and getattr(network, "change_by_point", False):
-        change = by_point()
     for method, argument in (
         ("check_task", task),
         ("check_grid", grid),

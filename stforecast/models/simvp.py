@@ -56,8 +56,6 @@ _WHOLE = {
     "decoder_kernel": (1, 999),
 }
 _FRACTION = {"mlp_ratio": (0.0, 1000.0), "drop_path": (0.0, 1.0), "dropout": (0.0, 1.0)}
-#: Of the mean over the points: no point's typical change is taken for less.
-_LEAST_CHANGE = 0.05
 _LARGE: dict[str, Any] = {
     "encoder_channels": 128,
     "translator_channels": 1024,
@@ -104,9 +102,6 @@ class SimVPv2(nn.Module):
         where these fit the latent columns; MLP-Mixer cannot be circular_longitude).
     predict_change : bool
         Forecast the change from the last input step. Beyond the paper; see `Notes`.
-    change_by_point : bool
-        With `predict_change`: the typical change is each point's own, so that the network gives
-        little where little changes (the sea, a quiet street). It then belongs to its `grid`.
     linear_guess : bool
         With `predict_change`: forecast the change from a first guess that is linear, a ridge
         regression of each point's own (:class:`stforecast.models.first_guess.FirstGuess`), which
@@ -164,7 +159,6 @@ class SimVPv2(nn.Module):
         decoder_kernel: int = 3,
         circular_longitude: bool = False,
         predict_change: bool = False,
-        change_by_point: bool = False,
         linear_guess: bool = False,
         translator: str = "gsta",
         grid: Sequence[int] | None = None,
@@ -189,12 +183,11 @@ class SimVPv2(nn.Module):
             "decoder_kernel": decoder_kernel,
             "circular_longitude": circular_longitude,
             "predict_change": predict_change,
-            "change_by_point": change_by_point,
             "linear_guess": linear_guess,
             "translator": translator,
             "grid": list(grid) if isinstance(grid, Iterable) else grid,
         }
-        flags = ("circular_longitude", "predict_change", "change_by_point", "linear_guess")
+        flags = ("circular_longitude", "predict_change", "linear_guess")
         whole = sizing.STEPS | _WHOLE
         sizing.check_settings(self.settings, whole, _FRACTION, flags=flags, absent=("drop_path",))
         if encoder_layers < 2 or encoder_layers % 2:
@@ -225,12 +218,11 @@ class SimVPv2(nn.Module):
             )
         if translator not in NAMES:
             raise InputError(f"translator must be one of {', '.join(NAMES)}; found {translator!r}")
-        if change_by_point and (grid is None or not predict_change):
-            raise InputError("change_by_point=True needs predict_change=True and grid=(H, W)")
         if linear_guess and (grid is None or not predict_change or target_steps > input_steps):
             raise InputError(
                 "linear_guess=True needs predict_change=True, grid=(H, W) and no more target than "
-                f"input steps; found {predict_change}, {grid!r:.40}, {target_steps} of {input_steps}"
+                f"input steps; found {predict_change}, {grid!r:.40}, {target_steps} and "
+                f"{input_steps}"
             )
         if translator in NEED_GRID and grid is None:
             raise InputError(
@@ -243,7 +235,6 @@ class SimVPv2(nn.Module):
             )
         self.input_steps, self.target_steps = input_steps, target_steps
         self.circular_longitude, self.predict_change = circular_longitude, predict_change
-        self.change_by_point = change_by_point
         #: Columns and rows that become one in the latent grid.
         self.stride = 2 ** (encoder_layers // 2)
 
@@ -280,8 +271,7 @@ class SimVPv2(nn.Module):
         )
         self.readout = nn.Conv2d(S, out_channels, 1)
         if predict_change:
-            points = grid if change_by_point and grid is not None else ()
-            self.register_buffer("tendency_std", torch.ones(target_steps, out_channels, *points))
+            self.register_buffer("tendency_std", torch.ones(target_steps, out_channels))
         #: The linear first guess, where there is one: training fits it before its first step.
         self.first_guess: FirstGuess | None = None
         if linear_guess and grid is not None:
@@ -305,9 +295,7 @@ class SimVPv2(nn.Module):
             Arguments of the class, which take precedence over what follows from the task.
         """
         sizes: dict[str, Any] = sizing.of_task(task)
-        wants = settings.get("translator") in NEED_GRID or any(
-            settings.get(name) for name in ("change_by_point", "linear_guess")
-        )
+        wants = settings.get("translator") in NEED_GRID or settings.get("linear_guess")
         if wants and grid is not None:
             sizes["grid"] = sizing.of_grid(grid)
         return cls(**(sizes | settings))
@@ -331,12 +319,10 @@ class SimVPv2(nn.Module):
 
         Parameters
         ----------
-        change : Tensor of shape (T', C'), or (T', C', H, W) with ``change_by_point``
+        change : Tensor of shape (T', C')
         """
         if not self.predict_change:
             return
-        if change.ndim == 4:  # a point that never changed yet may do so
-            change = torch.maximum(change, _LEAST_CHANGE * change.mean((2, 3), keepdim=True))
         self.tendency_std.copy_(change.clamp_min(1e-6))  # a channel may never change
 
     @classmethod
@@ -489,16 +475,8 @@ class SimVPv2(nn.Module):
         return self._scale(x, (lags - 1).clamp(0, self.target_steps - 1))
 
     def _scale(self, x: Tensor, leads: Tensor) -> Tensor:
-        """Typical change at some leads, (1, T, C', 1, 1), or (1, T, C', H, W) by point."""
-        scale = self.tendency_std.to(x.dtype)[leads][None]
-        if not self.change_by_point:
-            return scale[..., None, None]
-        if scale.shape[-2:] != x.shape[-2:]:
-            raise InputError(
-                f"with change_by_point the network belongs to a grid of {tuple(scale.shape[-2:])} "
-                f"points, found input {tuple(x.shape)}"
-            )
-        return scale
+        """Typical change at some leads, (1, T, C', 1, 1)."""
+        return self.tendency_std.to(x.dtype)[leads][None, :, :, None, None]
 
     def _pad(self, x: Tensor) -> Tensor:
         """Pad H and W to multiples of the stride (cropped again at the exit)."""

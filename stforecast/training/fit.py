@@ -178,11 +178,7 @@ def fit(
             low, high = world.from_main(partial(extremes, feed, in_order))
             return ((low - mean) / std)[out], ((high - mean) / std)[out]
 
-        def by_point() -> Tensor:
-            one = partial(statistics, feed, in_order, by_point=True)
-            return world.from_main(one)[2] / std[out][:, None, None]
-
-        network = ready_network(model, task, grid, change / std[out], span, by_point)
+        network = ready_network(model, task, grid, change / std[out], span)
         starts = feed.starts if own is None else source.starts  # labels are those of all of `ds`
         seen = source.ds.sel(time=covered(source, starts, task.window))
         told = provenance(source.ds, config, steps, about) | period_of(seen)

@@ -16,7 +16,6 @@ import stforecast
 from stforecast.baselines.reference import fit_reference
 from stforecast.errors import InputError
 from stforecast.loading.source import Source
-from stforecast.models.simvp import SimVPv2
 from stforecast.task import Task
 from stforecast.training import TrainConfig, fit
 from stforecast.training.anomalies import fit_usual
@@ -254,35 +253,6 @@ def test_what_cannot_be_known_is_refused(globe):
         fit(globe, Task("t2m", 4, 3, known="rain"), config=CONFIG)
     with pytest.raises(InputError, match=r"give Forecaster\(reference=\)"):
         stforecast.Forecaster(nn.Identity(), Task("t2m", reference="climatology"))
-
-
-def test_a_network_is_told_the_typical_change_of_each_point(tmp_path):
-    time = pd.date_range("2018-01-01", periods=60, freq="1h")
-    rng = np.random.default_rng(0)
-    steps = rng.normal(size=(60, 2, 3)) * np.array([[1, 2, 4], [8, 0, 3]])
-    flow = np.cumsum(steps, axis=0).astype(np.float32)
-    ds = xr.Dataset({"flow": (("time", "y", "x"), flow)}, {"time": time})
-    task = Task("flow", 2, 2, "1h")
-    grid = {"y": 2, "x": 3}
-
-    def network():
-        sizes = {"encoder_channels": 4, "translator_channels": 4, "translator_blocks": 2}
-        return SimVPv2.for_task(task, grid, predict_change=True, change_by_point=True, **sizes)
-
-    config = TrainConfig(steps=1, batch_size=59, learning_rate=1e-9, device="cpu", precision="fp32")
-    forecaster = fit(ds, task, model=network, config=config)
-    starts = np.arange(57)
-    changes = [flow[starts + 1 + lead] - flow[starts + 1] for lead in (1, 2)]
-    expected = np.sqrt(np.mean(np.square(changes), axis=1)) / flow.std()
-    expected = np.maximum(expected, 0.05 * expected.mean((1, 2), keepdims=True))
-    found = forecaster.network.tendency_std[:, 0].numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    again = stforecast.load(forecaster.save(tmp_path / "bundle"))
-    xr.testing.assert_identical(again.predict(ds), forecaster.predict(ds))
-    with pytest.raises(InputError, match=r"belongs to a grid of \(2, 3\)"):
-        again.network(torch.zeros(1, 2, 1, 4, 3))
-    with pytest.raises(InputError, match="needs predict_change=True and grid"):
-        SimVPv2(change_by_point=True, grid=(2, 3))
 
 
 def guesses(ds, leads=3):
