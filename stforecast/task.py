@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -232,6 +232,33 @@ class Task:
     def window(self) -> int:
         """Length of a training window in steps."""
         return self.history + self.target_steps
+
+    def rolled(self, applications: int) -> Task:
+        """What windows hold for as many applications of a network, each on the output before it.
+
+        Parameters
+        ----------
+        applications : int
+
+        Returns
+        -------
+        Task
+            With the same history, without lags as inputs of their own, and as many times as many
+            target steps.
+        """
+        if applications == 1:
+            return self
+        steps = applications * self.target_steps
+        return replace(self, input_steps=self.history, target_steps=steps, lags=())
+
+    def refuse_rollout(self, steps: int) -> None:
+        """Refuse a forecast of `steps` steps on a network's own output, if it lacks inputs then."""
+        if steps > self.target_steps and self.outputs != self.variables:
+            raise InputError(
+                f"cannot forecast {steps} steps: past {self.target_steps} the network would need "
+                f"its own forecast of every input, but it forecasts {', '.join(self.outputs)} "
+                f"from {', '.join(self.variables)}"
+            )
 
     def lead_times(self, steps: int | None = None) -> np.ndarray:
         """Lead times ``timedelta64[ns]`` of `steps` target steps (default: ``target_steps``)."""

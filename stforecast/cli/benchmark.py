@@ -45,6 +45,9 @@ class TrainingOptions:
     """muon: for the matrices, and AdamW for the rest; the preset's unless given."""
     weight_decay: float | None = None
     """Of the optimiser."""
+    rollout: str | None = None
+    """Applications of the network that the loss is over, each on the output before it: 4, say; or
+    from which step on it is how many, 0:1,400:2,800:4."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic. auto: bf16 where the device has instructions for it."""
     accumulate: int = 1
@@ -77,7 +80,19 @@ class TrainingOptions:
         given = {name: getattr(self, name) for name in names}
         if self.learning_rate == "auto":
             del given["learning_rate"]
+        if self.rollout is not None:
+            given["rollout"] = _rollout(self.rollout)
         return TrainConfig(**recipe | {k: v for k, v in given.items() if v is not None})
+
+
+def _rollout(text: str) -> int | list[tuple[int, ...]] | str:
+    """Read ``4`` or ``0:1,400:4``; what is neither stays as it is, for TrainConfig to refuse."""
+    try:
+        if ":" not in text:
+            return int(text)
+        return [tuple(int(n) for n in pair.split(":")) for pair in text.split(",")]
+    except ValueError:
+        return text
 
 
 def clip_to_unit(ds: xr.Dataset) -> xr.Dataset:

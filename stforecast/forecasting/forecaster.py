@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ from ..errors import InputError
 from ..files import replacing
 from ..models import inference, registry
 from ..models.kernels import version
-from ..models.rollout import rollout
 from ..models.surroundings import find_device, own_defaults
 from ..package import __version__
 from ..parallel import survive_forks
@@ -356,12 +355,8 @@ class Forecaster(Frames):
         steps = task.target_steps if steps is None else steps
         # What is known for target steps comes with the history, for one application each.
         goes_on = getattr(self.network, "goes_on", False) and not (task.known or task.lags)
-        if steps > task.target_steps and task.outputs != task.variables and not goes_on:
-            raise InputError(
-                f"cannot forecast {steps} steps: past {task.target_steps} the network would need "
-                f"its own forecast of every input, but it forecasts {', '.join(task.outputs)} "
-                f"from {', '.join(task.variables)}"
-            )
+        if not goes_on:
+            task.refuse_rollout(steps)
         self.network.eval()
         self._samples += len(inputs)
         network = self._inference_network()
@@ -373,23 +368,13 @@ class Forecaster(Frames):
             usual = self._usual(init_time, np.arange(1, passes * ahead + 1), task.outputs)
             more = None if known is None else torch.as_tensor(known, dtype=torch.float32)
             more = None if more is None else more.to(self.device)
-            masked = task.nan == "mask"
-            gone = torch.as_tensor(missing(inputs, task) if masked else False, device=x.device)
-            begins = iter(range(0, passes * ahead, ahead))
-
-            def step(x: Tensor) -> Tensor:
-                begin = next(begins)
-                end = steps if goes_on else begin + ahead
-                own = [v if v is None else v[:, begin:end] for v in (more, usual)]
-                length = steps if goes_on else None
-                y = self.apply(x, network, known=own[0], usual=own[1], steps=length)
-                if task.lower is not None:
-                    y = torch.maximum(
-                        y, y.new_tensor(task.lower) - (0 if own[1] is None else own[1])
-                    )
-                return y.masked_fill(gone, math.nan) if masked else y
-
-            y = torch.cat(list(rollout(step, x, steps)), dim=1).float()
+            gone = None
+            if task.nan == "mask":
+                gone = torch.as_tensor(missing(inputs, task), device=x.device)
+            run = partial(self.run, network=network, steps=steps if goes_on else None)
+            y = self.roll(
+                run, x, steps, known=more, usual=usual, gone=gone, at_once=goes_on
+            ).float()
             y = y if usual is None else y + usual[:, :steps]
             if task.lower is not None:  # whatever rounding has left
                 y = y.clamp_min(task.lower)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.rollout import rollout
 from .core import ForecastModel
 from .reference import Reference
 
@@ -130,6 +131,87 @@ class Frames(ForecastModel):
             more = torch.cat([more, torch.zeros_like(more[:, :1]).expand(-1, rest, -1, -1, -1)], 1)
         return more.unflatten(1, (-1, T)).transpose(1, 2).flatten(2, 3)
 
+    def roll(
+        self,
+        run: Callable[[Tensor], Tensor],
+        x: Tensor,
+        steps: int,
+        *,
+        known: Tensor | None = None,
+        usual: Tensor | None = None,
+        gone: Tensor | None = None,
+        at_once: bool = False,
+        detach: bool = False,
+    ) -> Tensor:
+        """Forecast `steps` steps, on its own output past the task's.
+
+        Parameters
+        ----------
+        run : callable
+            The network: from what :meth:`encode` gives to (B, T', C', H, W), normalised.
+        x : Tensor of shape (B, T, C, H, W)
+            History in physical units, less what is usual; T is ``task.history``.
+        steps : int
+        known : Tensor of shape (B, N, K, H, W), optional
+            As of :meth:`encode`, at the target times of all applications.
+        usual : Tensor of shape (B, N, C', H, W), optional
+            What is usual at these.
+        gone : Tensor of bool, broadcast to (B, T', C', H, W), optional
+            Where there is no forecast: NaN, which the next application sees as such.
+        at_once : bool
+            Whether `run` gives all steps in one application.
+        detach : bool
+            As :func:`stforecast.models.rollout.rollout` has it.
+
+        Returns
+        -------
+        Tensor of shape (B, steps, C', H, W)
+            In physical units, less what is usual.
+        """
+        task, ahead = self.task, steps if at_once else self.task.target_steps
+        out = [task.channels.index(v) for v in task.outputs]
+        begins = iter(range(0, steps, ahead))
+
+        def step(x: Tensor) -> Tensor:
+            begin = next(begins)
+            own = [v if v is None else v[:, begin : begin + ahead] for v in (known, usual)]
+            y = self.normalizer.inverse(run(self.encode(x, *own)), out)
+            if task.lower is not None:
+                least = y.new_tensor(task.lower)
+                y = torch.maximum(y, least if own[1] is None else least - own[1])
+            return y if gone is None else y.masked_fill(gone, math.nan)
+
+        return torch.cat(list(rollout(step, x, steps, detach=detach)), dim=1)
+
+    def roll_normalised(
+        self,
+        run: Callable[[Tensor], Tensor],
+        x: Tensor,
+        steps: int,
+        *,
+        known: Tensor | None = None,
+        usual: Tensor | None = None,
+        detach: bool = False,
+    ) -> Tensor:
+        """What the network itself gives in a roll-out (B, steps, C', H, W): what a loss is of.
+
+        Parameters
+        ----------
+        run, x, steps, known, usual, detach
+            As :meth:`roll` has them; `steps` is a multiple of the task's.
+        """
+        task, made = self.task, list[Tensor]()
+
+        def noted(seen: Tensor) -> Tensor:
+            made.append(run(seen))
+            return made[-1]
+
+        gone = None
+        if task.nan == "mask" and steps > task.target_steps:
+            gone = x[:, -1:, [task.variables.index(v) for v in task.outputs]].isnan()
+        self.roll(noted, x, steps, known=known, usual=usual, gone=gone, detach=detach)
+        return torch.cat(made, dim=1)
+
     def pair(
         self, windows: tuple[Tensor, Tensor], usual: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -147,13 +229,34 @@ class Frames(ForecastModel):
         Tensor of shape (B, T, C, H, W), Tensor of shape (B, T', C', H, W)
             Normalised.
         """
+        x, y, known, ahead = self.parts(windows, usual)
+        return self.encode(x, known, ahead), y
+
+    def parts(
+        self, windows: tuple[Tensor, Tensor], usual: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """What :meth:`roll` takes of windows, and what it should give.
+
+        Parameters
+        ----------
+        windows, usual
+            As :meth:`pair` has them; targets of any number of applications.
+
+        Returns
+        -------
+        x : Tensor of shape (B, ``task.history``, C, H, W)
+            In physical units, less what is usual.
+        y : Tensor of shape (B, N, C', H, W)
+            Normalised.
+        known, ahead : Tensor of shape (B, N, ..., H, W), or None
+            What is known, and what is usual, at the target times.
+        """
         task, (x, y), ahead = self.task, windows, None
         if usual is not None:
             past, ahead = usual[:, : task.history], usual[:, task.history :]
             x, y = self._less(x, past), y - ahead
         out = [task.channels.index(v) for v in task.outputs]
-        known = getattr(windows, "known", None)
-        return self.encode(x, known, ahead), self.normalizer(y, out)
+        return x, self.normalizer(y, out), getattr(windows, "known", None), ahead
 
     def _less(self, x: Tensor, usual: Tensor) -> Tensor:
         """History (B, T, C, H, W) less what is usual of the outputs (B, T, C', H, W)."""

@@ -44,6 +44,9 @@ class Source:
         Its channels are read, its NaN policy holds, and its windows are looked for.
     what : str
         What the data are, for messages: "training", "validation".
+    rollout : int
+        Applications of a network that a window has targets for: its task is
+        :meth:`stforecast.Task.rolled` then.
 
     Raises
     ------
@@ -51,7 +54,10 @@ class Source:
         If the data do not fit the task, or have no window.
     """
 
-    def __init__(self, ds: xr.Dataset, task: Task, what: str = "training") -> None:
+    def __init__(
+        self, ds: xr.Dataset, task: Task, what: str = "training", rollout: int = 1
+    ) -> None:
+        task = task.rolled(rollout)
         ds, still, led = add_known(ds, task)
         read = [v for v in task.channels if v not in led]
         self.ds, labels = gate.canonicalize(ds, read, form="history")
@@ -76,10 +82,11 @@ class Source:
         gate.check(self.ds, read, timestep=task.step, nan=False)
         self.starts = window_starts(time, task.step, task.window)
         if len(self.starts) == 0:
+            shorter = "shorter Task" if rollout == 1 else f"roll-out shorter than rollout={rollout}"
             raise InputError(
                 f"the {what} data have no window of {task.window} steps ({task}) without a gap: "
                 f"found {len(time)} times from {time[0]} to {time[-1]}; give a longer period or a "
-                f"shorter Task"
+                f"{shorter}"
             )
         self._variables = {v: self.ds.variables[v] for v in self.channels}
         #: Fields (H, W) that never change.

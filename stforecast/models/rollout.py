@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def rollout(step: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Iterator[Tensor]:
+def rollout(
+    step: Callable[[Tensor], Tensor], x: Tensor, steps: int, *, detach: bool = False
+) -> Iterator[Tensor]:
     """Apply `step` until `steps` steps are forecast, each time to the latest T steps.
 
     Parameters
@@ -20,12 +22,14 @@ def rollout(step: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Iterator
         The history; where t is less than T, its end is the beginning of the next input.
     steps : int
         How many to forecast.
+    detach : bool
+        Keep gradients from going through what is fed back: each application learns by itself.
 
     Yields
     ------
     Tensor of shape (B, t, C', H, W)
         What each application gives, the last one cut: together they have `steps` steps. Gradients
-        go through all of them.
+        go through all of them, unless told otherwise.
     """
     length = x.shape[1]
     while True:
@@ -35,3 +39,4 @@ def rollout(step: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Iterator
         if steps <= 0:
             return
         x = (y if y.shape[1] >= length else torch.cat([x, y], dim=1))[:, -length:]
+        x = x.detach() if detach else x

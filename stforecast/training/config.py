@@ -8,6 +8,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ _CHOICES = {
     "schedule": ("onecycle", "cosine", "constant"),
     "precision": ("auto", "fp32", "bf16"),
     "compile": ("auto", "always", "graphs", "never"),
+    "rollout_gradients": ("through", "detached"),
     "feed": ("auto", "resident", "stream"),
     "storage": ("fp32", "bf16", "fp16"),
 }
@@ -39,6 +41,9 @@ _LEAST = {
     "patience": 1,
     "buffer": 1,
 }
+
+
+_MOST_ROLLOUT = 1000
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,14 @@ class TrainConfig:
         runs of at least 2,000 steps, which pay for the minute or two that it takes, if the machine
         can compile. ``"graphs"``: replayed as CUDA graphs, which take the host out of small steps.
         On a CPU hand-written gradients are faster (see ``benchmarks/RECORDS.md``).
+    rollout : int or sequence of (step, int)
+        Applications of the network that the loss is over, each on the output before it: for
+        forecasts that go on past the task's target steps. A schedule says from which optimiser
+        step on it is how many, ``[(0, 1), (400, 2), (800, 4)]``. Windows are as long as the most
+        ask for, and validation scores all of their target steps.
+    rollout_gradients : {"through", "detached"}
+        Whether gradients go through what is fed back, in memory for all applications at once, or
+        each application learns by itself.
     area_weighted : bool
         Weight the loss by the cell's area. Beyond the paper.
     balance_leads : bool
@@ -148,6 +161,8 @@ class TrainConfig:
     ema: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "always", "graphs", "never"] = "auto"
+    rollout: int | Sequence[tuple[int, int]] = 1
+    rollout_gradients: Literal["through", "detached"] = "through"
     area_weighted: bool = False
     balance_leads: bool = False
     variable_weights: Mapping[str, float] | Sequence[float] | None = None
@@ -182,6 +197,7 @@ class TrainConfig:
                 raise InputError(
                     f"TrainConfig.{name} must be one of {', '.join(allowed)}{more}, found {value!r}"
                 )
+        object.__setattr__(self, "rollout", _rollout(self.rollout))
         if (given := self.variable_weights) is not None:
             object.__setattr__(self, "variable_weights", _weights(given))
         if self.device is not None:
@@ -211,13 +227,41 @@ class TrainConfig:
             raise InputError(f"TrainConfig.{name} {words}, found {number}")
         object.__setattr__(self, name, number)
 
+    @property
+    def most_applications(self) -> int:
+        """The most applications that :attr:`rollout` asks for."""
+        one = self.rollout
+        return one if isinstance(one, int) else max(k for _, k in one)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values; a callable by its qualified name."""
         out = asdict(self)
+        if self.rollout == 1:  # a run that was begun before there was such a setting goes on
+            del out["rollout"], out["rollout_gradients"]
         if callable(self.loss):
             named = self.loss if hasattr(self.loss, "__qualname__") else type(self.loss)
             out["loss"] = f"{named.__module__}.{named.__qualname__}"
         return out
+
+
+def _rollout(given: Any) -> int | list[tuple[int, int]]:
+    """The applications of each step, as Python's own numbers."""
+    one = not isinstance(given, Sequence) or isinstance(given, str)
+    try:
+        pairs = [(0, given)] if one else [(step, number) for step, number in given]
+        flat = [n for pair in pairs for n in pair]
+        if any(isinstance(n, bool) for n in flat):
+            raise TypeError
+        pairs = [(operator.index(step), operator.index(number)) for step, number in pairs]
+    except (TypeError, ValueError):
+        pairs = []
+    ordered = all(a[0] < b[0] for a, b in pairwise(pairs))
+    if not (pairs and ordered and all(s >= 0 and 1 <= k <= _MOST_ROLLOUT for s, k in pairs)):
+        raise InputError(
+            f"TrainConfig.rollout must be a number of applications, from 1 to {_MOST_ROLLOUT}, or "
+            f"say from which step on it is how many, [(0, 1), (400, 4)], found {given!r:.80}"
+        )
+    return pairs[0][1] if one else pairs
 
 
 def _weights(given: Any) -> dict[str, float] | list[float]:

@@ -289,22 +289,23 @@ class Shared:
             gc.collect()
 
     def micro_batches(
-        self, x: Tensor, y: Tensor, parts: int
-    ) -> Iterator[tuple[Tensor, Tensor, float]]:
+        self, x: Tensor, y: Tensor, parts: int, *more: Tensor | None
+    ) -> Iterator[tuple[Any, ...]]:
         """Cut this rank's part of a batch for as many passes, on every rank, as `parts`.
 
-        Yields some of the windows with a weight of 1; or of 0 for the stand-in with which a rank
-        that has no windows (left) keeps step. Gradients are averaged over the ranks in the last.
+        Yields some of the windows (of x and y) with a weight of 1, and of what `more` there is; or
+        with a weight of 0 the stand-in with which a rank that has no windows (left) keeps step.
+        Gradients are averaged over the ranks in the last.
         """
-        pieces = zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)
-        for number, (some, targets) in enumerate(pieces):
-            self._counts = len(some) > 0
+        cut = [[None] * parts if one is None else one.tensor_split(parts) for one in (x, y, *more)]
+        for number, own in enumerate(zip(*cut, strict=True)):
+            pieces: list[Any] = list(own)
+            self._counts = len(pieces[0]) > 0
             if not self._counts:
-                some = some.new_zeros(1, *some.shape[1:])
-                targets = targets.new_zeros(1, *targets.shape[1:])
+                pieces = [v if v is None else v.new_zeros(1, *v.shape[1:]) for v in pieces]
             if self._parallel is not None:
                 self._parallel.require_backward_grad_sync = number + 1 == parts
-            yield some, targets, float(self._counts)
+            yield *pieces[:2], float(self._counts), *pieces[2:]
         if self._unsure:  # DDP would wait for ever for their gradients
             self._unsure, named = False, self._module.named_parameters()
             if unused := [name for name, p in named if p.requires_grad and p.grad is None]:

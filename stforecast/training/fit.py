@@ -47,7 +47,7 @@ from .objective import Objective, compiled
 from .optimizers import Optimizer
 from .progress import Meter, interruptible, reporting
 from .provenance import provenance, units
-from .schedule import schedule
+from .schedule import applications, schedule
 from .validation import Validation, covered
 
 if TYPE_CHECKING:
@@ -153,19 +153,29 @@ def fit(
         raise InputError(
             f"patience={config.patience} needs a validation period: give fit(validation=)"
         )
+    if (rollout := config.most_applications) > 1:
+        task.refuse_rollout(rollout * task.target_steps)
     with ExitStack() as stack:
         world = stack.enter_context(joined(config.device))
         device = world.device
         stack.enter_context(own_defaults(random=device))
 
         # Data: batches on the device, and their statistics.
-        source, opened = Source(ds, task), partial(_feed, config=config, world=world)
+        source = Source(ds, task, rollout=rollout)
+        opened = partial(_feed, config=config, world=world)
         own = feed
         feed = stack.enter_context(opened(source, init_time=init_time) if own is None else own)
         if own is not None and task.channels_in > len(task.variables) + bool(task.reference):
             raise InputError(f"a feed of your own gives histories and targets alone, not {task}")
+        if own is not None and rollout > 1:
+            raise InputError("a feed of your own gives targets of the task: TrainConfig(rollout=1)")
         steps = config.steps or config.epochs * feed.steps_per_epoch
-        usual = world.from_main(lambda: fit_usual(source.ds, task))
+        if (most := max(applications(config, step) for step in range(steps))) < rollout:
+            logger.warning(
+                "rollout=%s: a run of %d steps has %d applications at most",
+                config.rollout, steps, most,
+            )  # fmt: skip
+        usual = world.from_main(lambda: fit_usual(source.ds, source.task))
         in_order = None if usual is None else usual.in_order
         mean, std, change = world.from_main(partial(statistics, feed, in_order))
 
@@ -178,9 +188,10 @@ def fit(
             low, high = world.from_main(partial(extremes, feed, in_order))
             return ((low - mean) / std)[out], ((high - mean) / std)[out]
 
-        network = ready_network(model, task, grid, change / std[out], span)
+        scale = change[: task.target_steps] / std[out]
+        network = ready_network(model, task, grid, scale, span)
         starts = feed.starts if own is None else source.starts  # labels are those of all of `ds`
-        seen = source.ds.sel(time=covered(source, starts, task.window))
+        seen = source.ds.sel(time=covered(source, starts, source.task.window))
         told = provenance(source.ds, config, steps, about) | period_of(seen)
         told["fingerprint"] = checksum({"mean": mean, "std": std, "change": change})[:16]
         if warm_start is not None:
@@ -226,6 +237,8 @@ def fit(
             bf16=half,
             seed=config.seed,
             rank=world.rank,
+            frames=forecaster if rollout > 1 else None,
+            detach=config.rollout_gradients == "detached",
         )
         optimizer, average = Optimizer(network, config), Average(network, config.ema)
         fast = compiled(objective, config, steps, device)
@@ -233,7 +246,7 @@ def fit(
         checker = None
         if validation is not None:
             one = partial(opened, windows=config.val_windows, shuffle=False, storage="fp32")
-            checker = Validation(validation, forecaster, one, device)
+            checker = Validation(validation, forecaster, one, device, rollout)
             if not allow_overlap:
                 checker.refuse_overlap(source, starts)
             told["validation_period"] = checker.period
@@ -264,13 +277,17 @@ def fit(
             # This rank's windows, on the device, in physical units; normalised there.
             with meter.waiting():
                 windows = feed.batch(step)
-            x, y = _pair(windows, forecaster, usual)
+            more: list[Tensor | None] = []
+            if rollout == 1:
+                x, y = _pair(windows, forecaster, usual)
+            else:
+                x, y, *more = _rolled(windows, forecaster, usual, applications(config, step))
             points = objective.points(y, feed.size(step))
 
             # Gradients of the mean loss of the whole step: of all passes, of all ranks.
             passes = min(config.accumulate, math.ceil(feed.size(step) / world.size))
-            for inputs, targets, weight in shared.micro_batches(x, y, passes):
-                total, _ = shared(inputs, targets, step)
+            for inputs, targets, weight, *ahead in shared.micro_batches(x, y, passes, *more):
+                total, _ = shared(inputs, targets, step, *ahead)
                 loss = total / points * weight
                 (loss * world.size).backward()  # DDP takes the mean over the ranks
                 loss_sum = loss_sum + loss.detach()
@@ -359,6 +376,16 @@ def _pair(windows: Any, forecaster: Forecaster, usual: Usual | None) -> tuple[Te
     own = None if usual is None else usual(getattr(windows, "first", None))
     x, y = forecaster.pair(windows, own)
     return x.to(forecaster.dtype), y.to(forecaster.dtype)
+
+
+def _rolled(
+    windows: Any, forecaster: Forecaster, usual: Usual | None, count: int
+) -> tuple[Any, ...]:
+    """The history, the targets of `count` applications, and what is known and usual at these."""
+    own = None if usual is None else usual(getattr(windows, "first", None))
+    x, y, known, ahead = forecaster.parts(windows, own)
+    steps = count * forecaster.task.target_steps
+    return x.to(forecaster.dtype), y[:, :steps].to(forecaster.dtype), known, ahead
 
 
 def _some(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..forecasting.frames import Frames
 from ..models.inference import form
 from .config import TrainConfig
 from .distributed import all_sum
@@ -43,13 +44,22 @@ class Objective(nn.Module):
     loss : str or callable
         One of :data:`stforecast.training.losses.LOSSES`, or a callable like them.
     weights : Tensor, optional
-        To be broadcast to (B, T', C', H, W).
+        To be broadcast to (B, T', C', H, W); of a roll-out, that of all applications.
     masked : bool
         Whether NaN in the targets is left out; else it makes the loss NaN.
     bf16 : bool
         Whether the network computes in bfloat16. The loss is of the targets' type.
     seed, rank : int
         From which `generator` follows.
+    frames : Frames, optional
+        Of a network that is trained on its own output: what feeds it back, as in a forecast.
+    detach : bool
+        Whether gradients do not go through what is fed back.
+
+    Raises
+    ------
+    InputError
+        If a network is to be fed back that is taught, or goes on to any length by itself.
     """
 
     weights: Tensor
@@ -64,9 +74,11 @@ class Objective(nn.Module):
         bf16: bool = False,
         seed: int = 0,
         rank: int = 0,
+        frames: Frames | None = None,
+        detach: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.frames, self.detach = network, frames, detach
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
         weights = torch.ones(1, dtype=torch.float32) if weights is None else weights
         self.register_buffer("weights", weights, persistent=False)
@@ -75,16 +87,31 @@ class Objective(nn.Module):
         self.teach: Callable[..., tuple[Tensor, Tensor]] | None = getattr(network, "teach", None)
         self._seeds, self._drawn_for = (seed, rank), -1
         self._generator = torch.Generator()
+        if frames is not None and (self.teach is not None or getattr(network, "goes_on", False)):
+            raise InputError(
+                f"{type(network).__name__} learns long forecasts in its own way: give more "
+                "target_steps to its Task, and TrainConfig(rollout=1)"
+            )
 
-    def forward(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor | int]:
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        step: int,
+        known: Tensor | None = None,
+        usual: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | int]:
         """Sum of the weighted loss over the points of a batch, and how many these are.
 
         Parameters
         ----------
         x, y : Tensor of shape (B, T, C, H, W) and (B, T', C', H, W)
-            Inputs and targets, normalised.
+            Inputs and targets, normalised. Of a roll-out: the history as
+            :meth:`stforecast.Forecaster.roll` takes it, and targets of any number of applications.
         step : int
             Of the optimiser, from 0.
+        known, usual : Tensor, optional
+            Of a roll-out, as :meth:`stforecast.Forecaster.roll` takes them.
 
         Returns
         -------
@@ -102,10 +129,14 @@ class Objective(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             if self.teach is not None:
                 prediction, extra = self.teach(x, y, step, self._draws(step))
+            elif self.frames is not None:
+                prediction = self._rolled(self.frames, x, y, known, usual)
             else:
                 prediction = self.network(x)
         points: Tensor | int = y.numel()
         weights, targets, earlier = self.weights, y.shape, 0
+        if weights.ndim == 4:  # of a roll-out with fewer applications than will come
+            weights = weights[: y.shape[1]]
         if self.teach is not None and isinstance(prediction, Tensor) and prediction.ndim >= y.ndim:
             earlier = min(max(prediction.shape[-4] - y.shape[1], 0), x.shape[1])
         if earlier and self.masked:
@@ -121,11 +152,11 @@ class Objective(nn.Module):
             )
         prediction = prediction.to(y.dtype)
         if self.masked:  # NaN times zero would be NaN: such points are left out, not weighted
-            known = y.isfinite()
-            points, middle = known.sum(), prediction.detach()
+            there = y.isfinite()
+            points, middle = there.sum(), prediction.detach()
             if middle.ndim > y.ndim:
                 middle = middle.mean(0)
-            y = torch.where(known, y, middle)  # and their gradients are finite
+            y = torch.where(there, y, middle)  # and their gradients are finite
         loss = self.loss(prediction, y)
         if loss.ndim > y.ndim:
             loss = loss.mean(0)
@@ -135,11 +166,30 @@ class Objective(nn.Module):
                 f"loss at each point, not their mean"
             )
         if self.masked:
-            loss = torch.where(known, loss, 0)
+            loss = torch.where(there, loss, 0)
         total = (weights * loss).sum()
         if earlier and not self.masked:  # the mean over all, for as many points as the targets have
             total = total * (targets[1] / y.shape[1])
         return (total if self.teach is None else total + extra * points), points
+
+    def _rolled(
+        self, frames: Frames, x: Tensor, y: Tensor, known: Tensor | None, usual: Tensor | None
+    ) -> Tensor:
+        """What the network gives, applied to its own output as often as there are targets."""
+
+        def run(seen: Tensor) -> Tensor:
+            made: Tensor = self.network(seen.to(y.dtype))
+            if not isinstance(made, Tensor) or made.shape != (len(y), *ahead, *y.shape[2:]):
+                raise InputError(
+                    f"the network gives {form(made)} for input {tuple(seen.shape)}; of a roll-out "
+                    f"each application gives {ahead[0]} of the targets {tuple(y.shape)}"
+                )
+            return made
+
+        ahead = (frames.task.target_steps,)
+        return frames.roll_normalised(
+            run, x, y.shape[1], known=known, usual=usual, detach=self.detach
+        )
 
     def points(self, y: Tensor, windows: int) -> Tensor | int:
         """Points of a whole step, on all ranks, of which `y` (B, T', C', H, W) is one's part.

@@ -1,4 +1,4 @@
-"""The learning rate of each step, as a pure function: a resumed run needs no state of it."""
+"""What changes from step to step, as pure functions: a resumed run needs no state of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .config import TrainConfig
+
+
+def applications(config: TrainConfig, step: int) -> int:
+    """How often the network is applied at a step, from 0, each time to its own output."""
+    if isinstance(config.rollout, int):
+        return config.rollout
+    return next((k for first, k in reversed(config.rollout) if step >= first), 1)
 
 
 def schedule(

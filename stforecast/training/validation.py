@@ -36,6 +36,8 @@ class Validation:
         Opens a feed on the period's :class:`~stforecast.loading.source.Source`; several ranks
         share its windows.
     device : torch.device
+    rollout : int
+        Applications of the network that are scored.
 
     Raises
     ------
@@ -49,8 +51,9 @@ class Validation:
         forecaster: Forecaster,
         feed: Callable[[Source], Feed],
         device: torch.device,
+        rollout: int = 1,
     ) -> None:
-        source = Source(ds, forecaster.task, "validation")
+        source = Source(ds, forecaster.task, "validation", rollout)
         trained_on = Grid.from_dict(forecaster.grid or {})
         if difference := trained_on.difference(Grid.of(source.ds)):
             raise InputError(
@@ -85,8 +88,12 @@ class Validation:
                 x, y = windows
                 if len(x) == 0:  # fewer windows than ranks
                     continue
-                seen, wanted = self.forecaster.pair(windows, self._usual(windows))
-                error = self.forecaster.run(seen) - wanted  # in standard deviations
+                history, wanted, *ahead = self.forecaster.parts(windows, self._usual(windows))
+                known, usual = ahead
+                made = self.forecaster.roll_normalised(
+                    self.forecaster.run, history, wanted.shape[1], known=known, usual=usual
+                )
+                error = made - wanted  # in standard deviations
                 sums[0] += self._sums(error)
                 sums[1] += self._sums((error * self.std)[:, :, :1])
                 if same:
@@ -100,7 +107,7 @@ class Validation:
 
     def _usual(self, windows: Any) -> Tensor | None:
         """What is usual at the steps of windows (B, window, C', H, W)."""
-        reference, task = self.forecaster.reference, self.forecaster.task
+        reference, task = self.forecaster.reference, self.source.task
         if reference is None:
             return None
         rows = windows.first[:, None] + np.arange(task.window)
