@@ -108,8 +108,9 @@ def rung(name: str, steps: int, data: Path, seed: int) -> dict[str, Any]:
     return {"rmse": found, "minutes": round((time.monotonic() - began) / 60, 1), **about}
 
 
-#: Of "rollout": optimiser steps before, optimiser steps after, applications.
+#: Of "rollout": optimiser steps before, optimiser steps after, applications; minutes of a core.
 FIRST, FURTHER, APPLICATIONS = 300, 100, 4
+LEAN: dict[str, Any] = {"encoder_channels": 8, "translator_channels": 64, "translator_blocks": 3}
 
 
 def rollout(data: Path, seed: int) -> dict[str, Any]:
@@ -120,11 +121,12 @@ def rollout(data: Path, seed: int) -> dict[str, Any]:
     train, test = (select_period(ds, period) for period in ("2013:2014", "2017"))
     options = BenchmarkOptions(seed=seed, steps=FIRST, batch_size=4)
     make, config = recipe("weatherbench_t2m", options, task=task)
+    make = partial(make, **LEAN)
     first = fit(train, task, model=make, config=config)
     further = replace(config, steps=FURTHER, learning_rate=1e-3)
     steps = APPLICATIONS * task.target_steps
     times = initialisations(test, replace(own.task, target_steps=steps))
-    times = times[np.linspace(0, len(times) - 1, 96).astype(int)]
+    times = times[np.linspace(0, len(times) - 1, 64).astype(int)]
     found, minutes = {}, {}
     for name, applications in (("plain", 1), ("rolled", APPLICATIONS)):
         began = time.monotonic()
@@ -134,7 +136,12 @@ def rollout(data: Path, seed: int) -> dict[str, Any]:
         found[name] = by_lead(
             model.predict(test, init_time=times, steps=steps), test, "2m_temperature"
         )
-    about = {"task": task.to_dict(), "first": config.to_dict(), "further": further.to_dict()}
+    about = {
+        "task": task.to_dict(),
+        "first": config.to_dict(),
+        "further": further.to_dict(),
+        "network": LEAN,
+    }
     return {**found, "minutes": minutes, "applications": APPLICATIONS, **about}
 
 

@@ -8,13 +8,16 @@ from .lookup import climatology_at
 from .persistence import FrameCopy, Persistence
 from .regression import LinearRegression
 from .weekly import WeeklyClimatology
+from .years import ClimatologyYear, climatology_years
 
 __all__ = [
     "Climatology",
+    "ClimatologyYear",
     "FrameCopy",
     "LinearRegression",
     "Persistence",
     "WeeklyClimatology",
     "baseline_forecasts",
     "climatology_at",
+    "climatology_years",
 ]

@@ -23,6 +23,7 @@ from ..parallel import survive_forks
 from ..task import Task, WindowForecaster, refuse_months, window_starts
 from .batches import Batch, batches, forecast_later, forecast_now
 from .known import find_known
+from .lagging import lagged, lagging
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +112,7 @@ class ForecastModel:
         ds : xarray.Dataset
             The history, in any of the usual conventions.
         **options
-            ``init_time``, ``steps``, ``batch_size``, ``device``, ``regrid`` of
-            :func:`stforecast.predict`.
+            Those of :func:`stforecast.predict`, but for the model.
 
         Returns
         -------
@@ -137,6 +137,9 @@ def forecast_with(
     device: Any = None,
     regrid: bool = False,
     known: Any = None,
+    ensemble: Any = None,
+    members: Any = None,
+    lag: Any = None,
 ) -> xr.Dataset:
     """Forecast with one model; parameters, result and errors as of :func:`stforecast.predict`."""
     if device is not None:
@@ -157,13 +160,16 @@ def forecast_with(
     steps = task.target_steps if steps is None else int(steps)
     task.lead_times(steps)  # those that are too long are refused before anything is computed
     batch_size = None if batch_size is None else int(batch_size)
+    count, apart = lagging(task, ensemble, members, lag, steps)
 
     given = ds
     ds, labels = canonicalize(ds, task.variables, form="history")
     _check_step(ds, model)
     check_units(ds, model)
     ds = _on_grid(ds, model, regrid)
-    ends = _inits(ds, task, init_time)
+    own = _inits(ds, task, init_time, task.history + (count - 1) * apart)
+    several = own[:, None] - apart * np.arange(count)  # one after the other, without a gap
+    ends = np.unique(several) if count > 1 else own
 
     space = ds[task.variables[0]].dims[1:]
     inputs = [ds[v].variable for v in task.variables]
@@ -179,7 +185,7 @@ def forecast_with(
     if clip is not None and clip.dims == (axis.dim,):
         ordered = clip.values if axis.order is None else clip.values[axis.order]
         out = out.assign_coords(clip=(TIME, ordered[ends], clip.attrs))
-    return out
+    return lagged(out, np.searchsorted(ends, several), apart) if count > 1 else out
 
 
 def _training_note(model: WindowForecaster) -> str:
@@ -244,11 +250,11 @@ def _on_grid(ds: xr.Dataset, model: WindowForecaster, regrid: bool) -> xr.Datase
     )
 
 
-def _inits(ds: xr.Dataset, task: Task, init_time: Any) -> np.ndarray:
-    """Positions in time of the initialisations: the last step of each input window."""
+def _inits(ds: xr.Dataset, task: Task, init_time: Any, length: int) -> np.ndarray:
+    """Positions in time of the initialisations: the last step of `length` ones without a gap."""
     time = ds.indexes["time"]
-    needed = f"{task.history} steps of {task.timestep} in a row, up to and including it"
-    complete = window_starts(time, task.step, task.history) + task.history - 1
+    needed = f"{length} steps of {task.timestep} in a row, up to and including it"
+    complete = window_starts(time, task.step, length) + length - 1
     if len(complete) == 0:
         raise InputError(
             f"no initialisation has a complete input window ({needed}); found {len(time)} times"

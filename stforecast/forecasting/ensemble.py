@@ -91,11 +91,12 @@ def _about(ds: xr.Dataset, method: str, words: str) -> xr.Dataset:
     return ds
 
 
-def combine(forecasts: Sequence[xr.Dataset]) -> xr.Dataset:
+def combine(forecasts: Sequence[xr.Dataset], labels: Sequence[int] | None = None) -> xr.Dataset:
     """Put forecasts of one task side by side, along a first dimension ``realization``."""
+    labels = range(len(forecasts)) if labels is None else labels
     whole = xr.concat(
         forecasts,
-        xr.Variable(DIM, range(len(forecasts)), {"standard_name": DIM, "long_name": "member"}),
+        xr.Variable(DIM, labels, {"standard_name": DIM, "long_name": "member"}),
         data_vars="all",
         coords="minimal",
         compat="override",

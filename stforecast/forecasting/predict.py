@@ -33,7 +33,9 @@ def predict(
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     regrid: bool = False,
-    ensemble: int | None = None,
+    ensemble: int | str | None = None,
+    members: int | None = None,
+    lag: Any = None,
     known: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Forecast from labelled history.
@@ -63,8 +65,15 @@ def predict(
     regrid : bool
         Bring `ds` to the model's grid where it is on another: cell averages from a finer grid,
         linear interpolation from a coarser one. The forecast is on the model's grid.
-    ensemble : int, optional
-        Number of members to use, from the first (default: all).
+    ensemble : int or "lagged", optional
+        Of several models the number of members to use, from the first (default: all). "lagged":
+        each forecast beside those from before it, at the valid times that all of them reach; of
+        any one model, a baseline too (Hoffman and Kalnay, 1983, "Lagged average forecasting").
+    members : int, optional
+        Of a lagged ensemble: how many initialisations, the own one among them; 4 unless given.
+    lag : time difference, optional
+        Of a lagged ensemble: by how much each is before the other; one step unless given. Of
+        `steps` target steps, ``steps - (members - 1) * lag / timestep`` remain.
     known : xarray.Dataset, optional
         What the task's ``known`` names, at the valid times of the forecasts, on the grid of `ds`:
         what cannot be computed and does not stand in `ds` itself for these times.
@@ -102,11 +111,19 @@ def predict(
     """
     options: dict[str, Any] = {"init_time": init_time, "steps": steps, "regrid": regrid}
     options |= {"batch_size": batch_size, "device": device, "known": known}
-    members = members_of(model, ensemble)
-    if members is not None:
-        members = [_resolve(member, device) for member in members]
-        refuse_differing(members)
-        return combine([forecast_with(m, ds, **options) for m in members])
+    several = members_of(model, None if isinstance(ensemble, str) else ensemble)
+    if isinstance(ensemble, str) or members is not None or lag is not None:
+        if several is not None:
+            raise InputError(
+                "a lagged ensemble is of one model, found several: predict with each, and put the "
+                "results side by side"
+            )
+        options |= {"ensemble": ensemble, "members": members, "lag": lag}
+    if several is not None:
+        several = [_resolve(member, device) for member in several]
+        refuse_differing(several)
+        labels = [getattr(m, "realization", number) for number, m in enumerate(several)]
+        return combine([forecast_with(m, ds, **options) for m in several], labels)
     return forecast_with(_resolve(model, device), ds, **options)  # type: ignore[arg-type]
 
 

@@ -158,3 +158,81 @@ def test_what_is_no_ensemble_is_named(weather, tmp_path):
     shutil.rmtree(path / "member-0")
     with pytest.raises(InputError, match="member-0 is missing"):
         predict(weather, path)
+
+
+# --- lagged: earlier initialisations as members ---------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_members_of_a_lagged_ensemble_are_earlier_forecasts(chunk):
+    """Persistence from 2 m hours earlier is the value at that time; other models likewise."""
+    weather = make_weather(24, shape=(4, 6))
+    theirs = relabel(weather, names={"2m_temperature": "t2m"}, units="degC", north_first=True)
+    given = theirs.chunk(time=chunk) if chunk else theirs
+    times = weather["time"].values[[20, 9, 10]]
+    lagged = {"ensemble": "lagged", "members": 3, "lag": "2h"}
+    fc = predict(given, Persistence(TASK), init_time=times, steps=7, batch_size=4, **lagged)
+    assert fc["t2m"].dims == (
+        "realization",
+        "time",
+        "prediction_timedelta",
+        "latitude",
+        "longitude",
+    )
+    assert bool(fc.chunks) == bool(chunk)
+    np.testing.assert_array_equal(fc["time"], times)
+    leads = np.arange(1, 4) * np.timedelta64(1, "h")  # 7 - 2 * 2
+    np.testing.assert_array_equal(fc["prediction_timedelta"], leads)
+    np.testing.assert_array_equal(fc["valid_time"], times[:, None] + leads)
+    assert fc["t2m"].attrs["units"] == "degC"
+    assert fc.attrs["source"].startswith("3 members, initialised 0 days 02:00:00 apart: stforecast")
+    for member in range(3):
+        earlier = times - member * np.timedelta64(2, "h")
+        then = theirs["t2m"].sel(time=earlier).values[:, None]
+        found = fc["t2m"].isel(realization=member).values
+        np.testing.assert_allclose(found, np.broadcast_to(then, found.shape), atol=1e-4)
+
+    model = warmer(4)[0]
+    fc = model.predict(given, init_time=times, steps=5, ensemble="lagged", members=2)
+    assert fc.sizes["prediction_timedelta"] == 4
+    before = model.predict(given, init_time=times - np.timedelta64(1, "h"), steps=5)
+    before = before.isel(prediction_timedelta=slice(1, None))
+    np.testing.assert_array_equal(fc["valid_time"], before["valid_time"])
+    np.testing.assert_array_equal(fc["t2m"].isel(realization=1), before["t2m"])
+
+
+def test_a_lagged_ensemble_needs_its_earlier_forecasts(weather, tmp_path):
+    gap = weather.isel(time=[0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11])  # without 5
+    lagged = {"steps": 4, "ensemble": "lagged", "members": 3}
+    model = Persistence(TASK)
+    found = predict(gap, model, init_time=slice(None), **lagged)
+    np.testing.assert_array_equal(found["time"], gap["time"].values[[4, 9, 10]])
+    newest = predict(weather, model, **lagged)  # its own newest initialisation
+    assert newest["time"].values == weather["time"].values[-1:]
+    assert predict(weather, model, steps=4, ensemble="lagged").sizes["realization"] == 4
+    with pytest.raises(InputError, match=r"1 of 1 initialisations lack input: .*T08.* 5 steps of"):
+        predict(gap, model, init_time=gap["time"].values[7], **lagged)
+    store = write_forecast(
+        predict(weather.chunk(time=5), model, init_time=slice(None), **lagged), tmp_path / "fc.zarr"
+    )
+    whole = predict(weather, model, init_time=slice(None), **lagged)
+    np.testing.assert_array_equal(xr.open_zarr(store)["2m_temperature"], whole["2m_temperature"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ensemble": "lags"}, "ensemble must be 'lagged', or the number of members .* 'lags'"),
+        ({"ensemble": "lagged"}, "4 members, each initialised .* share no lead time of 2 steps"),
+        ({"ensemble": "lagged", "members": 1}, "members must be a whole number of at least 2"),
+        ({"ensemble": "lagged", "members": True}, "members must be a whole number of at least 2"),
+        ({"ensemble": "lagged", "members": 2, "lag": "90min"}, "lag must be a multiple of"),
+        ({"ensemble": "lagged", "members": 2, "lag": 1}, "lag must be a multiple .* found 1"),
+        ({"ensemble": "lagged", "members": 2, "lag": "-1h"}, "lag must be a multiple"),
+        ({"members": 2}, r"members and lag are those of predict\(ensemble='lagged'\)"),
+        ({"ensemble": "lagged", "model": warmer(1, 2)}, "a lagged ensemble is of one model"),
+    ],
+)  # fmt: skip
+def test_a_lagged_ensemble_that_cannot_be(weather, options, words):
+    with pytest.raises(InputError, match=words):
+        predict(weather, **{"model": Persistence(TASK)} | options)

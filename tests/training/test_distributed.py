@@ -73,9 +73,9 @@ class Idle(torch.nn.Module):
         return x[:, -3:] * self.used
 
 
-def data():
-    train = make_weather(40, shape=(6, 10))
-    return train, make_weather(40, time="2002-01-01", shape=(6, 10), seed=1)
+def data(steps=40):
+    train = make_weather(steps, shape=(6, 10))
+    return train, make_weather(steps, time="2002-01-01", shape=(6, 10), seed=1)
 
 
 def ocean(ds):
@@ -92,6 +92,7 @@ CASES = {
     "masked": {"model": calm, "nan": "mask"},
     "muon": {"model": calm, "optimizer": "muon", "loss": "huber", "weight_decay": 0.1},
     "adamw": {"model": calm, "optimizer": "adamw", "loss": "mae", "variable_weights": [2.0]},
+    "roll-out": {"model": calm, "rollout": [(0, 1), (3, 3)]},
     "stream": {"model": calm, "feed": "stream"},
 }
 
@@ -100,7 +101,7 @@ def run_case(name):
     """Losses and scores by step, the weights in the end, and the windows this process has seen."""
     case = dict(CASES[name])
     model, nan = case.pop("model"), case.pop("nan", "refuse")
-    train, valid = data()
+    train, valid = data(46 if "rollout" in case else 40)  # 34 windows of each length
     if nan == "mask":
         train, valid = ocean(train), ocean(valid)
     if "feed" in case:

@@ -191,14 +191,13 @@ def test_what_cannot_be_rolled_out():
         fit(ds, task, model=lambda: Mix(task), config=config)
     with pytest.raises(InputError, match=r"no window of 8 steps .*shorter than rollout=3"):
         fit(ds.isel(time=slice(7)), PLAIN, model=lambda: Mix(PLAIN), config=config)
+    network = make_network("ConvLSTM", PLAIN, {"y": 4, "x": 4}, {"hidden": [4], "kernel": 3})
     with pytest.raises(InputError, match="ConvLSTM learns long forecasts in its own way: give"):
-        network = make_network("ConvLSTM", PLAIN, {"y": 4, "x": 4}, {"hidden": [4], "kernel": 3})
         Objective(network, frames=Forecaster(network, PLAIN))
+    objective = Objective(tiny(2, 3), frames=Forecaster(tiny(2, 3), PLAIN))
+    x, y = torch.zeros(1, 2, 1, 4, 4), torch.zeros(1, 4, 1, 4, 4)
     with pytest.raises(InputError, match=r"the network gives \(1, 3, 1, 4, 4\).* gives 2 of the"):
-        frames = Forecaster(tiny(2, 3), PLAIN)
-        Objective(tiny(2, 3), frames=frames)(
-            torch.zeros(1, 2, 1, 4, 4), torch.zeros(1, 4, 1, 4, 4), 0
-        )
+        objective(x, y, 0)
     with open_feed(ds, PLAIN, 8) as feed, pytest.raises(InputError, match="a feed of your own"):
         fit(ds, PLAIN, model=lambda: Mix(PLAIN), config=config, feed=feed)
 
@@ -220,4 +219,4 @@ def test_a_roll_out_from_the_command_line(caplog):
             read(wrong)
     assert "rollout" not in TrainConfig().to_dict()  # so that older runs go on
     fit(flows(2), PLAIN, model=lambda: Mix(PLAIN), config=replace(CONFIG, rollout=[(9, 2)]))
-    assert "rollout=[(9, 2)]: a run of 4 steps has 1 applications at most" in caplog.text
+    assert "the roll-out changes at step 9, the run has 4" in caplog.text
