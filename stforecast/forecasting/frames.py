@@ -202,7 +202,7 @@ class Frames(ForecastModel):
         """
         task, made = self.task, list[Tensor]()
         if steps == task.target_steps:
-            return run(self.encode(x, known, usual))
+            return run(self.encode(x, *(v if v is None else v[:, :steps] for v in (known, usual))))
 
         def noted(seen: Tensor) -> Tensor:
             made.append(run(seen))

@@ -103,8 +103,10 @@ def lagged(forecast: xr.Dataset, where: np.ndarray, apart: int) -> xr.Dataset:
         [part.drop_vars(list(part.coords)) for part in parts],
         xr.Variable("realization", np.arange(count), about),
         data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="override",
         combine_attrs="override",
     ).assign_coords(own)
-    step = pd.Timedelta(forecast[LEAD].values[0]) * apart
-    source = f"{count} members, initialised {step} apart: {forecast.attrs.get('source', '')}"
+    source = f"{count} members, initialised {apart} steps apart: {forecast.attrs.get('source', '')}"
     return out.assign_attrs(source=source)

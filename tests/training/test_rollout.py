@@ -69,7 +69,7 @@ TASKS = {
     "unequal": replace(PLAIN, input_steps=3),
     "anomalies": replace(PLAIN, reference="weekly", known=("reference", "event"), lags=("1D",)),
     "masked": replace(PLAIN, nan="mask", reference="weekly", known="reference"),
-    "bounded": replace(PLAIN, lower=0.0),
+    "bounded": replace(PLAIN, lower=18.0),
 }
 
 
@@ -95,9 +95,9 @@ def test_what_is_trained_is_what_is_forecast(name):
     objective = Objective(model.network.eval(), frames=model, masked=gaps)
     with torch.no_grad():
         total, points = objective(x, y, 0, *ahead)
-    if gaps:  # training has a loss where a forecast is NaN, for want of the last step's value
+    if name in ("masked", "bounded"):  # a loss is of what the network gives, which goes elsewhere
         seen = model.roll_normalised(model.run, x, 6, known=ahead[0], usual=ahead[1])
-        where = np.isfinite(error)
+        where = np.isfinite(error) & (out["flow"].values > (task.lower or 0))
         np.testing.assert_allclose(
             (seen - y).detach()[:, :, 0].numpy()[where], error[where], atol=1e-4
         )
@@ -119,11 +119,11 @@ def test_gradients_go_through_or_do_not(detach):
     total, points = objective(
         torch.full((1, 1, 1, 1, 1), x), torch.tensor([y1, y2]).view(1, 2, 1, 1, 1), 0
     )
-    assert (float(total), points) == (0.25 + 0.0625, 2)
+    assert (total.item(), points) == (0.25 + 0.0625, 2)
     total.backward()
     by_itself = 2 * (0.5 * x - y1) * x + 2 * (0.25 * x - y2) * 0.5 * x
     through = 2 * (0.25 * x - y2) * 0.5 * x  # the second application's input falls with a as well
-    assert float(network.a.grad) == pytest.approx(by_itself + (0 if detach else through))
+    assert network.a.grad.item() == pytest.approx(by_itself + (0 if detach else through))
 
 
 def test_weights_of_lead_times_are_those_of_all_applications():
@@ -131,8 +131,8 @@ def test_weights_of_lead_times_are_those_of_all_applications():
     weights = torch.arange(1.0, 4.0).view(3, 1, 1, 1)
     objective = Objective(network, weights=weights, frames=Forecaster(network, Task("flow", 1, 1)))
     x = torch.zeros(1, 1, 1, 1, 1)
-    assert float(objective(x, torch.ones(1, 3, 1, 1, 1), 0)[0]) == 6
-    assert float(objective(x, torch.ones(1, 2, 1, 1, 1), 0)[0]) == 3
+    assert objective(x, torch.ones(1, 3, 1, 1, 1), 0)[0].item() == 6
+    assert objective(x, torch.ones(1, 2, 1, 1, 1), 0)[0].item() == 3
 
 
 def test_a_network_learns_what_its_own_output_needs():
@@ -178,7 +178,7 @@ def test_cut_in_passes_or_stopped_the_weights_are_the_same(tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
         go(run_dir=tmp_path, progress=stop)
     assert torch.equal(go(run_dir=tmp_path), whole)
-    torch.testing.assert_close(go(replace(config, accumulate=3)), whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(go(replace(config, accumulate=3)), whole, rtol=1e-3, atol=1e-5)
     assert not torch.equal(go(replace(config, rollout_gradients="detached")), whole)
     with pytest.raises(InputError, match=r"config differ\): rollout: \[\[0, 1\], \[2, 3\]\]"):
         go(replace(config, rollout=3), run_dir=tmp_path)
@@ -214,8 +214,8 @@ def test_a_roll_out_that_makes_no_sense(given):
 def test_a_roll_out_from_the_command_line(caplog):
     read = lambda text: TrainingOptions(rollout=text).config().rollout  # noqa: E731
     assert (read(None), read("4"), read("0:1,40:4")) == (1, 4, [(0, 1), (40, 4)])
-    for wrong in ("often", "0:1:2"):
-        with pytest.raises(InputError, match=f"rollout must be .* found .*{wrong[:2]}"):
+    for wrong, found in (("often", "'often'"), ("0:1:2", r"\[\(0, 1, 2\)\]")):
+        with pytest.raises(InputError, match=f"rollout must be .* found {found}"):
             read(wrong)
     assert "rollout" not in TrainConfig().to_dict()  # so that older runs go on
     fit(flows(2), PLAIN, model=lambda: Mix(PLAIN), config=replace(CONFIG, rollout=[(9, 2)]))
