@@ -111,6 +111,7 @@ def rung(name: str, steps: int, data: Path, seed: int) -> dict[str, Any]:
 #: Of "rollout": optimiser steps before, optimiser steps after, applications; minutes of a core.
 FIRST, FURTHER, APPLICATIONS = 300, 100, 4
 LEAN: dict[str, Any] = {"encoder_channels": 8, "translator_channels": 64, "translator_blocks": 3}
+LEAN |= {"linear_guess": False}
 
 
 def rollout(data: Path, seed: int) -> dict[str, Any]:

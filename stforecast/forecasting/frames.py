@@ -231,8 +231,10 @@ class Frames(ForecastModel):
         Tensor of shape (B, T, C, H, W), Tensor of shape (B, T', C', H, W)
             Normalised.
         """
-        x, y, known, ahead = self.parts(windows, usual)
-        return self.encode(x, known, ahead), y
+        x, y, *ahead = self.parts(windows, usual)
+        first = slice(self.task.target_steps)  # of windows that are longer, one application
+        seen = self.encode(x, *(v if v is None else v[:, first] for v in ahead))
+        return seen, y[:, first]
 
     def parts(
         self, windows: tuple[Tensor, Tensor], usual: Tensor | None = None
