@@ -72,8 +72,9 @@ class ClimatologyYear(ByTime):
                 raise InputError(f"'{name}' is NaN or infinite at {when}: fill it")
             values = part[where].reshape(*times.shape, *part.shape[1:])
             fields[name] = ((*dims, *variable.dims[1:]), values, variable.attrs)
-        space = {d: self.dataset[d] for d in self.fitted_on.axes if d in self.dataset.coords}
-        return xr.Dataset(fields, {"valid_time": (dims, times), **space})
+        space = self.dataset[self.task.outputs[0]].dims[1:]
+        coords = {d: self.dataset[d] for d in space if d in self.dataset.coords}
+        return xr.Dataset(fields, {"valid_time": (dims, times), **coords})
 
 
 def climatology_years(ds: Any, task: Task) -> list[ClimatologyYear]:
