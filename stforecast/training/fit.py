@@ -171,8 +171,8 @@ def fit(
             raise InputError("a feed of your own gives targets of the task: TrainConfig(rollout=1)")
         steps = config.steps or config.epochs * feed.steps_per_epoch
         stages = [] if isinstance(config.rollout, int) else config.rollout
-        if late := [first for first, _ in stages if first >= steps]:
-            logger.warning("the roll-out changes at step %d, the run has %d", late[0], steps)
+        if beyond := [first for first, _ in stages if first >= steps]:
+            logger.warning("the roll-out changes at step %d, the run has %d", beyond[0], steps)
         usual = world.from_main(lambda: fit_usual(source.ds, source.task))
         in_order = None if usual is None else usual.in_order
         mean, std, change = world.from_main(partial(statistics, feed, in_order))
