@@ -54,6 +54,9 @@ class Recurrent(Unrolled):
     circular_longitude : bool
         Pad longitude (the last axis) with its other end instead of with zeros. Beyond the papers;
         for global grids.
+    predict_change : bool
+        Add what a step gives to the frame that went into it, in units of a step's typical change,
+        which ``fit`` tells. Beyond the papers; it has no need then to learn to repeat a frame.
     grid : (int, int), optional
         H and W of the input, where weights belong to positions: no other grid fits then.
     sampling : str or mapping
@@ -89,6 +92,7 @@ class Recurrent(Unrolled):
         patch: int = 1,
         stride: int | None = None,
         circular_longitude: bool = False,
+        predict_change: bool = False,
         grid: Sequence[int] | None = None,
         sampling: str | Mapping[str, Any] = "standard",
         own: Mapping[str, Any] | None = None,
@@ -103,6 +107,7 @@ class Recurrent(Unrolled):
             "out_channels": out_channels,
             "patch": patch,
             "circular_longitude": circular_longitude,
+            "predict_change": predict_change,
             "grid": list(grid) if isinstance(grid, Sequence) else grid,
             "sampling": dict(sampling) if isinstance(sampling, Mapping) else sampling,
             **{k: list(v) if isinstance(v, tuple) else v for k, v in (own or {}).items()},
@@ -110,7 +115,7 @@ class Recurrent(Unrolled):
         sizing.check_settings(
             self.settings,
             sizing.STEPS | {"patch": (1, 1_000)} | dict(self.limits),
-            flags=("circular_longitude", *self.flags),
+            flags=("circular_longitude", "predict_change", *self.flags),
             lists=self.lists,
         )
         if out_channels > channels:
@@ -121,7 +126,11 @@ class Recurrent(Unrolled):
         self.input_steps, self.target_steps = input_steps, target_steps
         self.channels, self.out_channels = channels, out_channels
         self.patch, self.stride = patch, stride or patch
-        self.circular_longitude = circular_longitude
+        self.circular_longitude, self.predict_change = circular_longitude, predict_change
+        if predict_change:
+            if not self.changes:
+                raise InputError(f"{type(self).__name__} gives frames: leave predict_change out")
+            self.register_buffer("tendency_std", torch.ones(out_channels, dtype=torch.float32))
         try:
             named = {"kind": sampling} if isinstance(sampling, str) else dict(sampling)
             self.sampling = Sampling(**named)

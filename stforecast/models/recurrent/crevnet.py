@@ -89,6 +89,7 @@ class CrevNet(Recurrent):
         "layers": (1, 1_000),
     }
     flags = ("warm_up",)
+    changes = False
     lists = ("blocks",)
 
     def __init__(

@@ -70,6 +70,7 @@ class MMVP(Recurrent):
     """
 
     goes_on = False
+    changes = False
     benchmarks: ClassVar[dict[str, dict[str, Any]]] = {
         "": {},
         "kth": {"encoder_channels": 16, "predictor_channels": 96},

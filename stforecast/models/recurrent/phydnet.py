@@ -39,15 +39,15 @@ State = tuple[Tensor, list[tuple[Tensor, Tensor]]]
 class PhyDNet(Bounded):
     """PhyDNet: PhyCell for what follows a differential equation, ConvLSTM for what does not.
 
-    Maps (B, T, C, H, W) to (B, T', C', H, W). It ends in a sigmoid: an affine map of each channel
-    to the range of the training period stands around it, which no forecast can leave (see
-    :class:`~stforecast.models.recurrent.bounded.Bounded`). Standardised data have it from ``fit``.
+    Maps (B, T, C, H, W) to (B, T', C', H, W). It ends in a sigmoid: no forecast can leave the range
+    of the training period, which ``fit`` tells (see
+    :class:`~stforecast.models.recurrent.bounded.Bounded`).
 
     In training one coin a batch says whether it is fed with the true frames after the input, or
     with its own (the public code's way). That code lowers the probability by 0.003 an epoch, from
     1; here it falls by 4.8e-6 a step, the same on Moving MNIST at batch 16 (`sampling`). What is
     made small is the paper's loss (section 3.3): the mean square errors of all F = T + T' - 1
-    frames and the moment loss of the filters, in the proportion that they have on data in [0, 1].
+    frames, in the unit of the network, and the moment loss of the filters.
     (The public code makes the square of the difference between that sum and the target small,
     which is a slip.)
 
@@ -173,8 +173,8 @@ class PhyDNet(Bounded):
 
         Returns
         -------
-        frame : Tensor of shape (B, C', H, W)
-            In (0, 1).
+        z : Tensor of shape (B, C', H, W)
+            For :meth:`.Bounded.close`.
         state : (Tensor, list of (Tensor, Tensor))
         """
         physical, residual = state
@@ -190,7 +190,7 @@ class PhyDNet(Bounded):
             new.append((torch.sigmoid(o) * torch.tanh(c), c))
         z = self.decoder(self.physics_out(physical) + self.residual_out(new[-1][0]))
         # Full precision behind the last convolution: in (1/2, 1) bfloat16 has steps of 1/256.
-        return torch.sigmoid(self.readout(z).to(physical.dtype)), (physical, new)
+        return self.readout(z).to(physical.dtype), (physical, new)
 
     def teach(
         self,

@@ -123,8 +123,8 @@ class _SwinLSTM(Bounded):
 
         Returns
         -------
-        frame : Tensor of shape (B, C', H, W)
-            In (0, 1).
+        z : Tensor of shape (B, C', H, W)
+            For :meth:`.Bounded.close`.
         state : list of (Tensor, Tensor)
         """
         z, new = u, []
@@ -132,7 +132,7 @@ class _SwinLSTM(Bounded):
             new.append(cell(z, before))
             z = new[-1][0] if change is None else change(new[-1][0])
         with full_precision(z):
-            return torch.sigmoid(self.readout(z.to(self.readout.weight.dtype))), [*new]
+            return self.readout(z.to(self.readout.weight.dtype)), [*new]
 
     @classmethod
     def from_openstl(
@@ -156,9 +156,9 @@ class _SwinLSTM(Bounded):
 class SwinLSTMB(_SwinLSTM):
     """SwinLSTM-B: one SwinLSTM cell between a patch embedding and its inverse.
 
-    Maps (B, T, C, H, W) to (B, T', C', H, W). It ends in a sigmoid: an affine map of each channel
-    to the range of the training period stands around it, which no forecast can leave (see
-    :class:`~stforecast.models.recurrent.bounded.Bounded`). Standardised data have it from ``fit``.
+    Maps (B, T, C, H, W) to (B, T', C', H, W). It ends in a sigmoid: no forecast can leave the range
+    of the training period, which ``fit`` tells (see
+    :class:`~stforecast.models.recurrent.bounded.Bounded`).
 
     Any H x W will do (the public code stops where H and W differ, or windows do not fit): the grid
     is padded to whole tokens, and filled up to whole windows with positions that nobody attends to.

@@ -8,7 +8,7 @@ takes frame t and gives an estimate of frame t + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,10 @@ class Unrolled(nn.Module):
         When true frames are fed in training.
     cells_grid : (int, int) or None
         Rows and columns of patches that weights belong to; None where any will do.
+    predict_change : bool
+        Whether what a step gives is a change of the frame that went into it.
+    tendency_std : Tensor of shape (C',)
+        The unit of changes, where `predict_change` is true.
     """
 
     settings: dict[str, Any]
@@ -51,6 +55,10 @@ class Unrolled(nn.Module):
     circular_longitude: bool
     sampling: Sampling
     cells_grid: tuple[int, int] | None
+    predict_change: bool
+    tendency_std: Tensor
+    #: Whether it can be told to ``predict_change``: it can, where it takes frame by frame.
+    changes: ClassVar[bool] = True
 
     # --- what a subclass has ----------------------------------------------------------------------
 
@@ -90,10 +98,28 @@ class Unrolled(nn.Module):
         Returns
         -------
         frame : Tensor of shape (B, P', h, w)
-            An estimate of the next frame, P' = p^2 C'.
+            What :meth:`close` makes an estimate of the next frame, P' = p^2 C'.
         state : Any
         """
         raise NotImplementedError
+
+    def close(self, z: Tensor, fed: Tensor) -> Tensor:
+        """An estimate of the next frame, in the end: what the step gives, or a change by it.
+
+        Parameters
+        ----------
+        z : Tensor of shape (B, P', h, w)
+            Of :meth:`step`.
+        fed : Tensor of shape (B, P, h, w)
+            The frame that went into it.
+
+        Returns
+        -------
+        Tensor of shape (B, P', h, w)
+        """
+        if not self.predict_change:
+            return z
+        return self.forecast_part(fed) + self.per_place(self.tendency_std) * z.to(fed.dtype)
 
     def extra_loss(self, frames: Tensor, truth: Tensor, state: Any) -> Tensor:
         """What is added to the mean loss over all F frames in training.
@@ -206,16 +232,16 @@ class Unrolled(nn.Module):
         outputs: list[Tensor] = []
         for t in range(total):
             if t < known:
-                now = u[t]
+                fed, now = given[:, t], u[t]
             else:
-                own = self._own_frame(outputs[-1], given, t, x.shape[-2:])
+                fed = self._own_frame(outputs[-1], given, t, x.shape[-2:])
                 if moved is not None:
                     true = self._true_frame(given, truth, t)
-                    fed = moved[:, t - known, None, None, None] & ~true.isnan()
-                    own = torch.where(fed, true, own)
-                now = self.inlet(own)
-            frame, state = self.step(now, state)
-            outputs.append(frame)
+                    chosen = moved[:, t - known, None, None, None] & ~true.isnan()
+                    fed = torch.where(chosen, true, fed)
+                now = self.inlet(fed)
+            z, state = self.step(now, state)
+            outputs.append(self.close(z, fed))
         return self.join(torch.stack(outputs, 1), x.shape[-2:]), state
 
     def _own_frame(self, frame: Tensor, given: Tensor, t: int, size: Sequence[int]) -> Tensor:
@@ -259,6 +285,22 @@ class Unrolled(nn.Module):
                     f"{wanted[1]}, found input of {x.shape[-2]} x {x.shape[-1]}: make it for that "
                     "grid and train it there"
                 )
+
+    def set_tendency_std(self, change: Tensor) -> None:
+        """Set the unit of changes, from the root mean square change (T', C') up to each lead."""
+        if self.predict_change:
+            self.tendency_std.copy_(change[0].clamp_min(1e-6))  # a channel may never change
+
+    def forecast_part(self, frame: Tensor) -> Tensor:
+        """The channels of a frame (B, P, h, w) that are forecast, (B, P', h, w)."""
+        if self.out_channels == self.channels:
+            return frame
+        places = frame.unflatten(1, (self.patch**2, self.channels))
+        return places[:, :, : self.out_channels].flatten(1, 2)
+
+    def per_place(self, values: Tensor) -> Tensor:
+        """Values of the channels that are forecast (C',), for patches: (P', 1, 1)."""
+        return values.repeat(self.patch**2)[:, None, None]
 
     # --- patches ----------------------------------------------------------------------------------
 

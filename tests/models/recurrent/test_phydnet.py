@@ -102,6 +102,34 @@ def test_the_output_has_the_range_it_is_told():
     assert float(more) == pytest.approx(float(extra) * (8.0**2 + 1.5**2) / 2)
 
 
+def test_a_change_keeps_within_the_range():
+    """Untrained it is persistence; the slope at the mean is the unit; the ends are never passed."""
+    network = small(channels=2, out_channels=1, predict_change=True).double()
+    low, high = torch.tensor([-4.0]).double(), torch.tensor([12.0]).double()
+    network.set_output_range(low, high)
+    network.set_tendency_std(torch.full((4, 1), 0.1))
+    fed = torch.linspace(-3.9, 11.9, 6).double().view(1, 1, 2, 3).expand(1, 2, 2, 3)
+    z = torch.zeros(1, 1, 2, 3).double()
+    torch.testing.assert_close(network.close(z, fed), fed[:, :1])
+    here = torch.zeros(1, 2, 2, 3).double()
+    torch.testing.assert_close(network.close(z + 1e-3, here), z + 1e-4, rtol=1e-3, atol=0)
+    for sign, end in ((-1, low), (1, high)):
+        far = network.close(z + sign * 1e4, 50 * (here + sign))  # beyond the range from the start
+        torch.testing.assert_close(far, end.expand_as(far))
+        near = network.close(z, 50 * (here + sign))
+        assert bool(((near > low) & (near < high)).all())
+    assert float(network.squared_unit()) == 1
+
+
+def test_a_task_s_network_predicts_changes():
+    """As the authors' do not."""
+    task = stforecast.Task("t2m", 3, 4)
+    made = PhyDNet.for_task(task, width=16, hidden=(4,))
+    assert made.predict_change
+    assert not PhyDNet.for_task(task, width=16, hidden=(4,), predict_change=False).predict_change
+    assert not PhyDNet.for_benchmark("weatherbench_t2m", width=16, hidden=(4,)).predict_change
+
+
 def test_standardised_weather_trains_beyond_one_and_comes_back(tmp_path):
     """``fit`` tells the range, bundles keep it."""
     ds = stforecast.testing.make_weather(40, shape=(4, 8))

@@ -8,7 +8,7 @@ from torch import nn
 
 import stforecast
 from stforecast.errors import InputError
-from stforecast.models import ConvLSTM, PredRNNpp, PredRNNv2, for_inference
+from stforecast.models import MMVP, ConvLSTM, CrevNet, PredRNNpp, PredRNNv2, for_inference
 from stforecast.models.recurrent import Recurrent
 from stforecast.task import Task
 from stforecast.testing.weather import make_weather
@@ -45,6 +45,33 @@ def test_inputs_are_fed_and_then_what_it_gave():
     assert [f.item() for f in fed] == [0, 10, 20, 21, 22, 23]
     assert frames.flatten().tolist() == [1, 11, 21, 22, 23, 24]
     assert Counter(3, 4, 1)(x).flatten().tolist() == [21, 22, 23, 24]
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_change_is_added_to_the_frame_that_was_fed(patch):
+    """In units of the change of one step, each channel in its own; what is known is not changed."""
+    network = Counter(3, 4, 3, out_channels=2, patch=patch, predict_change=True)
+    nn.init.zeros_(network.gain)  # a step gives 1
+    x = torch.randn(2, 3, 3, 4, 2)
+    unit = torch.tensor([0.5, 3.0])
+    network.set_tendency_std(torch.stack([unit, 9 * unit, unit, unit]))
+    frames, fed = network.unroll(x, 4)
+    ahead = unit[:, None, None] * torch.arange(1.0, 5)[:, None, None, None]
+    torch.testing.assert_close(frames[:, :2], x[:, :2, :2] + unit[:, None, None])
+    torch.testing.assert_close(frames[:, 2:], x[:, 2:, :2] + ahead)
+    assert len(fed) == 6
+    plain = Counter(3, 4, 3, out_channels=2, patch=patch)
+    plain.set_tendency_std(torch.ones(4, 2))
+    assert "tendency_std" not in plain.state_dict()
+    again = Counter(**network.settings)
+    again.load_state_dict(network.state_dict())
+    torch.testing.assert_close(again(x), network(x))
+
+
+@pytest.mark.parametrize("kind", [CrevNet, MMVP])
+def test_what_gives_windows_predicts_no_change(kind):
+    with pytest.raises(InputError, match="leave predict_change out"):
+        kind(4, 3, 1, predict_change=True)
 
 
 @pytest.mark.parametrize(
