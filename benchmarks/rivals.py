@@ -123,7 +123,7 @@ def network(name: str, data_set: str, one: Data) -> tuple[Task, Callable[[], Any
     if name in SIMVP:  # with all that the fast preset knows, and as little as the others
         if name == "SimVPv2":
             task = replace(task, known=own.more["known"])
-        return task, partial(SimVPv2.for_task, task, **own.small)
+        return task, partial(SimVPv2.for_task, task, grid.to_dict(), **own.small)
     if name in GRAPH:
         return task, partial(make_network, name, task, grid.to_dict(), SMALL_GRAPH)
     made, _ = recipe(DATA[data_set], BenchmarkOptions(model=name), task=task, grid=grid)
