@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..task import Task, WindowForecaster
+    from .draws import Drawn
     from .known import Known
 
 _BATCH = 32
@@ -38,11 +39,14 @@ class Batch:
         steps: int,
         coordinates: dict[str, np.ndarray | None],
         known: Known | None = None,
+        drawn: Drawn | None = None,
     ) -> None:
         from dask.utils import SerializableLock
 
         self.model, self.steps, self.coordinates = model, steps, coordinates
-        self.known = known
+        self.known, self.drawn = known, drawn
+        #: Sizes of what stands before the initialisations: (M,) of an ensemble.
+        self.before = () if drawn is None else (len(drawn.members),)
         self.turn = SerializableLock()
 
     def __dask_tokenize__(self) -> str:  # without it dask pickles the model to name it
@@ -50,7 +54,8 @@ class Batch:
 
         known = self.known and (self.known.ds, self.known.led)
         about = list(self.coordinates.values()), known
-        return tokenize(identity(self.model), self.steps, *about)
+        drawn = () if self.drawn is None else (repr(self.drawn),)
+        return tokenize(identity(self.model), self.steps, *about, *drawn)
 
     def __call__(self, init_time: np.ndarray, local: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
         """Forecast from rows (N, H, W) of each input, where windows end at rows `local`.
@@ -58,6 +63,7 @@ class Batch:
         Returns
         -------
         numpy.ndarray of float32, shape (B, steps, C', H, W)
+            (M, B, steps, C', H, W) of an ensemble.
         """
         task, masked = self.model.task, self.model.task.nan == "mask"
         stacked = np.stack([np.asarray(a, np.float32) for a in arrays], axis=1)  # (N, C, H, W)
@@ -72,10 +78,13 @@ class Batch:
         options: dict[str, Any] = dict(self.coordinates)
         if self.known is not None:
             options["known"] = self.known(init_time)
+        if self.drawn is not None:
+            options["drawn"] = self.drawn
         with self.turn:
             result = self.model.forecast(windows, init_time, self.steps, **options)
         result = np.asarray(result, np.float32)
         expected = (len(windows), self.steps, len(task.outputs), *windows.shape[3:])
+        expected = (*self.before, *expected)
         if result.shape != expected:
             raise InputError(
                 f"{type(self.model).__name__}.forecast gave an array of shape {result.shape}, "
@@ -119,6 +128,8 @@ def forecast_now(
 ) -> np.ndarray:
     """Forecast from arrays that are in memory or read when asked: (N, steps, C', H, W).
 
+    Of an ensemble (M, N, steps, C', H, W), here and in :func:`forecast_later`.
+
     Parameters
     ----------
     batch : Batch
@@ -133,11 +144,12 @@ def forecast_now(
     """
     task = batch.model.task
     shape = (len(ends), batch.steps, len(task.outputs), *variables[0].shape[1:])
-    out = np.empty(shape, np.float32)
+    out = np.empty((*batch.before, *shape), np.float32)
     for part in cut:
         rows, local = _rows(ends[part], task.history)
         keep = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
-        out[part] = batch(times[part], local, *(v[keep].to_numpy() for v in variables))
+        found = batch(times[part], local, *(v[keep].to_numpy() for v in variables))
+        out[..., part, :, :, :, :] = found
     return out
 
 
@@ -177,13 +189,14 @@ def forecast_later(
                 own.append(slice(int(here[0]), int(here[-1]) + 1) if whole else here)
                 keys.append((array.name, int(chunk), 0, 0))
             places.append(own)
-        layer[name, number, 0, 0, 0, 0] = (
+        layer[name, *[0] * len(batch.before), number, 0, 0, 0, 0] = (
             _from_chunks, shared.key, times[part], local, places, *keys,
         )  # fmt: skip
     graph = HighLevelGraph.from_collections(name, layer, dependencies=[shared, *inputs])
     sizes = tuple(part.stop - part.start for part in cut)
     space = [(n,) for n in inputs[0].shape[1:]]
-    chunks = (sizes, (batch.steps,), (len(task.outputs),), *space)
+    members = [(n,) for n in batch.before]
+    chunks = (*members, sizes, (batch.steps,), (len(task.outputs),), *space)
     return da.Array(graph, name, chunks, dtype=np.float32)
 
 

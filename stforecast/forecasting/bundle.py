@@ -36,7 +36,7 @@ _VERSION_1 = {
 _KINDS: dict[str, type] = dict.fromkeys(("format", "library", "sha256"), str)
 _KINDS |= dict.fromkeys(("task", "model", "variables", "training"), dict)
 _REQUIRED = {*_KINDS, "version", "grid"}
-_OPTIONAL = {"reference"}  # of forecasters of anomalies
+_OPTIONAL = {"reference", "draws"}  # of forecasters of anomalies, of those that draw members
 _LONGEST = 2**26  # bytes of a description
 
 _T = TypeVar("_T")

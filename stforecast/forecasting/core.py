@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LAT, LEAD, LON, TIME, VALID
+from ..conventions.axes import LAT, LEAD, LON, MEMBER, TIME, VALID
 from ..conventions.gate import FORECAST_ATTRS, canonicalize, restore
 from ..conventions.grid import Grid
 from ..conventions.overlap import FINGERPRINT
@@ -22,6 +23,7 @@ from ..errors import InputError
 from ..parallel import survive_forks
 from ..task import Task, WindowForecaster, refuse_months, window_starts
 from .batches import Batch, batches, forecast_later, forecast_now
+from .draws import draw
 from .known import find_known
 from .lagging import lagged, lagging
 
@@ -40,6 +42,9 @@ class ForecastModel:
     task: Task
     #: Whether ``forecast`` wants `known`, where the task names such.
     takes_known = False
+    #: How it draws members of an ensemble; None where it draws none. One that does takes `drawn`
+    #: (:class:`stforecast.forecasting.draws.Drawn`) in ``forecast``.
+    draws: str | None = None
     #: The grid of the data that it was fitted to; None where any will do.
     fitted_on: Grid | None = None
 
@@ -138,10 +143,15 @@ def forecast_with(
     regrid: bool = False,
     known: Any = None,
     ensemble: Any = None,
+    seed: int = 0,
     members: Any = None,
     lag: Any = None,
+    first_member: int = 0,
 ) -> xr.Dataset:
-    """Forecast with one model; parameters, result and errors as of :func:`stforecast.predict`."""
+    """Forecast with one model; parameters, result and errors as of :func:`stforecast.predict`.
+
+    `first_member` is the number of the first member that is drawn.
+    """
     if device is not None:
         from ..models.surroundings import find_device  # torch, which a baseline does without
 
@@ -160,7 +170,9 @@ def forecast_with(
     steps = task.target_steps if steps is None else int(steps)
     task.lead_times(steps)  # those that are too long are refused before anything is computed
     batch_size = None if batch_size is None else int(batch_size)
-    count, apart = lagging(task, ensemble, members, lag, steps)
+    named = isinstance(ensemble, str)
+    count, apart = lagging(task, ensemble if named else None, members, lag, steps)
+    drawn = draw(model, None if named else ensemble, seed, first_member)
 
     given = ds
     ds, labels = canonicalize(ds, task.variables, form="history")
@@ -175,8 +187,10 @@ def forecast_with(
     inputs = [ds[v].variable for v in task.variables]
     coordinates = {k: ds[k].values if k in space else None for k in ("latitude", "longitude")}
     times = ds["time"].values[ends]
-    batch = Batch(model, steps, coordinates, find_known(model, given, ds, times, steps, known))
-    size = 4 * steps * len(task.outputs) * int(np.prod(inputs[0].shape[1:]))
+    led = find_known(model, given, ds, times, steps, known)
+    batch = Batch(model, steps, coordinates, led, drawn)
+    shape = (*batch.before, steps, len(task.outputs), *inputs[0].shape[1:])
+    size = 4 * math.prod(shape)
     cut = batches(len(ends), batch_size, size)
     lazy = any(v.chunks is not None for v in inputs)
     values = (forecast_later if lazy else forecast_now)(batch, inputs, times, ends, cut)
@@ -185,7 +199,17 @@ def forecast_with(
     if clip is not None and clip.dims == (axis.dim,):
         ordered = clip.values if axis.order is None else clip.values[axis.order]
         out = out.assign_coords(clip=(TIME, ordered[ends], clip.attrs))
-    return lagged(out, np.searchsorted(ends, several), apart) if count > 1 else out
+    if count > 1:
+        return lagged(out, np.searchsorted(ends, several), apart)
+    return out if drawn is None else _numbered(out, len(drawn.members))
+
+
+def _numbered(forecast: xr.Dataset, members: int) -> xr.Dataset:
+    """Number the members, which come first."""
+    about = {"standard_name": MEMBER, "long_name": "member"}
+    if members == 1:  # a dimension of one has gone with the caller's labels
+        forecast = forecast.map(lambda array: array.expand_dims(MEMBER), keep_attrs=True)
+    return forecast.assign_coords({MEMBER: (MEMBER, np.arange(members), about)})
 
 
 def _training_note(model: WindowForecaster) -> str:
@@ -298,11 +322,11 @@ def _labelled(
     """Put labels on the forecast: canonical names, `valid_time`, where it came from."""
     task = model.task
     lead = task.lead_times(steps)
-    dims = (TIME, LEAD, *space)
+    dims = (*[MEMBER] * (values.ndim - 5), TIME, LEAD, *space)
     variables = {}
     for channel, name in enumerate(task.outputs):
         attrs = ds[name].attrs if name in ds else getattr(model, "variables", {}).get(name, {})
-        variables[name] = (dims, values[:, :, channel], dict(attrs))
+        variables[name] = (dims, values[..., channel, :, :], dict(attrs))
     init = ds["time"].isel(time=ends)
     coords: dict[str, Any] = {
         TIME: (TIME, init.values, FORECAST_ATTRS[TIME]),

@@ -92,22 +92,28 @@ def _about(ds: xr.Dataset, method: str, words: str) -> xr.Dataset:
 
 
 def combine(forecasts: Sequence[xr.Dataset], labels: Sequence[int] | None = None) -> xr.Dataset:
-    """Put forecasts of one task side by side, along a first dimension ``realization``."""
-    labels = range(len(forecasts)) if labels is None else labels
+    """Put forecasts of one task side by side, along a first dimension ``realization``.
+
+    Those that are ensembles already give all their members.
+    """
+    each = [f.drop_vars(DIM) if DIM in f.dims else f.expand_dims(DIM) for f in forecasts]
     whole = xr.concat(
-        forecasts,
-        xr.Variable(DIM, labels, {"standard_name": DIM, "long_name": "member"}),
+        each,
+        DIM,
         data_vars="all",
         coords="minimal",
         compat="override",
         join="exact",
         combine_attrs="drop_conflicts",
     )
+    count = whole.sizes[DIM]
+    about = {"standard_name": DIM, "long_name": "member"}
+    whole = whole.assign_coords({DIM: (DIM, labels or range(count), about)})
     sources = [str(f.attrs.get("source", "")) for f in forecasts]
     for key in (TRAINED, TRAINED_FINGERPRINT):  # members may have been trained on several periods
         if told := dict.fromkeys(str(f.attrs[key]) for f in forecasts if key in f.attrs):
             whole.attrs[key] = ";".join(told)
-    whole.attrs["source"] = f"{len(forecasts)} members: {', '.join(dict.fromkeys(sources))}"
+    whole.attrs["source"] = f"{count} members: {', '.join(dict.fromkeys(sources))}"
     return whole
 
 
@@ -189,22 +195,38 @@ def bundles(path: str | os.PathLike[str]) -> list[Path]:
     return [found[n] for n in sorted(found)]
 
 
-def members_of(model: Any, count: int | None) -> list[Any] | None:
-    """List the members that are meant by a model and ``ensemble=count``; None: a single model."""
+def members_of(model: Any) -> list[Any] | None:
+    """List the models of an ensemble; None: a single model."""
     if isinstance(model, (str, os.PathLike)):
-        members: list[Any] | None = list(bundles(model)) or None
-    else:
-        members = list(model) if isinstance(model, Sequence) else None
-    if count is None and members is None:
-        return None
-    if members is None:
+        return list(bundles(model)) or None
+    return list(model) if isinstance(model, Sequence) else None
+
+
+def shares(members: Sequence[Any], count: Any) -> list[int | None]:
+    """How many members each of several models draws, for ``ensemble=count``.
+
+    None: one forecast, as without an ensemble. Models that draw share the members evenly; others
+    give one each, the first `count` of them.
+
+    Raises
+    ------
+    InputError
+        If `count` is more than models that draw none can give, or no number.
+    """
+    n = len(members)
+    if count is None:
+        return [None] * n
+    silent = sum(getattr(member, "draws", None) is None for member in members)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(f"ensemble={count!r}, but there are {n} members")
+    if silent and count > n:
         raise InputError(
-            f"ensemble={count} needs {count} models, found one: give a sequence of models or of "
-            "bundles, or a directory with bundles member-0, member-1, ..."
+            f"ensemble={count}, but there are {n} members, of which {silent} are models that draw "
+            "no more: give more models, or fit(ds, task, warm_start=model, ensemble='crps')"
         )
-    if count is not None and (isinstance(count, bool) or not 1 <= count <= len(members)):
-        raise InputError(f"ensemble={count!r}, but there are {len(members)} members")
-    return members[:count]
+    each = [count // n + (i < count % n) for i in range(n)]
+    pairs = zip(members, each, strict=True)
+    return [m and (None if getattr(one, "draws", None) is None else m) for one, m in pairs]
 
 
 def refuse_differing(members: Sequence[Any]) -> None:

@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..models import inference, registry
 from ..models.kernels import version
+from ..models.members import Draws, Dropping, Streams, check_draws
 from ..models.surroundings import find_device, own_defaults
 from ..package import __version__
 from ..parallel import survive_forks
@@ -45,6 +46,7 @@ from .bundle import (
     still_of,
     under,
 )
+from .draws import Drawn
 from .frames import Frames, Normalizer
 from .reference import Reference
 
@@ -76,6 +78,9 @@ class Forecaster(Frames):
         from the history and added to the forecast, and goes into the bundle.
     still : dict, optional
         Fields (H, W) of what ``task.known`` names and never changes, in physical units.
+    draws : {"noise", "dropout"}, optional
+        How it draws members of an ensemble (see :mod:`stforecast.models.members`); ``fit`` with
+        ``ensemble=`` makes forecasters that do. Goes into the bundle.
 
     Examples
     --------
@@ -102,8 +107,10 @@ class Forecaster(Frames):
         training: Mapping[str, Any] | None = None,
         reference: Reference | None = None,
         still: Mapping[str, Any] | None = None,
+        draws: Draws | None = None,
     ) -> None:
         require_task(task)
+        check_draws(network, draws)
         survive_forks()
         channels = len(task.channels)
         self.network, self.task = network, task
@@ -122,7 +129,7 @@ class Forecaster(Frames):
         self.grid = None if grid is None else {k: np.asarray(v).tolist() for k, v in grid.items()}
         self.variables = {k: dict(v) for k, v in (variables or {}).items()}
         self.training = dict(training or {})
-        self.reference = reference
+        self.reference, self.draws = reference, draws
         self.still = {k: torch.as_tensor(v, dtype=torch.float32) for k, v in (still or {}).items()}
         if other := sorted(set(self.still) - set(task.known)):
             raise InputError(f"{', '.join(other)}: fields that the task ({task}) does not name")
@@ -146,6 +153,7 @@ class Forecaster(Frames):
             f"<stforecast.Forecaster {type(self.network).__name__}, {size:,} parameters>\n"
             f"  task      {self.task}\n  trained   {period}\n  data      {self.data}"
             + (f"\n  around    the {self.reference.cycle}'s climatology" if self.reference else "")
+            + (f"\n  draws     members by {self.draws}" if self.draws else "")
         )
 
     @property
@@ -232,6 +240,7 @@ class Forecaster(Frames):
         known: Tensor | None = None,
         usual: Tensor | None = None,
         steps: int | None = None,
+        streams: Streams | None = None,
     ) -> Tensor:
         """Normalise, run the network, de-normalise.
 
@@ -243,6 +252,8 @@ class Forecaster(Frames):
             In place of the forecaster's own: its quick form, say.
         steps : int, optional
             T' of a network that goes on to any length; the task's unless given.
+        streams : Streams, optional
+            Random numbers of a member.
 
         Returns
         -------
@@ -255,17 +266,23 @@ class Forecaster(Frames):
             If the network does not take such input, or gives something else.
         """
         out = [self.task.channels.index(v) for v in self.task.outputs]
-        y = self.run(self.encode(x, known, usual), network, steps)
+        y = self.run(self.encode(x, known, usual), network, steps, streams)
         return self.normalizer.inverse(y, out)
 
-    def run(self, x: Tensor, network: nn.Module | None = None, steps: int | None = None) -> Tensor:
+    def run(
+        self,
+        x: Tensor,
+        network: nn.Module | None = None,
+        steps: int | None = None,
+        streams: Streams | None = None,
+    ) -> Tensor:
         """Run the network on what it sees.
 
         Parameters
         ----------
         x : Tensor of shape (B, T, C, H, W)
             As :meth:`encode` gives it.
-        network, steps
+        network, steps, streams
             As :meth:`apply` has them.
 
         Returns
@@ -281,7 +298,8 @@ class Forecaster(Frames):
         task = self.task
         try:
             more = () if steps is None else (steps,)
-            y = (network or self.network)(x.to(self.dtype), *more)
+            call, x = network or self.network, x.to(self.dtype)
+            y = call(x, *more) if streams is None else streams(call, self.network, x, *more)
         except _OF_SHAPES as error:
             if isinstance(error, (InputError, torch.OutOfMemoryError)):
                 raise
@@ -317,7 +335,11 @@ class Forecaster(Frames):
         self.network.eval()
         with torch.no_grad(), own_defaults(self.device, random=self.device):
             mean = torch.zeros(1, 1, 1, 1, 1, device=self.device)
-            self.run(mean.expand(2, task.input_steps, task.channels_in, height, width))
+            x = mean.expand(2, task.input_steps, task.channels_in, height, width)
+            self.run(x)
+            if self.draws is not None:
+                call = Dropping(self.network) if self.draws == "dropout" else None
+                self.run(x, call, streams=Streams(self.draws, [0, 1]))
         self.network.train(training)
 
     def forecast(
@@ -329,6 +351,7 @@ class Forecaster(Frames):
         latitude: Any = None,
         longitude: Any = None,
         known: np.ndarray | None = None,
+        drawn: Drawn | None = None,
     ) -> np.ndarray:
         """Forecast `steps` steps from plain arrays, on its own output past the trained length.
 
@@ -345,6 +368,8 @@ class Forecaster(Frames):
         known : array of shape (B, N, K, H, W), optional
             Of ``task.known``, what changes with time, at `steps` valid times or, where the network
             is applied more than once, as many as it then gives. Needed where there is such.
+        drawn : Drawn, optional
+            Members of an ensemble; the result is then (M, B, steps, C', H, W).
 
         Returns
         -------
@@ -357,9 +382,12 @@ class Forecaster(Frames):
         goes_on = getattr(self.network, "goes_on", False) and not (task.known or task.lags)
         if not goes_on:
             task.refuse_rollout(steps)
+        if drawn is not None and (self.draws is None or init_time is None):
+            what = "draws=, or fit(ensemble=)" if self.draws is None else "forecast(init_time=)"
+            raise InputError(f"members are drawn by a way and for a time: give {what}")
         self.network.eval()
-        self._samples += len(inputs)
-        network = self._inference_network()
+        self._samples += len(inputs) * (1 if drawn is None else len(drawn.members))
+        network = self._inference_network(drawn is not None)
         ahead, passes = task.target_steps, -(-steps // task.target_steps)
         with own_defaults(self.device), torch.inference_mode():
             x = torch.as_tensor(np.ascontiguousarray(inputs, dtype=np.float32)).to(self.device)
@@ -371,14 +399,22 @@ class Forecaster(Frames):
             gone = None
             if task.nan == "mask":
                 gone = torch.as_tensor(missing(inputs, task), device=x.device)
-            run = partial(self.run, network=network, steps=steps if goes_on else None)
-            y = self.roll(
-                run, x, steps, known=more, usual=usual, gone=gone, at_once=goes_on
-            ).float()
-            y = y if usual is None else y + usual[:, :steps]
-            if task.lower is not None:  # whatever rounding has left
-                y = y.clamp_min(task.lower)
-            return y.cpu().numpy()
+
+            def trajectory(streams: Streams | None = None) -> np.ndarray:
+                length = steps if goes_on else None
+                run = partial(self.run, network=network, steps=length, streams=streams)
+                y = self.roll(
+                    run, x, steps, known=more, usual=usual, gone=gone, at_once=goes_on
+                ).float()
+                y = y if usual is None else y + usual[:, :steps]
+                if task.lower is not None:  # whatever rounding has left
+                    y = y.clamp_min(task.lower)
+                return y.cpu().numpy()
+
+            if drawn is None:
+                return trajectory()
+            ways = (Streams(str(self.draws), drawn.seeds(m, init_time)) for m in drawn.members)
+            return np.stack([trajectory(way) for way in ways])
 
     def _usual(self, init_time: Any, steps: np.ndarray, variables: Any) -> Tensor | None:
         """What anomalies are differences from (B, len(steps), C, H, W)."""
@@ -391,8 +427,11 @@ class Forecaster(Frames):
             )
         return self.reference.at(valid_times(init_time, self.task.step * steps), variables)
 
-    def _inference_network(self) -> nn.Module:
+    def _inference_network(self, drawing: bool = False) -> nn.Module:
         """The network's quick form, made anew when its weights or the settings have changed."""
+        if drawing and self.draws == "dropout":
+            dropping = Dropping(self.network)
+            return inference.for_inference(dropping, precision=self.precision, compile="never")
         worth = self._samples >= inference.WORTH_COMPILING
         tensors = [*self.network.parameters(), *self.network.buffers()]
         if any(t.is_inference() for t in tensors):  # they do not tell when they change
@@ -435,6 +474,8 @@ class Forecaster(Frames):
             tensors |= over("reference.", usual.state_dict())
             about = {"cycle": usual.cycle, "variables": usual.variables, "about": usual.about}
             more = {"reference": about}
+        if self.draws is not None:
+            more["draws"] = self.draws
         tensors |= over("still.", self.still)
         with replacing(path) as directory:
             directory.mkdir()
@@ -501,6 +542,7 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
             for method, argument in (("check_task", task), ("check_grid", description["grid"])):
                 if hasattr(network, method):
                     getattr(network, method)(argument)
+            check_draws(network, description.get("draws"))
             there = network.state_dict()
             refuse_misfit({k: v.shape for k, v in there.items()}, shapes, task)
         except InputError as error:
@@ -526,4 +568,5 @@ def load(path: str | os.PathLike[str], *, network: nn.Module | None = None) -> F
             training=description["training"],
             reference=None if around is None else reference_of(path, around, tensors),
             still=still_of(path, description["grid"], under("still.", tensors)),
+            draws=description.get("draws"),
         )

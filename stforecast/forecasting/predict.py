@@ -13,7 +13,8 @@ import xarray as xr
 from ..errors import InputError
 from ..task import WindowForecaster
 from .core import forecast_with
-from .ensemble import combine, members_of, refuse_differing
+from .draws import check_seed
+from .ensemble import combine, members_of, refuse_differing, shares
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ def predict(
     device: str | torch.device | None = None,
     regrid: bool = False,
     ensemble: int | str | None = None,
+    seed: int = 0,
     members: int | None = None,
     lag: Any = None,
     known: xr.Dataset | None = None,
@@ -66,9 +68,15 @@ def predict(
         Bring `ds` to the model's grid where it is on another: cell averages from a finer grid,
         linear interpolation from a coarser one. The forecast is on the model's grid.
     ensemble : int or "lagged", optional
-        Of several models the number of members to use, from the first (default: all). "lagged":
+        Number of members. A forecaster of ``fit(ensemble=)`` draws as many as are asked for;
+        several such share them evenly. Of other models each is one member, and the first so many
+        are used. Without it several models give one forecast each, and a forecaster that draws
+        its forecast without random numbers. "lagged":
         each forecast beside those from before it, at the valid times that all of them reach; of
         any one model, a baseline too (Hoffman and Kalnay, 1983, "Lagged average forecasting").
+    seed : int
+        Of the members that are drawn. A member follows from the seed, its number and the
+        initialisation time alone, and goes on from its own forecast: it is one trajectory.
     members : int, optional
         Of a lagged ensemble: how many initialisations, the own one among them; 4 unless given.
     lag : time difference, optional
@@ -92,7 +100,8 @@ def predict(
     Raises
     ------
     InputError
-        If `ds` lacks a variable, has another time step or grid, too short a history, or NaN in
+        If members are asked for, and the model draws none; or
+        if `ds` lacks a variable, has another time step or grid, too short a history, or NaN in
         the input of a forecast (unless the model's task masks them: then the forecast is NaN
         where the last input step is), or this machine has no such `device`; the message says what
         was found and what to do.
@@ -111,20 +120,32 @@ def predict(
     """
     options: dict[str, Any] = {"init_time": init_time, "steps": steps, "regrid": regrid}
     options |= {"batch_size": batch_size, "device": device, "known": known}
-    several = members_of(model, None if isinstance(ensemble, str) else ensemble)
+    several = members_of(model)
     if isinstance(ensemble, str) or members is not None or lag is not None:
         if several is not None:
             raise InputError(
                 "a lagged ensemble is of one model, found several: predict with each, and put the "
                 "results side by side"
             )
-        options |= {"ensemble": ensemble, "members": members, "lag": lag}
-    if several is not None:
-        several = [_resolve(member, device) for member in several]
-        refuse_differing(several)
-        labels = [getattr(m, "realization", number) for number, m in enumerate(several)]
-        return combine([forecast_with(m, ds, **options) for m in several], labels)
-    return forecast_with(_resolve(model, device), ds, **options)  # type: ignore[arg-type]
+        options |= {"members": members, "lag": lag}
+    if several is None:
+        only: Any = _resolve(model, device)  # type: ignore[arg-type]
+        return forecast_with(only, ds, ensemble=ensemble, seed=seed, **options)
+    check_seed(seed)
+    several = [_resolve(member, device) for member in several]
+    refuse_differing(several)
+    parts: list[xr.Dataset] = []
+    labels: list[int] = []
+    for one, share in zip(several, shares(several, ensemble), strict=True):
+        number = len(labels)
+        if share is None:
+            parts.append(forecast_with(one, ds, **options))
+            labels.append(getattr(one, "realization", number))
+        elif share:
+            own = {"ensemble": share, "seed": seed, "first_member": number}
+            parts.append(forecast_with(one, ds, **own, **options))
+            labels += range(number, number + share)
+    return combine(parts, labels)
 
 
 def _resolve(model: Model | None, device: Any) -> WindowForecaster:

@@ -37,11 +37,12 @@ class Folded(nn.Module):
         self.model = quick
         self.widest = max(block.expand.width for block in quick.translator) * dtype.itemsize
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """(B, T, C, H, W) -> (B, T', C', H, W)."""
         cells = -(-x.shape[-2] // self.model.stride) * -(-x.shape[-1] // self.model.stride)
         n = max(1, kernels.BLOCK // (self.widest * cells))
-        parts = [self.model(part) for part in x.split(n)]
+        draws = [None] * len(x) if noise is None else noise.split(n)
+        parts = [self.model(*pair) for pair in zip(x.split(n), draws, strict=False)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -48,7 +48,7 @@ def for_inference(
     -------
     nn.Module
         Maps (B, T, C, H, W) to float32 (B, T', C', H, W), without gradients; of a network that
-        goes on to any length, with T' as a second argument.
+        goes on to any length, with T' as a second argument; of one with noise, with ``noise=``.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     quick: nn.Module = model
@@ -73,9 +73,9 @@ class _Compiled(nn.Module):
         self.network, self.compiled = network, torch.compile(network, dynamic=False)
         self.whole = 0  # samples of the largest batch so far
 
-    def forward(self, x: Tensor, *steps: int) -> Tensor:
+    def forward(self, x: Tensor, *steps: int, **noise: Tensor) -> Tensor:
         self.whole = max(self.whole, len(x))
-        return (self.compiled if len(x) == self.whole else self.network)(x, *steps)
+        return (self.compiled if len(x) == self.whole else self.network)(x, *steps, **noise)
 
 
 class _Inference(nn.Module):
@@ -85,7 +85,7 @@ class _Inference(nn.Module):
         super().__init__()
         self.network, self.device, self.in_half = network, device, half
 
-    def forward(self, x: Tensor, *steps: int) -> Tensor:
+    def forward(self, x: Tensor, *steps: int, **noise: Tensor) -> Tensor:
         training = self.network.training
         if training:
             self.network.eval()
@@ -95,7 +95,7 @@ class _Inference(nn.Module):
                 torch.autocast(self.device, torch.bfloat16, enabled=self.in_half),
                 _float32_products(self.device),
             ):
-                y = self.network(x, *steps)
+                y = self.network(x, *steps, **noise)
                 return y.float() if isinstance(y, Tensor) else y
         finally:
             if training:

@@ -32,6 +32,7 @@ from .layers import (
     fan_out_normal_,
     full_precision,
 )
+from .members import Perturbation
 from .rollout import rollout
 from .translators import NAMES, NEED_GRID, IncepU, translator_block
 from .translators_gated import GATED, gated_block
@@ -54,6 +55,7 @@ _WHOLE = {
     "translator_blocks": (2, 256),
     "encoder_kernel": (1, 999),
     "decoder_kernel": (1, 999),
+    "noise": (0, 10_000),
 }
 _FRACTION = {"mlp_ratio": (0.0, 1000.0), "drop_path": (0.0, 1.0), "dropout": (0.0, 1.0)}
 _LARGE: dict[str, Any] = {
@@ -113,6 +115,9 @@ class SimVPv2(nn.Module):
     grid : (int, int), optional
         H and W of the input. Needed by "swin" (which chooses its windows by it, and then takes
         any grid) and "mlpmixer" (whose weights fit this grid only); the others take any grid.
+    noise : int
+        Random numbers at each place of the latent grid, with which members of an ensemble are
+        drawn: see :mod:`stforecast.models.members`. Beyond the paper; 0: none.
 
     Notes
     -----
@@ -162,6 +167,7 @@ class SimVPv2(nn.Module):
         linear_guess: bool = False,
         translator: str = "gsta",
         grid: Sequence[int] | None = None,
+        noise: int = 0,
     ) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
@@ -186,6 +192,7 @@ class SimVPv2(nn.Module):
             "linear_guess": linear_guess,
             "translator": translator,
             "grid": list(grid) if isinstance(grid, Iterable) else grid,
+            "noise": noise,
         }
         flags = ("circular_longitude", "predict_change", "linear_guess")
         whole = sizing.STEPS | _WHOLE
@@ -265,6 +272,11 @@ class SimVPv2(nn.Module):
             dropout=dropout,
             circular_longitude=circular_longitude,
         )
+        inner = len(self._blocks) - 1
+        outer = input_steps * S
+        widths = [outer, *[translator_channels] * inner, outer] if noise else []
+        #: What noise does in front of each block of the translator, and behind the last.
+        self.perturb = nn.ModuleList(Perturbation(noise, width) for width in widths)
         self.decoder = nn.ModuleList(
             ConvBlock(S, S, decoder_kernel, up=up, circular_longitude=circular_longitude)
             for up in reversed(halve)
@@ -374,6 +386,55 @@ class SimVPv2(nn.Module):
         )
         return Folded(self, dtype) if plain and gsta else None
 
+    def altered(self, **settings: Any) -> SimVPv2:
+        """Make the same network with some other settings.
+
+        Weights that they add, such as those of noise, are as in a new network; all others are kept.
+
+        Parameters
+        ----------
+        **settings
+            Arguments of the class.
+
+        Returns
+        -------
+        SimVPv2
+
+        Raises
+        ------
+        RuntimeError
+            If the weights of this network do not fit the other.
+        """
+        made = type(self)(**(self.settings | settings)).to(self.readout.weight)
+        made.load_state_dict({**made.state_dict(), **self.state_dict()})
+        return made
+
+    @property
+    def takes_noise(self) -> bool:
+        """Whether it draws members by noise."""
+        return len(self.perturb) > 0
+
+    def noise_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the noise of one sample on a grid: (applications, K, h, w).
+
+        Parameters
+        ----------
+        height, width : int
+            H and W.
+
+        Returns
+        -------
+        tuple of int
+        """
+        h, w = -(-height // self.stride), -(-width // self.stride)
+        return self.passes, self.settings["noise"], h, w
+
+    @property
+    def _blocks(self) -> Sequence[nn.Module]:
+        """The blocks of the translator, of which the whole may be one."""
+        one = self.translator
+        return list(one) if isinstance(one, nn.Sequential) else [one]
+
     @property
     def passes(self) -> int:
         """How often the network is applied: more than once where T' is longer than T."""
@@ -386,9 +447,7 @@ class SimVPv2(nn.Module):
         Infinite for attention or an MLP over all positions. The statistics of GroupNorm, which
         every pixel of a frame shares, are not counted.
         """
-        translator = self.translator
-        blocks = translator if isinstance(translator, nn.Sequential) else [translator]
-        reach: float = sum(block.reach for block in blocks)  # type: ignore[misc]
+        reach: float = sum(block.reach for block in self._blocks)  # type: ignore[misc]
         if math.isinf(reach):
             return reach
         n = 1  # the width of what is seen, followed from the output back to the input
@@ -400,12 +459,14 @@ class SimVPv2(nn.Module):
                 n = block.seen(n)  # type: ignore[operator]
         return n
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Forecast T' steps from T.
 
         Parameters
         ----------
         x : Tensor of shape (B, T, C, H, W)
+        noise : Tensor of shape (B, applications, K, h, w), optional
+            Standard normal numbers (:meth:`noise_shape`), which draw a member.
 
         Returns
         -------
@@ -417,11 +478,14 @@ class SimVPv2(nn.Module):
                 f"{self.settings['channels']}, H, W), found {tuple(x.shape)}"
             )
         leads = count(0, self.input_steps)  # steps that are forecast already: T' may be above T
-        passes = rollout(lambda x: self._one_pass(x, next(leads)), x, self.target_steps)
+        draws = iter([None] * self.passes if noise is None else noise.unbind(1))
+        passes = rollout(
+            lambda x: self._one_pass(x, next(leads), next(draws)), x, self.target_steps
+        )
         first, *others = passes
         return torch.cat([first, *others], dim=1) if others else first
 
-    def _one_pass(self, x: Tensor, lead: int) -> Tensor:
+    def _one_pass(self, x: Tensor, lead: int, noise: Tensor | None = None) -> Tensor:
         """T steps from T: encoder, translator, decoder (paper, Fig. 2, eq. 2)."""
         B, T, _, H, W = x.shape
         frames = x
@@ -452,7 +516,13 @@ class SimVPv2(nn.Module):
         # Translator on the stacked frames: (B, TS, h, w). Section III-C.
         _, S, h, w = z.shape
         z = channels_last(z.reshape(B, T * S, h, w))
-        z = channels_last(self.translator(z)).reshape(B * T, S, h, w)
+        if noise is None:
+            z = self.translator(z)
+        else:
+            for perturb, block in zip(self.perturb, self._blocks, strict=False):
+                z = block(perturb(z, noise))
+            z = self.perturb[-1](z, noise)
+        z = channels_last(z).reshape(B * T, S, h, w)
 
         # Decoder; its last block also sees the first block's output. Section III-D.
         for block in self.decoder[:-1]:

@@ -1,0 +1,72 @@
+"""Which members of an ensemble are drawn from a model, and from which random numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..conventions.times import iso_time
+from ..errors import InputError
+
+_MOST = 100_000  # members
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Members to draw.
+
+    Parameters
+    ----------
+    members : range
+        Their numbers.
+    seed : int
+        A member follows from it, its own number and the initialisation time alone.
+    """
+
+    members: range
+    seed: int = 0
+
+    def seeds(self, member: int, init_time: np.ndarray) -> list[int]:
+        """One seed, below 2**63, for each initialisation time of a member."""
+        out = []
+        for time in init_time:
+            words = hashlib.sha256(iso_time(time).encode()).digest()[:16]
+            parts = [self.seed, member, int.from_bytes(words, "little")]
+            state = np.random.SeedSequence(parts).generate_state(1, np.uint64)
+            out.append(int(state[0]) >> 1)
+        return out
+
+
+def draw(model: Any, ensemble: Any, seed: Any, first: int = 0) -> Drawn | None:
+    """Check ``ensemble=`` and ``seed=`` of a forecast with one model; None: no ensemble.
+
+    Raises
+    ------
+    InputError
+        If they are no numbers, or the model draws no members.
+    """
+    check_seed(seed)
+    if ensemble is None:
+        return None
+    if isinstance(ensemble, bool) or not isinstance(ensemble, (int, np.integer)):
+        raise InputError(f"ensemble must be a whole number of members, found {ensemble!r:.60}")
+    if not 1 <= ensemble <= _MOST:
+        raise InputError(f"ensemble must be at least 1 and at most {_MOST:,}, found {ensemble}")
+    if getattr(model, "draws", None) is None:
+        raise InputError(
+            f"ensemble={ensemble} needs {ensemble} models, found one that draws no members: "
+            "make a forecaster that does of it, fit(ds, task, warm_start=model, ensemble='crps'), "
+            "or give a sequence of models or of bundles, or a directory with bundles member-0, "
+            "member-1, ..."
+        )
+    return Drawn(range(first, first + int(ensemble)), int(seed))
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse a seed that is no whole number from 0 to 2**63."""
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not (whole and 0 <= seed < 2**63):
+        raise InputError(f"seed must be a whole number from 0 on, below 2**63, found {seed!r:.60}")
