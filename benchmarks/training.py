@@ -38,8 +38,8 @@ from model import networks, training_step  # noqa: E402
 
 from stforecast import Task, TrainConfig, fit  # noqa: E402
 from stforecast.models import SimVPv2  # noqa: E402
+from stforecast.models.surroundings import has_bf16  # noqa: E402
 from stforecast.testing import make_weather  # noqa: E402
-from stforecast.training.fit import has_bf16  # noqa: E402
 
 TASK = Task("2m_temperature", input_steps=12, target_steps=12, timestep="1h")
 BATCH, SHAPE = 16, (32, 64)

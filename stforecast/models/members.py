@@ -154,10 +154,8 @@ class Streams:
         return torch.cat(parts)
 
 
-def draw_for_training(
-    network: Any, draws: str, x: Tensor, members: int, generator: torch.Generator
-) -> Tensor:
-    """Draw members of a batch, with gradients.
+def draw_for_training(network: Any, draws: str, x: Tensor, generator: torch.Generator) -> Any:
+    """Apply a network with new random numbers for each sample, and with gradients.
 
     Parameters
     ----------
@@ -165,19 +163,14 @@ def draw_for_training(
         In :func:`draw_mode`.
     draws : {"noise", "dropout"}
     x : Tensor of shape (B, T, C, H, W)
-    members : int
-        M.
     generator : torch.Generator
         On the CPU: of the noise. Dropout draws from torch's own.
 
     Returns
     -------
-    Tensor of shape (M, B, T', C', H, W)
+    Tensor of shape (B, T', C', H, W)
     """
-    many = x.repeat(members, 1, 1, 1, 1)
-    if draws == "noise":
-        shape = len(many), *network.noise_shape(*x.shape[-2:])
-        y = network(many, noise=torch.randn(shape, generator=generator, device="cpu").to(x))
-    else:
-        y = network(many)
-    return y.unflatten(0, (members, len(x))) if isinstance(y, Tensor) and y.ndim else y
+    if draws != "noise":
+        return network(x)
+    shape = len(x), *network.noise_shape(*x.shape[-2:])
+    return network(x, noise=torch.randn(shape, generator=generator, device="cpu").to(x))

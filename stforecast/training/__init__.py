@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from .config import TrainConfig
+from .ensemble import EnsembleConfig
 from .fit import fit
 from .log import read_log
 from .objective import Objective
 from .tuning import find_learning_rate, trials
 
-__all__ = ["Objective", "TrainConfig", "find_learning_rate", "fit", "read_log", "trials"]
+__all__ = [
+    "EnsembleConfig",
+    "Objective",
+    "TrainConfig",
+    "find_learning_rate",
+    "fit",
+    "read_log",
+    "trials",
+]

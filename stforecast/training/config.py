@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..loading.feeds import BUFFER
+from ..models.members import DRAWS, Draws
 
 _CHOICES = {
     "loss": ("mse", "mae", "huber", "crps", "tau"),
@@ -27,6 +28,7 @@ _CHOICES = {
     "rollout_gradients": ("through", "detached"),
     "feed": ("auto", "resident", "stream"),
     "storage": ("fp32", "bf16", "fp16"),
+    "draws": DRAWS,
 }
 #: Whole numbers, and the smallest that each may be.
 _LEAST = {
@@ -34,6 +36,7 @@ _LEAST = {
     "steps": 1,
     "batch_size": 1,
     "accumulate": 1,
+    "members": 1,
     "warmup_epochs": 0,
     "validate_every": 1,
     "checkpoint_every": 1,
@@ -68,6 +71,11 @@ class TrainConfig:
         (``SimVPv2(translator="tau")``): MSE and a divergence of the changes. A callable takes
         prediction and target and gives the loss at each point (see
         :mod:`stforecast.training.losses`); the run is known by the callable's name.
+    members : int
+        Members of each window that are drawn for the loss "crps"; 1: the network is no ensemble.
+        See :class:`EnsembleConfig` for a training that begins with a trained network.
+    draws : {"noise", "dropout"}
+        How, with several `members`: see there.
     optimizer : {"adam", "adamw", "muon"}
         ``"muon"``: :class:`torch.optim.Muon` (torch 2.9 or later) for the matrices, 1 x 1
         convolutions among them, and AdamW for the rest.
@@ -151,6 +159,8 @@ class TrainConfig:
     batch_size: int = 16
     accumulate: int = 1
     loss: Literal["mse", "mae", "huber", "crps", "tau"] | Callable[[Tensor, Tensor], Tensor] = "mse"
+    members: int = 1
+    draws: Draws = "noise"
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     weight_decay: float = 0.0
     learning_rate: float = 1e-3
@@ -198,6 +208,11 @@ class TrainConfig:
                     f"TrainConfig.{name} must be one of {', '.join(allowed)}{more}, found {value!r}"
                 )
         object.__setattr__(self, "rollout", _rollout(self.rollout))
+        if self.members > 1 and isinstance(self.loss, str) and self.loss != "crps":
+            raise InputError(
+                f"TrainConfig.members={self.members} are for loss='crps', found {self.loss!r}: "
+                "of the others the best members are all the same"
+            )
         if (given := self.variable_weights) is not None:
             object.__setattr__(self, "variable_weights", _weights(given))
         if self.device is not None:

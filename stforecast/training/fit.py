@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -33,13 +32,14 @@ from ..loading.source import Source
 from ..loading.statistics import extremes, statistics, with_still
 from ..models.first_guess import FirstGuess
 from ..models.registry import ready_network
-from ..models.surroundings import own_defaults
+from ..models.surroundings import has_bf16, own_defaults
 from ..task import Task
 from .anomalies import Usual, fit_usual
 from .checkpoints import Run
 from .config import TrainConfig
 from .distributed import Shared, World, all_sum, joined
 from .ema import Average
+from .ensemble import EnsembleConfig, fine_tuned
 from .initialise import carry_over
 from .log import TrainingLog
 from .losses import loss_weights
@@ -71,6 +71,7 @@ def fit(
     validation: xr.Dataset | None = None,
     allow_overlap: bool = False,
     warm_start: str | os.PathLike[str] | Forecaster | None = None,
+    ensemble: Literal["crps"] | EnsembleConfig | None = None,
     init_time: Any = None,
     feed: Feed | None = None,
     run_dir: str | os.PathLike[str] | None = None,
@@ -106,6 +107,11 @@ def fit(
         A trained forecaster, or its bundle, to start from: weights that fit by name and shape are
         carried over, whatever its grid, variables and steps. What was not is logged, and in
         ``training["warm_start"]`` of the result.
+    ensemble : "crps" or EnsembleConfig, optional
+        Train, and then teach the network in a short training on the fair CRPS to draw members of
+        an ensemble: ``predict(ds, ensemble=20)``. With `warm_start` that is all that is done, with
+        the network that it has; give the training period that it was trained on. The run of this
+        second training is in ``ensemble`` below `run_dir`.
     init_time : array of times, optional
         Train on the windows whose last input step is at one of these, in place of all there are.
     feed : Feed, optional
@@ -149,6 +155,13 @@ def fit(
     """
     config, began = TrainConfig() if config is None else config, time.monotonic()
     _refuse_kinds(task, config, run_dir, about)
+    if ensemble is not None:
+        return fine_tuned(
+            fit, ds, task, EnsembleConfig.of(ensemble), model=model, config=config,
+            warm_start=warm_start, run_dir=run_dir, validation=validation, feed=feed,
+            allow_overlap=allow_overlap, init_time=init_time, resume=resume, progress=progress,
+            about=about,
+        )  # fmt: skip
     if config.patience and validation is None:
         raise InputError(
             f"patience={config.patience} needs a validation period: give fit(validation=)"
@@ -207,13 +220,16 @@ def fit(
             variables=named,
             reference=None if usual is None else usual.reference(task, period_of(seen)),
             still=source.still,
+            draws=config.draws if config.members > 1 else None,
         )
         forecaster.to(device)
         forecaster.try_out(*Grid.of(source.ds).shape)
         dtype = forecaster.dtype
         if usual is not None:
             usual.ready(starts, device)
-        if isinstance(guess := getattr(network, "first_guess", None), FirstGuess):
+        guess = getattr(network, "first_guess", None)
+        keeps = warm_start is not None and config.members > 1  # what it has learned to add to
+        if isinstance(guess, FirstGuess) and not keeps:
             fitted = world.from_main(lambda: guess.fit(_some(feed, forecaster, usual)))
             guess.load_state_dict(fitted)
 
@@ -237,6 +253,8 @@ def fit(
             rank=world.rank,
             frames=forecaster if rollout > 1 else None,
             detach=config.rollout_gradients == "detached",
+            members=config.members,
+            draws=config.draws,
         )
         optimizer, average = Optimizer(network, config), Average(network, config.ema)
         fast = compiled(objective, config, steps, device)
@@ -244,7 +262,8 @@ def fit(
         checker = None
         if validation is not None:
             one = partial(opened, windows=config.val_windows, shuffle=False, storage="fp32")
-            checker = Validation(validation, forecaster, one, device, rollout)
+            drawn = config.members, config.seed
+            checker = Validation(validation, forecaster, one, device, rollout, *drawn)
             if not allow_overlap:
                 checker.refuse_overlap(source, starts)
             told["validation_period"] = checker.period
@@ -266,7 +285,7 @@ def fit(
         stack.enter_context(world.watched())
         every = config.validate_every or feed.steps_per_epoch
         loss_sum, losses, meter = run.loss_sum, run.losses, Meter(feed, run.step)
-        network.train()
+        objective.train()
         for step in range(run.step, steps):
             if config.patience and run.stale >= config.patience:
                 run.stop("patience", step)
@@ -319,7 +338,7 @@ def fit(
                     if checker is not None:
                         event |= checker()
                     run.record(event)
-                network.train()
+                objective.train()
             if "loss" in event:  # before the checkpoint, that goes on after it
                 line = {**event, "learning_rate": rate, "samples": feed.shown(step + 1)}
                 line |= {"seconds": run.seconds, **meter.read(step + 1)}
@@ -354,19 +373,6 @@ def _refuse_kinds(task: Any, config: Any, run_dir: Any, about: Any) -> None:
         raise InputError(f"run_dir must be a path, found {run_dir!r:.80}")
     if not isinstance(about, Mapping | None):
         raise InputError(f"about must be a mapping, found {about!r:.80}")
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 faster than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split("flags", 2)[1].split("\n", 1)[0].split()
-    except (OSError, IndexError):
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _pair(windows: Any, forecaster: Forecaster, usual: Usual | None) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..forecasting.frames import Frames
 from ..models.inference import form
+from ..models.members import check_draws, draw_for_training, draw_mode
 from .config import TrainConfig
 from .distributed import all_sum
 from .losses import LOSSES, Loss
@@ -55,11 +56,17 @@ class Objective(nn.Module):
         Of a network that is trained on its own output: what feeds it back, as in a forecast.
     detach : bool
         Whether gradients do not go through what is fed back.
+    members : int
+        Members that are drawn of each window, where there are more than 1. The network is then
+        in training as it is in forecasts, with the statistics that it has, and is not taught.
+    draws : {"noise", "dropout"}
+        How.
 
     Raises
     ------
     InputError
-        If a network is to be fed back that is taught, or goes on to any length by itself.
+        If a network is to be fed back that is taught, or goes on to any length by itself; or is to
+        draw members in a way that it does not have.
     """
 
     weights: Tensor
@@ -76,15 +83,21 @@ class Objective(nn.Module):
         rank: int = 0,
         frames: Frames | None = None,
         detach: bool = False,
+        members: int = 1,
+        draws: str = "noise",
     ) -> None:
         super().__init__()
         self.network, self.frames, self.detach = network, frames, detach
+        self.members, self.draws = members, draws if members > 1 else None
+        check_draws(network, self.draws)
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
         weights = torch.ones(1, dtype=torch.float32) if weights is None else weights
         self.register_buffer("weights", weights, persistent=False)
         self.masked, self.bf16 = masked, bf16
         #: The network's own way to learn, where it has one.
-        self.teach: Callable[..., tuple[Tensor, Tensor]] | None = getattr(network, "teach", None)
+        self.teach: Callable[..., tuple[Tensor, Tensor]] | None = None
+        if self.draws is None:
+            self.teach = getattr(network, "teach", None)
         self._seeds, self._drawn_for = (seed, rank), -1
         self._generator = torch.Generator()
         if frames is not None and (self.teach is not None or getattr(network, "goes_on", False)):
@@ -92,6 +105,13 @@ class Objective(nn.Module):
                 f"{type(network).__name__} learns long forecasts in its own way: give more "
                 "target_steps to its Task, and TrainConfig(rollout=1)"
             )
+
+    def train(self, mode: bool = True) -> Objective:
+        """As of any module; what draws members is in :func:`draw_mode`."""
+        super().train(mode)
+        if mode and self.draws is not None:
+            draw_mode(self.network, self.draws)
+        return self
 
     def forward(
         self,
@@ -129,8 +149,10 @@ class Objective(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             if self.teach is not None:
                 prediction, extra = self.teach(x, y, step, self._draws(step))
+            elif self.draws is not None:
+                prediction = self._drawn(self.draws, x, y, step, known, usual)
             elif self.frames is not None:
-                prediction = self._rolled(self.frames, x, y, known, usual)
+                prediction = self._rolled(self.network, self.frames, x, y, known, usual)
             else:
                 prediction = self.network(x)
         points: Tensor | int = y.numel()
@@ -172,14 +194,44 @@ class Objective(nn.Module):
             total = total * (targets[1] / y.shape[1])
         return (total if self.teach is None else total + extra * points), points
 
+    def _drawn(
+        self,
+        draws: str,
+        x: Tensor,
+        y: Tensor,
+        step: int,
+        known: Tensor | None,
+        usual: Tensor | None,
+    ) -> Any:
+        """Members (M, B, T', C', H, W), of which each goes on from its own output."""
+
+        def call(seen: Tensor) -> Any:
+            return draw_for_training(self.network, draws, seen, generator)
+
+        M, generator = self.members, self._draws(step)
+        x, known, usual = (v if v is None else v.repeat(M, 1, 1, 1, 1) for v in (x, known, usual))
+        if self.frames is None:
+            made = call(x)
+        else:
+            made = self._rolled(call, self.frames, x, y, known, usual)
+        if not isinstance(made, Tensor) or len(made) != M * len(y):
+            return made  # which is told of as that of one forecast
+        return made.unflatten(0, (M, len(y)))
+
     def _rolled(
-        self, frames: Frames, x: Tensor, y: Tensor, known: Tensor | None, usual: Tensor | None
+        self,
+        call: Callable[[Tensor], Any],
+        frames: Frames,
+        x: Tensor,
+        y: Tensor,
+        known: Tensor | None,
+        usual: Tensor | None,
     ) -> Tensor:
         """What the network gives, applied to its own output as often as there are targets."""
 
         def run(seen: Tensor) -> Tensor:
-            made: Tensor = self.network(seen.to(y.dtype))
-            if not isinstance(made, Tensor) or made.shape != (len(y), *ahead, *y.shape[2:]):
+            made = call(seen.to(y.dtype))
+            if not isinstance(made, Tensor) or made.shape != (len(x), *ahead, *y.shape[2:]):
                 raise InputError(
                     f"the network gives {form(made)} for input {tuple(seen.shape)}; of a roll-out "
                     f"each application gives {ahead[0]} of the targets {tuple(y.shape)}"
@@ -240,9 +292,9 @@ def compiled(
     how, auto = config.compile, config.compile == "auto"
     if how == "never" or (auto and not (device.type == "cuda" and steps >= _WORTH_COMPILING)):
         return None
-    if objective.teach is not None:  # whose step would be compiled anew at each step
+    if objective.teach is not None or objective.draws is not None:  # anew at each step
         if not auto:
-            logger.warning("a network that is taught is not compiled: compile=%r", how)
+            logger.warning("a network that is taught or draws is not compiled: compile=%r", how)
         return None
     mode = None
     if how == "graphs":  # a graph's gradients lie in its own memory: the next pass overwrites them

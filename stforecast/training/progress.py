@@ -42,7 +42,8 @@ def progress_bar(what: str) -> Iterator[Callable[[dict[str, Any]], None]]:
             if "loss" in event:
                 notes["loss"] = f"loss {event['loss']:.3g}"
             if "val_rmse" in event:
-                notes["validation"] = f"validation RMSE {event['val_rmse']:.3f}"
+                score = "crps" if "val_crps" in event else "rmse"
+                notes["validation"] = f"validation {score.upper()} {event[f'val_{score}']:.3f}"
             if "val_to_persistence" in event:
                 notes["skill"] = f"({event['val_to_persistence']:.2f} of persistence)"
             bar.update(

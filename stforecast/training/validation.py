@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from ..conventions.grid import Grid, area_weights
 from ..conventions.overlap import FINGERPRINT, refuse_overlap
 from ..errors import InputError
 from ..forecasting.core import check_units
+from ..forecasting.draws import Drawn
 from ..forecasting.forecaster import Forecaster
 from ..loading.base import Feed
 from ..loading.source import Source
+from ..models.members import Streams, drawing
 from .distributed import all_sum
+from .losses import crps
 from .provenance import period
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 
 class Validation:
     """RMSE on windows of the validation period, and persistence's beside it.
+
+    Of a forecaster that draws members, the RMSE of their mean, and their fair CRPS, which is then
+    the score.
 
     Parameters
     ----------
@@ -38,6 +45,8 @@ class Validation:
     device : torch.device
     rollout : int
         Applications of the network that are scored.
+    members, seed : int
+        How many members are drawn, where there are more than 1: the same ones at each call.
 
     Raises
     ------
@@ -52,6 +61,8 @@ class Validation:
         feed: Callable[[Source], Feed],
         device: torch.device,
         rollout: int = 1,
+        members: int = 1,
+        seed: int = 0,
     ) -> None:
         source = Source(ds, forecaster.task, "validation", rollout)
         trained_on = Grid.from_dict(forecaster.grid or {})
@@ -63,6 +74,7 @@ class Validation:
         check_units(source.ds, forecaster, "the validation data")
         self.source, self.feed, self.forecaster = source, feed(source), forecaster
         self.period = period(source.ds)
+        self._drawn = Drawn(range(members), seed) if members > 1 else None
         # One number for all variables: errors in units of each variable's standard deviation.
         self.std = forecaster.normalizer.std[self.feed.targets, None, None]
         rows = np.ones(1)
@@ -73,6 +85,8 @@ class Validation:
     def __call__(self) -> dict[str, float]:
         """Return area-weighted RMSE over all leads in units of the first output, and a score.
 
+        The score is the RMSE of all outputs in their standard deviations, or of members the CRPS.
+
         The sums are taken over all windows of all ranks before anything is divided or rooted.
         """
         self.forecaster.network.eval()
@@ -80,8 +94,9 @@ class Validation:
         same = set(task.outputs) <= set(task.variables)
         index = [task.variables.index(v) for v in task.outputs] if same else []
         # Weighted sums of squared errors, and of the weights, in float64: of all outputs in their
-        # standard deviations, of the first output, and of the first output as persistence has it.
-        sums = torch.zeros(3, 2, dtype=torch.float64, device=self.rows.device)
+        # standard deviations, of the first output, and of the first output as persistence has it;
+        # of members the CRPS of all outputs and of the first, and the variance of the first.
+        sums = torch.zeros(6, 2, dtype=torch.float64, device=self.rows.device)
         with torch.no_grad(), self.feed:
             for step in range(self.feed.steps_per_epoch):
                 windows = self.feed.batch(step)
@@ -89,21 +104,47 @@ class Validation:
                 if len(x) == 0:  # fewer windows than ranks
                     continue
                 history, wanted, *ahead = self.forecaster.parts(windows, self._usual(windows))
-                known, usual = ahead
-                made = self.forecaster.roll_normalised(
-                    self.forecaster.run, history, wanted.shape[1], known=known, usual=usual
-                )
-                error = made - wanted  # in standard deviations
-                sums[0] += self._sums(error)
-                sums[1] += self._sums((error * self.std)[:, :, :1])
+                forecast = self._forecast(windows, history, wanted.shape[1], *ahead)
+                error = forecast.mean(0) - wanted  # in standard deviations
+                sums[0] += self._sums(error.square())
+                sums[1] += self._sums((error * self.std)[:, :, :1].square())
                 if same:
-                    sums[2] += self._sums(x[:, -1:, index[:1]] - y[:, :, :1])
+                    sums[2] += self._sums((x[:, -1:, index[:1]] - y[:, :, :1]).square())
+                if self._drawn is not None:
+                    score = crps(forecast, wanted)
+                    variance = (forecast.var(0) * self.std**2 + 0 * wanted)[:, :, :1]
+                    sums[3] += self._sums(score)
+                    sums[4] += self._sums((score * self.std)[:, :, :1])
+                    sums[5] += self._sums(variance)
         all_sum(sums)
-        score, model, persistence = (sums[:, 0] / sums[:, 1]).sqrt().tolist()
+        means = sums[:, 0] / sums[:, 1]
+        score, model, persistence = means[:3].sqrt().tolist()
         result = {"val_score": score, "val_rmse": model}
         if persistence > 0:  # NaN where it has no forecast
             result["val_to_persistence"] = model / persistence
+        if self._drawn is not None:
+            M = len(self._drawn.members)
+            spread = float(means[5].sqrt()) * (1 + 1 / M) ** 0.5
+            result |= {"val_score": float(means[3]), "val_crps": float(means[4])}
+            result["val_spread_to_skill"] = spread / model if model > 0 else float("inf")
         return result
+
+    def _forecast(
+        self, windows: Any, history: Tensor, steps: int, known: Tensor | None, usual: Tensor | None
+    ) -> Tensor:
+        """Members (M, B, T', C', H, W); one without random numbers where none are drawn."""
+        forecaster, drawn = self.forecaster, self._drawn
+
+        def roll(streams: Streams | None = None) -> Tensor:
+            run = partial(forecaster.run, streams=streams)
+            return forecaster.roll_normalised(run, history, steps, known=known, usual=usual)
+
+        if drawn is None:
+            return roll()[None]
+        rows = windows.first + forecaster.task.history - 1
+        times, draws = self.source.ds["time"].values[rows], str(forecaster.draws)
+        with drawing(forecaster.network, draws):
+            return torch.stack([roll(Streams(draws, drawn.seeds(m, times))) for m in drawn.members])
 
     def _usual(self, windows: Any) -> Tensor | None:
         """What is usual at the steps of windows (B, window, C', H, W)."""
@@ -139,13 +180,15 @@ class Validation:
             remedy="fit(allow_overlap=True)",
         )
 
-    def _sums(self, error: Tensor) -> Tensor:
-        """Sum of weight times square, and of the weights; NaN is masked, or there is none."""
+    def _sums(self, loss: Tensor) -> Tensor:
+        """Sum of weight times loss, and of the weights; NaN is masked, or there is none."""
         masked = self.forecaster.task.nan == "mask"
-        known = ~error.isnan() if masked else torch.ones_like(error, dtype=torch.bool)
-        square = torch.where(known, error, 0).double().square()
+        known = ~loss.isnan() if masked else torch.ones_like(loss, dtype=torch.bool)
         return torch.stack(
-            [(square * self.rows).sum(), (known * self.rows).sum(dtype=torch.float64)]
+            [
+                (torch.where(known, loss, 0).double() * self.rows).sum(),
+                (known * self.rows).sum(dtype=torch.float64),
+            ]
         )
 
 
