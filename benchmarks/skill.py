@@ -3,6 +3,7 @@
     python benchmarks/skill.py --only ours_400 --seed 1   # repeat one run; benchmarks/skill.json
     python benchmarks/skill.py --only bundle ncep taxi    # several, one after the other
     python benchmarks/skill.py --check                    # exit 1 where a recorded figure is short
+    python benchmarks/skill.py --only ensemble --bundle DIR --output DIR  # members from a bundle
 
 A run trains on the data in ../shared/data (or --data) and is scored once; its figures, settings and
 commit stand in skill.json. The table below is made of these records. On equal terms: the same
@@ -33,6 +34,7 @@ from _table import Table, machine  # noqa: E402
 from stforecast import Task, TrainConfig, evaluate, fit, load  # noqa: E402
 from stforecast.baselines import LinearRegression, Persistence  # noqa: E402
 from stforecast.cli import RECIPES, BenchmarkOptions, recipe  # noqa: E402
+from stforecast.conventions.grid import area_weights  # noqa: E402
 from stforecast.datasets import (  # noqa: E402
     add_inputs,
     open_nyc_flow,
@@ -46,6 +48,7 @@ from stforecast.evaluation import Above  # noqa: E402
 from stforecast.files import replacing  # noqa: E402
 from stforecast.models import SimVPv2  # noqa: E402
 from stforecast.task import initialisations  # noqa: E402
+from stforecast.training import EnsembleConfig  # noqa: E402
 
 HERE = Path(__file__).parent
 RECORD = HERE / "skill.json"
@@ -193,10 +196,9 @@ def ncep(data: Path, seed: int) -> dict[str, Any]:
     return {**figures, "minutes": minutes, "network": network, "training": training}
 
 
-def flows(kind: str, protocol: str, data: Path, seed: int) -> dict[str, Any]:
-    """New York's flows, by the files' split (4 -> 4, all cells) or by the protocol of Lin et al."""
-    name = "nyc_dsan" if protocol == "dsan" else "taxibj"
-    own = RECIPES[name]
+def flow_parts(kind: str, protocol: str, data: Path) -> tuple[Any, Any, Task, Any, Any]:
+    """New York's flows in their parts; the later ones with history, task, test times, history."""
+    own = RECIPES["nyc_dsan" if protocol == "dsan" else "taxibj"]
     task = replace(own.task, **own.more)
     whole = open_nyc_flow(data / "nyc_flow" / kind, chunks=None)[list(task.variables)].load()
     if protocol == "dsan":
@@ -208,9 +210,16 @@ def flows(kind: str, protocol: str, data: Path, seed: int) -> dict[str, Any]:
         parts = split(whole, **{n: whole.attrs[f"{n}_period"] for n in names})
         times, history = initialisations(parts["test"], own.task), parts["train"]
     later = {n: with_history(parts[n], whole, task) for n in ("validation", "test")}
+    return parts, later, task, times, history
+
+
+def flows(kind: str, protocol: str, data: Path, seed: int) -> dict[str, Any]:
+    """New York's flows, by the files' split (4 -> 4, all cells) or by the protocol of Lin et al."""
+    name = "nyc_dsan" if protocol == "dsan" else "taxibj"
+    parts, later, task, times, history = flow_parts(kind, protocol, data)
     make, config = recipe(name, BenchmarkOptions(seed=seed), task=task)
     model = fit(parts["train"], task, model=make, config=config, validation=later["validation"])
-    linear = replace(own.task, lags=task.lags, lower=0.0)
+    linear = replace(RECIPES[name].task, lags=task.lags, lower=0.0)
     models = {"ours": model, "floor": LinearRegression.fit(history, linear, ridge=0.05)}
     how: dict[str, Any] = {"metrics": ("rmse", "mae")}
     if protocol == "dsan":
@@ -227,9 +236,98 @@ def flows(kind: str, protocol: str, data: Path, seed: int) -> dict[str, Any]:
     return found
 
 
+def drawn(one: Any, many: Any, test: xr.Dataset, times: Any, area: bool) -> dict[str, Any]:
+    """Scores of 20 members at each lead time, beside the one forecast of the network before.
+
+    The fair CRPS, spread / skill (Fortin et al. 2014), the RMSE of the mean and of the forecast
+    without random numbers over the RMSE before, and how often the truth is in each rank, over 1/21;
+    a truth that equals members is in any of their ranks, at random.
+    """
+    M, rng, names = 20, np.random.default_rng(0), one.task.outputs
+    weights = np.ones(1)
+    if area:
+        weights = np.asarray(area_weights(test["latitude"].values))[:, None]
+    pairs = np.arange(1 - M, M, 2) / (M * (M - 1))
+    sums = np.zeros((6, len(names), one.task.target_steps))
+    ranks = np.zeros(M + 1)
+    for part in np.array_split(times, max(1, len(times) // 16)):
+        before, control = (f.predict(test, init_time=part) for f in (one, many))
+        forecast = many.predict(test, init_time=part, ensemble=M)
+        for v, name in enumerate(names):
+            x = forecast[name].values.astype(np.float64)  # (M, B, T', H, W)
+            y = test[name].sel(time=forecast["valid_time"]).values
+            mean, last = x.mean(0), before[name].values
+            figures = (
+                np.abs(x - y).mean(0) - np.tensordot(pairs, np.sort(x, 0), 1),
+                np.abs(last - y),
+                (last - y) ** 2,
+                (mean - y) ** 2,
+                (control[name].values - y) ** 2,
+                x.var(0, ddof=1) * (1 + 1 / M),
+            )
+            sums[:, v] += [(f * weights).mean((-2, -1)).sum(0) for f in figures]
+            low, equal = (x < y).sum(0), (x == y).sum(0)
+            share = np.broadcast_to(weights, y.shape).ravel()
+            ranks += np.bincount(rng.integers(low, low + equal + 1).ravel(), share, M + 1)
+    crps, mae, before, mean, control, variance = sums / (len(times) * weights.mean())
+    figures = {
+        "crps_to_mae": crps.mean() / mae.mean(),
+        "rmse_to_before": np.sqrt(mean / before),
+        "without_noise_to_before": np.sqrt(control / before),
+        "spread_to_skill": np.sqrt(variance / mean),
+        "ranks": ranks / ranks.mean(),
+        "crps": crps,
+        "mae": mae,
+    }
+    return {k: np.round(v, 4).tolist() for k, v in figures.items()}
+
+
+def ensemble(
+    draws: str, data: Path, seed: int, bundle: Path | None = None, output: Path | None = None
+) -> dict[str, Any]:
+    """Teach the bundle in the package, or another one, to draw members, and score them on 2018."""
+    ds = globe(data)
+    train, chosen, test = (select_period(ds, p).load() for p in ("2013:2016", "2017", "2018"))
+    one = load(bundle or HERE.parent / "stforecast/bundles/t2m_5.625deg_12h")
+    config = TrainConfig(seed=seed, area_weighted=True, balance_leads=True, val_windows=64)
+    rate = 0.1 if draws == "dropout" else None
+    how, began = EnsembleConfig(draws=draws, dropout=rate), time.monotonic()
+    many = fit(
+        train, one.task, config=config, validation=chosen, warm_start=one, ensemble=how,
+        run_dir=output and output / "run",
+    )  # fmt: skip
+    minutes = round((time.monotonic() - began) / 60, 1)
+    if output:
+        many.save(output / "model")
+    times = initialisations(test, one.task)
+    times = times[np.linspace(0, len(times) - 1, 512).astype(int)]
+    return drawn(one, many, test, times, True) | {"minutes": minutes}
+
+
+def taxi_ensemble(
+    data: Path, seed: int, bundle: Path | None = None, output: Path | None = None
+) -> dict[str, Any]:
+    """Train on New York's taxis as the run "taxi" does, teach the network to draw, score both."""
+    parts, later, task, times, _ = flow_parts("NYTaxi", "paper", data)
+    make, config = recipe("taxibj", BenchmarkOptions(seed=seed), task=task)
+    how: dict[str, Any] = {"config": config, "validation": later["validation"]}
+    if bundle is None:
+        run = output and output / "run"
+        one = fit(parts["train"], task, model=make, run_dir=run, **how)
+    else:
+        one = load(bundle)
+    many = fit(parts["train"], task, warm_start=one, ensemble="crps", **how)
+    if output:
+        many.save(output / "model")
+    return drawn(one, many, later["test"], times, False)
+
+
 #: What can be repeated, by name.
 RUNS: dict[str, Callable[..., dict[str, Any]]] = {
     "bundle": bundle,
+    "ensemble": partial(ensemble, "noise"),
+    "ensemble_dropout": partial(ensemble, "dropout"),
+    "taxi_ensemble": taxi_ensemble,
     "ncep": ncep,
     "rollout": rollout,
     **{
@@ -291,6 +389,16 @@ def tabulate(record: dict[str, Any]) -> Table:
             worst = [float(ratios[:, :4].max()), float(ratios.max())]
             table.add(f"{name} dsan: rmse / floor, worst up to 2 h", worst[0], 0.95, most=True)
             table.add(f"{name} dsan: rmse / floor, worst lead", worst[1], 1.0, most=True)
+    for name, low, high in (("ensemble", 0.9, 1.1), ("taxi_ensemble", 0.85, 1.15)):
+        if one := record.get(f"{name}/0"):
+            table.add(f"{name}: fair CRPS / MAE before", one["crps_to_mae"], 0.75, most=True)
+            each = np.array(one["spread_to_skill"])
+            table.add(f"{name}: spread / skill, least", each.min(), low)
+            table.add(f"{name}: spread / skill, most", each.max(), high, most=True)
+            worst = np.array(one["rmse_to_before"]).max()
+            table.add(f"{name}: RMSE of the mean / before, worst lead", worst, 1.0, most=True)
+            away = np.abs(np.array(one["ranks"]) - 1).max()
+            table.add(f"{name}: ranks, furthest from flat", away, 0.2, most=True)
     return table
 
 
@@ -300,12 +408,15 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=[], choices=list(RUNS), metavar="RUN")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data")
+    parser.add_argument("--bundle", type=Path, help="a trained network for the runs of ensembles")
+    parser.add_argument("--output", type=Path, help="where these keep their run and their bundle")
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--check", action="store_true", help="exit 1 where a figure falls short")
     given = parser.parse_args()
     record = json.loads(given.record.read_text()) if given.record.is_file() else {}
     for name in given.only:
-        found = RUNS[name](given.data, given.seed)
+        more = {"bundle": given.bundle, "output": given.output} if "ensemble" in name else {}
+        found = RUNS[name](given.data, given.seed, **more)
         record[f"{name}/{given.seed}"] = {**found, "machine": machine()}
         with replacing(given.record) as path:
             path.write_text(json.dumps(record, indent=1) + "\n")

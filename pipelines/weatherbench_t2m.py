@@ -27,6 +27,7 @@ from stforecast.cli import (
     RECIPES,
     BenchmarkOptions,
     as_printed,
+    members_of,
     recipe,
     run,
     sample_of,
@@ -145,8 +146,9 @@ def main(options: Options) -> None:
 
     test = parts["test"].compute().chunk(time=720)  # chunks: forecasts are streamed, not held
     init_time = times(test)[:: options.stride]
+    drawn: dict[str, Any] = {"ensemble": members_of(forecaster, options), "seed": options.seed}
     store = write_forecast(
-        predict(test, forecaster, init_time=init_time), options.output / "forecast.zarr"
+        predict(test, forecaster, init_time=init_time, **drawn), options.output / "forecast.zarr"
     )
     forecast = xr.open_zarr(store)
     baselines = fit_baselines(parts["train"])

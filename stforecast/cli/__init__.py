@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from .benchmark import TrainingOptions, clip_to_unit, train, train_and_score, unfinished
+from .benchmark import (
+    TrainingOptions,
+    clip_to_unit,
+    members_of,
+    train,
+    train_and_score,
+    unfinished,
+)
 from .recipes import (
     PRINTED_PERIODS,
     RECIPES,
@@ -27,6 +34,7 @@ __all__ = [
     "VideoOptions",
     "as_printed",
     "clip_to_unit",
+    "members_of",
     "recipe",
     "run",
     "run_benchmark",

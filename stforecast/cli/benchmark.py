@@ -62,6 +62,12 @@ class TrainingOptions:
     """Budget of this training: the best weights so far are scored, and the same command goes on."""
     warm_start: Path | None = None
     """The bundle of a trained model to start from."""
+    ensemble: int | None = None
+    """Members of the forecast: after its training the network is taught to draw them, on the fair
+    CRPS; with --warm-start the bundle's network is, and is not trained otherwise. Scores are of the
+    members' mean."""
+    ensemble_steps: int | None = None
+    """Optimiser steps of this second training, in place of its 300."""
     resume: Literal["auto", "never"] = "auto"
     """never: start anew where the output directory holds a run, which is lost."""
     trials: int = 1
@@ -75,7 +81,7 @@ class TrainingOptions:
         """The preset's settings, and these where they are given."""
         from ..training.config import TrainConfig
 
-        own = ("output", "warm_start", "resume", "trials")
+        own = ("output", "warm_start", "ensemble", "ensemble_steps", "resume", "trials")
         names = (f.name for f in fields(TrainingOptions) if f.name not in own)
         given = {name: getattr(self, name) for name in names}
         if self.learning_rate == "auto":
@@ -137,11 +143,20 @@ def train(
     Forecaster
     """
     from ..training.distributed import is_main
+    from ..training.ensemble import EnsembleConfig
     from ..training.fit import fit
     from ..training.tuning import find_learning_rate
 
     more |= {"warm_start": options.warm_start, "resume": options.resume}
-    if options.learning_rate == "auto":
+    drawing: dict[str, Any] = {"model": network}
+    if options.ensemble is not None:
+        how = EnsembleConfig()
+        steps = options.ensemble_steps or how.steps
+        drawing["ensemble"] = replace(how, steps=steps)
+    again = options.ensemble is not None and options.warm_start is not None
+    if again:  # the network is the bundle's
+        del drawing["model"]
+    if options.learning_rate == "auto" and not again:
         began = time.monotonic()
         table = find_learning_rate(
             parts["train"],
@@ -164,11 +179,11 @@ def train(
     forecaster = fit(
         parts["train"],
         task,
-        model=network,
         config=config,
         validation=parts["validation"],
         run_dir=options.output / "run",
         about={"command": shlex.join(["python", *sys.argv])},
+        **drawing,
         **more,
     )
     if not is_main():
@@ -176,6 +191,21 @@ def train(
     forecaster = forecaster if finish is None else finish(forecaster)
     forecaster.save(options.output / "model")
     return forecaster
+
+
+def members_of(forecaster: Forecaster, options: TrainingOptions) -> int | None:
+    """How many members the forecast is to have; None where no training has got so far.
+
+    Parameters
+    ----------
+    forecaster : Forecaster
+    options : TrainingOptions
+
+    Returns
+    -------
+    int or None
+    """
+    return None if forecaster.draws is None else options.ensemble
 
 
 def unfinished(forecaster: Forecaster) -> str:
@@ -284,7 +314,11 @@ def train_and_score(
     init_time = init_time[::stride]
     models: dict[str, WindowForecaster] = {"this run": forecaster, "persistence": Persistence(task)}
     models |= references(forecaster) if references else {}
-    forecasts = {n: predict(test, m, init_time=init_time, steps=steps) for n, m in models.items()}
+    drawn: dict[str, Any] = {
+        "this run": {"ensemble": members_of(forecaster, options), "seed": options.seed}
+    }
+    how_far: dict[str, Any] = {"init_time": init_time, "steps": steps}
+    forecasts = {n: predict(test, m, **how_far, **drawn.get(n, {})) for n, m in models.items()}
     store = write_forecast(forecasts["this run"], options.output / "forecast.zarr")
     names = list(forecasts["this run"].data_vars)  # zarr sorts them
     forecasts["this run"] = xr.open_zarr(store)[names]

@@ -169,6 +169,41 @@ def test_a_network_of_choice(drift, tmp_path, monkeypatch, capsys):
     assert set(pd.read_csv(tmp_path / "out/scores.csv")["model"]) == scored
 
 
+class Loose(Drift):
+    """One that takes noise."""
+
+    takes_noise = True
+
+    def noise_shape(self, height, width):
+        return 12, 1, height, width
+
+    def forward(self, x, noise=None):
+        return super().forward(x) + (0 if noise is None else noise)
+
+
+@pytest.mark.usefixtures("without_matplotlib")
+def test_an_ensemble_from_the_command_line(drift, tmp_path, monkeypatch, capsys):
+    """Trained, or from a bundle: the forecast has as many members; scores are of their mean."""
+    registry.register("Loose", f"{__name__}:Loose")
+    options = shared(tmp_path, "--model", "loose", "--steps", 1)
+    options += ["--ensemble", 3, "--ensemble-steps", 1]
+    assert pipeline("weatherbench_t2m", *options, monkeypatch=monkeypatch) == 0
+    forecast = xr.open_zarr(tmp_path / "out/forecast.zarr")["2m_temperature"]
+    assert forecast.sizes["realization"] == 3
+    scores = pd.read_csv(tmp_path / "out/scores.csv")
+    assert scores["value"].notna().all()
+    model = load(tmp_path / "out/model")
+    assert model.draws == "noise"
+    assert model.training["config"]["loss"] == "crps"
+    (tmp_path / "again").mkdir()
+    again = shared(tmp_path / "again", "--model", "loose")
+    again += ["--warm-start", tmp_path / "out/model"]
+    again += ["--ensemble", 2, "--ensemble-steps", 1]
+    assert pipeline("weatherbench_t2m", *again, monkeypatch=monkeypatch) == 0
+    assert not list((tmp_path / "again/out/run").glob("checkpoint-*"))  # nothing but the teaching
+    assert xr.open_zarr(tmp_path / "again/out/forecast.zarr").sizes["realization"] == 2
+
+
 def test_a_network_of_choice_has_its_own_settings_of_a_benchmark(drift):
     network, config = recipe("taxibj", BenchmarkOptions(preset="paper", model="drift"))
     assert network().settings == {"points": "taxibj"}
