@@ -289,7 +289,9 @@ def ensemble(
     ds = globe(data)
     train, chosen, test = (select_period(ds, p).load() for p in ("2013:2016", "2017", "2018"))
     one = load(bundle or HERE.parent / "stforecast/bundles/t2m_5.625deg_12h")
-    config = TrainConfig(seed=seed, area_weighted=True, balance_leads=True, val_windows=64)
+    config = TrainConfig(
+        seed=seed, area_weighted=True, balance_leads=True, val_windows=64, ema=0.99
+    )
     rate = 0.1 if draws == "dropout" else None
     how, began = EnsembleConfig(draws=draws, dropout=rate), time.monotonic()
     many = fit(

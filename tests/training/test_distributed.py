@@ -114,10 +114,11 @@ def run_case(name):
     original = kind.batch
 
     def batch(self, step):
-        x, y = original(self, step)
+        windows = original(self, step)
         if self.shuffle:
-            shown.extend((step // self.steps_per_epoch, float(w.nansum())) for w in x.double())
-        return x, y
+            x = windows[0].double()
+            shown.extend((step // self.steps_per_epoch, float(w.nansum())) for w in x)
+        return windows
 
     kind.batch = batch
     try:
