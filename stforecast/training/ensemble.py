@@ -103,9 +103,11 @@ class EnsembleConfig:
 
     def training(self, config: TrainConfig) -> TrainConfig:
         """Settings of the training on the CRPS, behind those of the training before it."""
+        applications = config.rollout if isinstance(config.rollout, int) else config.rollout[-1][1]
         return replace(
             config,
             loss="crps",
+            rollout=applications,
             members=self.members,
             draws=self.draws,
             steps=self.steps,

@@ -228,6 +228,16 @@ def test_around_a_climatology_and_not_below_nothing(data):
     assert float(fc.std("realization").max()) > 0
 
 
+def test_members_go_on_from_their_own_output_in_training_too(data):
+    """By a schedule that has come to two applications."""
+    config = replace(CONFIG, rollout=[(0, 1), (2, 2)])
+    made = go(data, config=config, ensemble=replace(HOW, learning_rate=0.01))
+    assert made.training["config"]["rollout"] == 2
+    fc = made.predict(data[1], ensemble=3, steps=6)["2m_temperature"]
+    assert float(fc.std("realization").min()) > 0
+    assert made.training["validation"]["val_score"] > 0
+
+
 # --- what is made small ---------------------------------------------------------------------------
 
 
