@@ -142,7 +142,7 @@ def predict(
             parts.append(forecast_with(one, ds, **options))
             labels.append(getattr(one, "realization", number))
         elif share:
-            own = {"ensemble": share, "seed": seed, "first_member": number}
+            own: dict[str, Any] = {"ensemble": share, "seed": seed, "first_member": number}
             parts.append(forecast_with(one, ds, **own, **options))
             labels += range(number, number + share)
     return combine(parts, labels)

@@ -209,7 +209,8 @@ class Objective(nn.Module):
             return draw_for_training(self.network, draws, seen, generator)
 
         M, generator = self.members, self._draws(step)
-        x, known, usual = (v if v is None else v.repeat(M, 1, 1, 1, 1) for v in (x, known, usual))
+        known, usual = (v if v is None else v.repeat(M, 1, 1, 1, 1) for v in (known, usual))
+        x = x.repeat(M, 1, 1, 1, 1)
         if self.frames is None:
             made = call(x)
         else:
