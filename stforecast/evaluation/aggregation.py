@@ -12,8 +12,7 @@ would be scored alone. All runs go through the pieces together, so truth is read
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -22,43 +21,19 @@ import xarray as xr
 
 from ..baselines.lookup import climatology_at
 from ..conventions.lazy import in_memory
-from ..conventions.times import valid_times
-from ..errors import InputError
 from ..parallel import Graph, slices_of
-from .job import Job
-from .metrics import (
-    WeightedMean,
-    absolute_error,
-    anomaly_products,
-    correlation,
-    error,
-    squared_error,
-)
+from .job import Job, Piece
+from .means import ExactMean, WeightedMean
+from .metrics import anomaly_products
+from .sums import FRAMES, Parts, Sums, correlations
 
-FRAMES = "frames"  # all variables of a forecast together: the channels of a clip
-_ACC = anomaly_products
-_OF_ERROR = (error, squared_error, absolute_error, _ACC)  # made from one difference each block
-BLOCK = 2**20  # bytes of float32 worked on at once: more leave the cache, fewer wait for Python
 PIECE = 2**24  # bytes of a piece of data without chunks
 TASK = 2**22  # bytes of small chunks that make one task; a larger one is a task, where it was read
 NODE = 2**28  # bytes of a climatology that is read as a whole, once
-_ZERO = 273.15  # K
 FAN = 8  # sums added in one task
 
-# Sums by variable, statistic and place: (start, stop) along the dims that it keeps.
-Parts = dict[tuple[str, str, tuple[tuple[int, int], ...]], WeightedMean]
 # The same by the number of a run and these three.
-_RunParts = dict[tuple[int, str, str, tuple[tuple[int, int], ...]], WeightedMean]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Where a piece lies and which steps of truth it needs."""
-
-    at: tuple[slice, ...]
-    steps: np.ndarray  # (N, L): positions in truth's time
-    starts: np.ndarray  # position of the first step of each chunk of truth that comes with it
-    index: np.ndarray  # (N, L): positions among the different ones of `steps`
+_RunParts = dict[tuple[int, str, str, tuple[tuple[int, int], ...]], Any]
 
 
 # --- the graph ------------------------------------------------------------------------------------
@@ -76,7 +51,7 @@ def compute(
     and one set of times.
     """
     job, (first, *_) = runs[0]
-    if any(j.of_frames for j, _ in runs) and first.chunks:
+    if any(j.of_frames or j.whole for j, _ in runs) and first.chunks:
         dims = first[job.variables[0]].dims[2:]
         whole = {d: -1 for d in dims if d in first.chunks}
         runs = [(j, [f.chunk(whole) for f in members]) for j, members in runs]
@@ -199,11 +174,11 @@ def _task(
 ) -> _RunParts:
     """Sums over some pieces; with each come the arrays of all variables (and members)."""
     known: list[Any] = list(climatologies) if climatologies else [None for _ in pieces]
-    combine = np.stack if job.stacked else _mean
     out = []
     for piece, members, truth, climatology in zip(pieces, forecasts, truths, known, strict=True):
-        forecast = [combine(of_variable) for of_variable in members]
-        parts = _Sums(job, piece, forecast, truth, climatology).parts()
+        # Members are put together block by block: a copy of all would be as large as they are.
+        forecast = [some if job.stacked else [_mean(some)] for some in members]
+        parts = Sums(job, piece, forecast, truth, climatology).parts()
         out.append({(run, *key): state for key, state in parts.items()})
     return merge(out)
 
@@ -227,307 +202,15 @@ def merge(parts: Sequence[_RunParts]) -> _RunParts:
     return out
 
 
-class _Sums:
-    """Sums over one piece, made from blocks of it that fit in the cache."""
-
-    def __init__(
-        self,
-        job: Job,
-        piece: Piece,
-        forecasts: Sequence[np.ndarray],
-        truths: Sequence[Sequence[np.ndarray]],
-        climatology: Sequence[np.ndarray] | None,
-    ) -> None:
-        self.job, self.piece = job, piece
-        self.forecasts, self.truths, self.climatology = forecasts, truths, climatology
-        sizes = forecasts[0].shape[-4:]
-        self.mask = job.mask[piece.at[2:]]
-        self.any_mask = bool(self.mask.any())
-        # By map, and what is not kept of that is added at the end; by place where that is kept.
-        self.inner = job.keep if set(job.keep) & {2, 3} else (0, 1)
-        # Arrays that came over a network may not lie on whole words, which changes sums' order.
-        weights = np.require(job.weights[(slice(None), *piece.at[2:])], requirements=["C", "A"])
-        # Where the weight is the same all along a row, sums of rows are enough.
-        even = (weights == weights[:, :, :1]).all(axis=(1, 2)) & (3 not in self.inner)
-        new = partial(_Total, weights, even, sizes, self.inner)
-        self.totals: dict[tuple[str, str], list[_Total]] = {}
-        self.frames: dict[tuple[str, str], np.ndarray] = {}
-        for kind in job.kinds:
-            for v in (FRAMES,) if "variable" in kind.dims else job.variables:
-                if kind.name in job.of_frames:
-                    self.frames[v, kind.name] = np.full((1, *sizes[:2]), np.nan)
-                else:
-                    sums = 3 if kind.statistic is _ACC else 1
-                    self.totals[v, kind.name] = [new() for _ in range(sums)]
-        self.there = {v: new() for v in job.variables} if job.masked else {}
-        self.alone = None if job.masked else new().alone()
-        self.hidden = dict.fromkeys(job.variables, 0)
-
-        steps = list(_steps(sizes, bool(job.of_frames)))
-        # New memory for every block would cost threads more than the sums do.
-        most = max(int(np.prod([s.stop - s.start for s in at])) for at in steps)
-        self.narrow, self.wide = np.empty(most, dtype=np.float32), np.empty((2, most))
-        # Refused in words, below.
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            for at in steps:
-                pictures = [self._add(i, at) for i in range(len(job.variables))]
-                for kind in job.together:
-                    both = _channels(job.variables, pictures)
-                    self.frames[FRAMES, kind.name][0][at[:2]] = kind.statistic(*both)
-
-    def _add(self, i: int, at: tuple[slice, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Take in a block of variable `i`; gives the forecast and truth of it."""
-        job, v = self.job, self.job.variables[i]
-        everywhere: Any = (..., *at)  # with an axis of members before, or not
-        f = self.forecasts[i][everywhere]
-        t = _take(self.truths[i], self.piece.starts, self.piece.steps[at[:2]], at[2:])
-        hide = self.mask[at[2:]] if self.any_mask else None
-        if job.masked:
-            gap = job.gap(t)
-            self.hidden[v] += int(np.count_nonzero(gap & ~self.mask[at[2:]]))
-            hide = gap | self.mask[at[2:]]
-            self.there[v].add(at, (~gap).astype(np.float64))
-        if not self.totals and not np.isfinite(np.subtract(f, t).sum(dtype=np.float64)):
-            raise self._not_finite(i)
-        if not job.stacked:
-            self._add_errors(i, at, f, t, hide)
-        for kind in job.kinds:
-            if kind.statistic in _OF_ERROR or "variable" in kind.dims:
-                continue
-            wide = [x.astype(np.float64, order="C") for x in (f, t)]
-            if hide is not None:
-                wide = [np.where(hide, 0.0, x) for x in wide]
-            values = kind.statistic(*wide)
-            expected = t.shape[:2] if kind.name in job.of_frames else t.shape
-            if np.shape(values) != expected:
-                raise InputError(
-                    f"the statistic of {kind.name!r} must give an array of shape {expected} for "
-                    f"truth of shape {t.shape}, found {np.shape(values)}"
-                )
-            if kind.name in job.of_frames:
-                self.frames[v, kind.name][0][at[:2]] = values
-                continue
-            if hide is not None:  # 0 / 0 of a point that does not count must not reach the sum
-                values = np.where(hide, 0.0, values)
-            self.totals[v, kind.name][0].add(at, np.asarray(values, dtype=np.float64))
-        return f, t
-
-    def _add_errors(
-        self,
-        i: int,
-        at: tuple[slice, ...],
-        f: np.ndarray,
-        t: np.ndarray,
-        hide: np.ndarray | None,
-    ) -> None:
-        """Take in the statistics that are made from the error, and from anomalies."""
-        job, v = self.job, self.job.variables[i]
-        gap = self._difference(0, f, t, hide)
-        if v in job.kelvin and not any(s.start for s in at):
-            self._check_zero(v, float(gap.mean()))
-        for kind in job.kinds:
-            totals = self.totals.get((v, kind.name), [])
-            if kind.statistic is error:
-                totals[0].add(at, gap)
-            elif kind.statistic is squared_error:
-                totals[0].add(at, gap, gap)
-            elif kind.statistic is absolute_error:
-                totals[0].add(at, np.abs(gap, out=gap))
-            elif kind.statistic is _ACC and self.climatology is not None:
-                index, start = self.piece.index[at[:2]], np.zeros(1, dtype=int)
-                c = _take([self.climatology[i]], start, index, at[2:])
-                x, y = self._difference(0, f, c, hide), self._difference(1, t, c, hide)
-                for total, pair in zip(totals, ((x, y), (x, x), (y, y)), strict=True):
-                    total.add(at, *pair)
-
-    def _difference(
-        self, which: int, a: np.ndarray, b: np.ndarray, hide: np.ndarray | None
-    ) -> np.ndarray:
-        """Difference of float32 in float64: rounded to half a float32 step of its own size.
-
-        In C order, whatever the order of `a` and `b`: it decides the order of summation.
-        """
-        narrow = self.narrow[: a.size].reshape(a.shape)
-        out = self.wide[which, : a.size].reshape(a.shape)
-        np.copyto(out, np.subtract(a, b, out=narrow))
-        if hide is not None:
-            np.copyto(out, 0, where=hide)
-        return out
-
-    def _check_zero(self, v: str, bias: float) -> None:
-        """Refuse what is wrong by the difference between the zeros of two scales."""
-        if abs(abs(bias) - _ZERO) < 30:
-            whose = "forecast" if bias < 0 else "truth"
-            raise InputError(
-                f"{v}: the forecast is {'below' if bias < 0 else 'above'} truth by "
-                f"{abs(bias):.1f} K on average: the {whose} looks like degC, though its units say "
-                "K; correct its attribute units or its values"
-            )
-
-    def _not_finite(self, i: int) -> InputError:
-        """Say where a value is NaN or infinite."""
-        job, piece, everything = self.job, self.piece, (slice(None), slice(None))
-        steps = np.unique(piece.steps)
-        valid = valid_times(job.init[piece.at[0]], job.leads[piece.at[1]])
-        times = valid.ravel()[np.unique(piece.steps, return_index=True)[1]]
-        observed = _take(self.truths[i], piece.starts, steps[None], everything)[0]
-        known = [] if self.climatology is None else [("climatology", times, self.climatology[i])]
-        for whose, labels, values in [
-            ("truth", times, observed),
-            ("forecast", job.init[piece.at[0]], self.forecasts[i]),
-            *known,
-        ]:
-            good = np.isfinite(values) | self.mask
-            if job.masked:
-                gap = job.gap(observed)
-                good |= gap if whose != "forecast" else gap[piece.index]
-            if good.all():
-                continue
-            bad = np.argwhere(~good)
-            first = bad[0][-3 if whose != "forecast" else -4]  # members come before times
-            hint = ', or nan="mask"' if whose == "truth" else ""
-            return InputError(
-                f"{job.variables[i]} of the {whose} is NaN or infinite: first at time "
-                f"{labels[first]}, {len(bad)} values there and in the times near it; leave "
-                "these times out, or mask points by weights= (an array that is 0 there)"
-                f"{hint}"
-            )
-        return InputError(
-            f"{job.variables[i]}: {', '.join(kind.name for kind in job.kinds)} overflow or are "
-            "NaN, though forecast and truth are finite; what divides by truth, as mape, needs "
-            "where=, which leaves out points where truth is 0"
-        )
-
-    def parts(self) -> Parts:
-        """Sums of this piece by variable, statistic and place."""
-        job, where = self.job, [(s.start, s.stop) for s in self.piece.at]
-        kept, maps = tuple(where[axis] for axis in job.keep), tuple(where[:2])
-        rest = tuple(1 + a for a in (0, 1) if a not in job.keep) if self.inner == (0, 1) else ()
-        out: Parts = {}
-        for key, values in self.frames.items():
-            out[(*key, maps)] = WeightedMean(values, np.ones(values.shape))
-        for i, v in enumerate(job.variables):
-            there = self.there[v].sums() if self.alone is None else self.alone
-            for kind in job.kinds:
-                if (v, kind.name) not in self.totals:
-                    continue
-                total = np.stack([total.sums() for total in self.totals[v, kind.name]])
-                if not np.isfinite(total).all():
-                    raise self._not_finite(i)
-                place = kept
-                if kind.statistic is not _ACC:
-                    state = WeightedMean(total[0].sum(rest), there.sum(rest))
-                elif self.mask.shape == job.mask.shape:
-                    scores, are = _correlations(total, there)
-                    state = WeightedMean(scores.sum(rest), are.sum(rest))
-                else:  # to be added to other parts of these maps
-                    state, place = WeightedMean(total, there), maps
-                out[v, kind.name, place] = state
-            if self.hidden[v]:
-                out[v, "hidden", ()] = WeightedMean(np.array(float(self.hidden[v])), np.ones(()))
-        return out
-
-
-class _Total:
-    """Weighted sums (R, *keep) of a statistic over a piece (N, L, H, W), in float64.
-
-    Matrix products, whose order of summation depends on BLAS and its threads, are not used: dot
-    products of single rows do not.
-    """
-
-    def __init__(
-        self, weights: np.ndarray, even: np.ndarray, sizes: tuple[int, ...], keep: tuple[int, ...]
-    ) -> None:
-        self.weights, self.even, self.sizes, self.keep = weights, even, sizes, keep
-        self.letters = "r" + "".join("nlhw"[axis] for axis in keep)
-        self.rows = np.zeros(sizes[:3]) if even.any() else None
-        self.ones = np.ones(sizes[3])
-        self.points = np.zeros((np.count_nonzero(~even), *(sizes[axis] for axis in keep)))
-
-    def add(
-        self, at: tuple[slice, ...], values: np.ndarray, times: np.ndarray | None = None
-    ) -> None:
-        """Take in a block: its values, or their products with others."""
-        if self.rows is not None:
-            np.vecdot(values, self.ones if times is None else times, out=self.rows[at[:3]])
-        if len(self.points):
-            values = values if times is None else values * times
-            place = (slice(None), *(at[axis] for axis in self.keep))
-            weights = self.weights[~self.even][:, at[2]]
-            self.points[place] += np.einsum(f"nlhw,rhw->{self.letters}", values, weights)
-
-    def sums(self) -> np.ndarray:
-        """Sums over all that was taken in."""
-        out = np.empty((len(self.weights), *self.points.shape[1:]))
-        out[~self.even] = self.points
-        if self.rows is not None:
-            weights = self.weights[self.even][:, :, 0]
-            out[self.even] = np.einsum(f"nlh,rh->{self.letters}", self.rows, weights)
-        return out
-
-    def alone(self) -> np.ndarray:
-        """Sums of the weights alone."""
-        one = np.einsum(f"nlhw,rhw->{self.letters}", np.ones((1, 1, *self.sizes[2:])), self.weights)
-        times = np.prod([self.sizes[axis] for axis in (0, 1) if axis not in self.keep])
-        return np.broadcast_to(one * times, (len(one), *self.points.shape[1:]))
-
-
-def _steps(sizes: tuple[int, ...], whole: bool) -> Iterator[tuple[slice, ...]]:
-    """Cut a piece (N, L, H, W) in blocks of about `BLOCK` bytes, within maps only if need be."""
-    rows = max(1, BLOCK // (4 * sizes[3]))
-    maps = max(1, rows // sizes[2])
-    counts = [max(1, maps // sizes[1]), min(maps, sizes[1]), sizes[2] if whole else rows, sizes[3]]
-    cuts = [
-        [slice(a, min(a + c, size)) for a in range(0, size, c)]
-        for size, c in zip(sizes, counts, strict=True)
-    ]
-    yield from itertools.product(*cuts)
-
-
-def _take(
-    chunks: Sequence[np.ndarray], starts: np.ndarray, steps: np.ndarray, space: Sequence[slice]
-) -> np.ndarray:
-    """Truth at `steps` (N, L), from its chunks: (N, L, H, W), a view where it can be."""
-    flat = steps.ravel()
-    which = np.searchsorted(starts, flat, side="right") - 1
-    if (which == which[0]).all():
-        chunk, local = chunks[which[0]], flat - starts[which[0]]
-        first, last = local[0], local[-1]
-        if (local == np.arange(first, first + len(local))).all():
-            out = chunk[(slice(first, last + 1), *space)]
-        else:
-            out = chunk[(local, *space)]
-    else:
-        pairs = zip(which, flat, strict=True)
-        out = np.stack([chunks[c][(p - starts[c], *space)] for c, p in pairs])
-    return out.reshape(*steps.shape, *out.shape[1:])
-
-
-def _channels(
-    variables: Sequence[str], pictures: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> list[np.ndarray]:
-    """Forecast and truth (N, L, C, H, W) of all channels; colours in the order red, green, blue."""
-    colours = ["red", "green", "blue"]
-    order = colours if set(variables) == set(colours) else variables
-    by_name = dict(zip(variables, pictures, strict=True))
-    return [np.stack([by_name[v][i] for v in order], axis=-3) for i in (0, 1)]
-
-
-def _correlations(sums: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Correlations of maps and which there are: a map without a point that counts is no map."""
-    there = (weights > 0).astype(np.float64)
-    return np.where(there > 0, correlation(*sums), 0.0), there
-
-
 # --- what the pieces add up to --------------------------------------------------------------------
 
 
 def gather(
     job: Job, parts: Parts, shape: tuple[int, ...], together: bool
-) -> tuple[dict[tuple[str, str], WeightedMean], dict[str, int]]:
-    """Put sums in their places: states (R, *keep) by variable and statistic, and points hidden.
+) -> tuple[dict[tuple[str, str], Any], dict[str, int]]:
+    """Put sums in their places: states (R, G, *keep) by variable and statistic, and points hidden.
 
-    Statistics of frames are kept frame by frame, and become states of a metric here: the root and
+    Statistics of maps are kept map by map, and become states of a metric here: the root and
     the logarithm of PSNR are taken of a frame, and the mean over frames is of these. With
     `together` there are states of all variables as well.
     """
@@ -539,25 +222,20 @@ def gather(
         else:
             found.setdefault((v, name), []).append((place, state))
     kinds = {kind.name: kind for kind in job.kinds}
-    out: dict[tuple[str, str], WeightedMean] = {}
+    out: dict[tuple[str, str], Any] = {}
     frames: dict[tuple[str, str], np.ndarray] = {}
-    rest = tuple(1 + axis for axis in (0, 1) if axis not in job.keep)
+    kept = tuple(shape[axis] for axis in job.keep)
     for (v, name), placed in found.items():
-        of_frames, first = name in job.of_frames, placed[0][1]
-        cut = kinds[name].statistic is _ACC and first.total.ndim == 4  # sums of parts of maps
-        sizes = shape[:2] if of_frames or cut else tuple(shape[axis] for axis in job.keep)
-        total = np.zeros(first.total.shape[: first.total.ndim - len(sizes)] + sizes)
-        weight = np.zeros(first.weight.shape[: first.weight.ndim - len(sizes)] + sizes)
-        for place, state in placed:
-            at: Any = (..., *(slice(*edges) for edges in place))
-            total[at] += state.total
-            weight[at] += state.weight
-        if of_frames:
-            frames[v, name] = total
-        elif cut:
-            out[v, name] = WeightedMean(*(x.sum(rest) for x in _correlations(total, weight)))
+        kind = kinds[name]
+        whole = _placed(placed, shape[:2] if kind.of_maps else kept)
+        if not kind.of_maps:
+            out[v, name] = whole
+        elif kind.of_frames:
+            frames[v, name] = whole.total
         else:
-            out[v, name] = WeightedMean(total, weight)
+            cut = kind.statistic is anomaly_products  # sums of what may be parts of maps
+            scores, there = correlations(whole) if cut else (whole.total, whole.weight)
+            out[v, name] = WeightedMean(*(job.groups.sum(x, job.keep) for x in (scores, there)))
     for name, kind in kinds.items() if together else ():
         if "variable" in kind.dims:  # has no value for one variable, unless that is all there is
             alone = frames[FRAMES, name] * (1.0 if len(job.variables) == 1 else np.nan)
@@ -565,8 +243,31 @@ def gather(
         elif name in job.of_frames:  # a frame's mean is the mean over its channels
             frames[FRAMES, name] = np.mean([frames[v, name] for v in job.variables], axis=0)
         else:
-            out[FRAMES, name] = WeightedMean.merge([out[v, name] for v in job.variables])
+            states = [out[v, name] for v in job.variables]
+            out[FRAMES, name] = type(states[0]).merge(states)
     for (v, name), values in frames.items():
         scores = kinds[name].finish(values)
-        out[v, name] = WeightedMean(scores.sum(rest), np.ones(scores.shape).sum(rest))
+        out[v, name] = WeightedMean(
+            *(job.groups.sum(x, job.keep) for x in (scores, np.ones(scores.shape)))
+        )
     return out, hidden
+
+
+def _placed(placed: Sequence[Any], sizes: tuple[int, ...]) -> Any:
+    """Put states in their places along their last axes, which have these sizes."""
+    first = placed[0][1]
+    if isinstance(first, ExactMean):
+        total, weight = (s.enlarged(sizes) for s in (first.total, first.weight))
+        for place, state in placed:
+            at: Any = (..., *(slice(*edges) for edges in place))
+            total.put(at, state.total)
+            weight.put(at, state.weight)
+        return ExactMean(total, weight)
+    total, weight = (
+        np.zeros(x.shape[: x.ndim - len(sizes)] + sizes) for x in (first.total, first.weight)
+    )
+    for place, state in placed:
+        at = (..., *(slice(*edges) for edges in place))
+        total[at] += state.total
+        weight[at] += state.weight
+    return WeightedMean(total, weight)

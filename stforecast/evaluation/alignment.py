@@ -118,11 +118,7 @@ class PointWeights:
         coords: dict[str, list[str]] = {"weights": list(found)} if several else {}
         parts = {"": np.ones(())}
         if regions is not None:
-            if "latitude" not in space:
-                raise InputError(f"regions are of latitude and longitude; the grid has {space}")
-            parts = choose_regions(
-                regions, forecast["latitude"].values, forecast["longitude"].values
-            )
+            parts = _regions(regions, forecast, space)
             coords["region"] = list(parts)
         arrays = [array * part for array, _ in found.values() for part in parts.values()]
         if not all(array.any() for array in arrays):
@@ -138,14 +134,46 @@ def _weights(
     if not isinstance(weights, xr.DataArray):
         latitude = forecast["latitude"].values if "latitude" in space else None
         return grid_weights(shape, latitude, weights)
-    # The gate wants a time; an array of weights has none.
-    array = weights.drop_vars("time", errors="ignore").rename("weights")
-    if array.dtype == bool:  # a mask
-        array = array.astype(np.float32)
-    own, _ = canonicalize(array.expand_dims(time=forecast["time"].values[:1]).to_dataset())
-    check_grid(forecast, own, space, "the array of weights")
-    grid = own["weights"].isel(time=0).transpose(*space).values.astype(np.float64)
-    if not (np.all(np.isfinite(grid)) and grid.min() >= 0 and grid.max() > 0):
+    grid = _on_grid(weights, forecast, space, "the array of weights")
+    if not grid.max() > 0:
         raise InputError("an array of weights must be finite, nowhere negative and not all zero")
     masked = np.count_nonzero(grid == 0)
     return grid / grid.mean(), "custom", f"weights of the caller, {masked} of {grid.size} masked"
+
+
+def _on_grid(
+    array: xr.DataArray, forecast: xr.Dataset, space: Sequence[Any], whose: str
+) -> np.ndarray:
+    """Bring an array (H, W) to the order of the forecast's grid."""
+    # The gate wants a time; an array of weights has none.
+    array = array.drop_vars("time", errors="ignore").rename("weights")
+    if array.dtype == bool:  # a mask
+        array = array.astype(np.float32)
+    own, _ = canonicalize(array.expand_dims(time=forecast["time"].values[:1]).to_dataset())
+    check_grid(forecast, own, space, whose)
+    grid = own["weights"].isel(time=0).transpose(*space).values.astype(np.float64)
+    if not (np.all(np.isfinite(grid)) and grid.min() >= 0):
+        raise InputError(f"{whose} must be finite, nowhere negative and not all zero")
+    return grid
+
+
+def _regions(
+    regions: str | Sequence[str] | Mapping[str, Any], forecast: xr.Dataset, space: Sequence[Any]
+) -> dict[str, np.ndarray]:
+    """Parts of the cells (H, W) in each region: of boxes, or as an array says."""
+    wanted = dict(regions) if isinstance(regions, Mapping) else {}
+    arrays = {name: r for name, r in wanted.items() if isinstance(r, xr.DataArray)}
+    boxes = {name: r for name, r in wanted.items() if name not in arrays} if arrays else regions
+    parts = {}
+    if boxes or not arrays:
+        if "latitude" not in space:
+            raise InputError(f"regions are of latitude and longitude; the grid has {space}")
+        parts = choose_regions(boxes, forecast["latitude"].values, forecast["longitude"].values)
+    for name, array in arrays.items():
+        parts[name] = _on_grid(array, forecast, space, f"the region {name!r}")
+        if not 0 < parts[name].max() <= 1:
+            raise InputError(
+                f"the region {name!r} is an array of the part of each cell that lies in it, from "
+                f"0 to 1, found {parts[name].min():g} to {parts[name].max():g}"
+            )
+    return {name: parts[name] for name in (wanted or parts)}

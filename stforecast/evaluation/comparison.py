@@ -6,13 +6,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 
 from ..conventions.axes import LEAD
+from ..conventions.forms import as_dataset, with_members
 from ..errors import InputError
+from .metrics import MEMBERS, METRICS, Metric
 from .scorecards import BASELINES, mean_over_time, scorecard, to_table, variables_of, verdicts
 
 log = logging.getLogger(__name__)
+_OWN = ("rank_histogram", "spectrum")  # have dims of their own
 _TURNED = {"better": "worse", "worse": "better"}
 
 
@@ -20,7 +24,7 @@ def compare_forecasts(
     forecasts: Mapping[str, Any],
     truth: Any,
     *,
-    metrics: str | Sequence[str] = ("rmse", "mae", "bias"),
+    metrics: str | Metric | Sequence[str | Metric] = ("rmse", "mae", "bias"),
     weights: str | Sequence[str] = ("area", "uniform"),
     nan: Literal["refuse", "mask"] = "refuse",
     allow_overlap: bool = False,
@@ -35,7 +39,8 @@ def compare_forecasts(
         against.
     truth : xarray.Dataset
     metrics, weights, nan, **options
-        As of :func:`stforecast.evaluate`; by default with both kinds of weights.
+        As of :func:`stforecast.evaluate`; by default with both kinds of weights. Metrics of all
+        members, of which a forecast without members has no score, are NaN for such a one.
     allow_overlap : bool
         Compare models on times that one of them was trained on, which is refused otherwise.
 
@@ -52,21 +57,32 @@ def compare_forecasts(
     """
     from .evaluate import evaluate
 
-    options = {"metrics": metrics, "weights": weights, "nan": nan, **options}
-    options["allow_overlap"] = allow_overlap
+    options = {"weights": weights, "nan": nan, **options, "allow_overlap": allow_overlap}
+    asked = [metrics] if isinstance(metrics, (str, Metric)) else list(metrics)
+
+    def scores_of(wanted: Sequence[str | Metric], by: Sequence[str]) -> dict[str, xr.Dataset]:
+        suited = {name: _suited(wanted, f) for name, f in forecasts.items()}
+        found = {
+            name: evaluate(f, truth, metrics=suited[name], by=by, **options)
+            for name, f in forecasts.items()
+        }
+        whole = next((s for n, s in found.items() if len(suited[n]) == len(wanted)), None)
+        return found if whole is None else {n: _filled(s, whole) for n, s in found.items()}
+
     if options.get("where") is not None:
-        scored = {name: evaluate(f, truth, **options) for name, f in forecasts.items()}
         words = "none: initialisations have different numbers of points where scores are taken"
-        return scorecard(scored).assign_attrs(intervals=words)
-    by_time = {
-        name: evaluate(f, truth, by=("time", LEAD), **options) for name, f in forecasts.items()
-    }
-    # The mean over initialisations of a metric of one's own need not be that of all of them.
-    own = not isinstance(metrics, str) and not all(isinstance(m, str) for m in metrics)
-    if nan == "refuse" and not own:
+        return scorecard(scores_of(asked, (LEAD,))).assign_attrs(intervals=words)
+    # The mean over initialisations of a metric need not be that of all of them.
+    means = all(isinstance(m, str) and m not in ("spread_skill", *_OWN) for m in asked)
+    errors = [m for m in asked if means or m in ("rmse", "mse", "mae")]
+    if not errors:
+        words = "none: they need rmse, mse or mae among the metrics"
+        return scorecard(scores_of(asked, (LEAD,))).assign_attrs(intervals=words)
+    by_time = scores_of(errors, ("time", LEAD))
+    if nan == "refuse" and means:
         scores = {name: mean_over_time(s) for name, s in by_time.items()}
     else:  # initialisations with more points weigh more
-        scores = {name: evaluate(f, truth, **options) for name, f in forecasts.items()}
+        scores = scores_of(asked, (LEAD,))
     try:
         return scorecard(scores, by_time=by_time)
     except InputError as error:
@@ -74,6 +90,25 @@ def compare_forecasts(
             raise
         log.warning("no intervals: %s", error)
         return scorecard(scores).assign_attrs(intervals=f"none: {error}")
+
+
+def _suited(metrics: Sequence[str | Metric], forecast: Any) -> list[str | Metric]:
+    """Leave out metrics of all members, where a forecast has none and that is not one member."""
+    if MEMBERS in with_members(as_dataset(forecast)).dims:
+        return list(metrics)
+    known = [(m, m if isinstance(m, Metric) else METRICS.get(m)) for m in metrics]
+    return [m for m, k in known if k is None or MEMBERS not in k.dims or k.single]
+
+
+def _filled(scores: xr.Dataset, whole: xr.Dataset) -> xr.Dataset:
+    """Add the scores that a forecast without members has not, as NaN."""
+    if "metric" in whole.dims:
+        scores = scores.reindex(metric=whole["metric"])
+        for v in scores.data_vars:
+            scores[v].attrs = whole[v].attrs | scores[v].attrs
+    lacking = [v for v in whole.data_vars if v not in scores]
+    scores = scores.assign({v: xr.full_like(whole[v], np.nan) for v in lacking})
+    return scores[list(whole.data_vars)]
 
 
 def to_text(card: xr.Dataset, *, metric: str | None = None) -> str:

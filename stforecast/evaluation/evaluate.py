@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,20 +12,30 @@ import xarray as xr
 from ..baselines.climatology import Climatology
 from ..baselines.lookup import conform, places
 from ..conventions.axes import LEAD, VALID, role_of
-from ..conventions.forms import as_dataset, with_members
-from ..conventions.gate import Labels
+from ..conventions.grid import Grid
 from ..conventions.overlap import refuse_other_data, refuse_trained, told_of
-from ..conventions.pairs import open_forecast, open_truth
+from ..conventions.pairs import open_truth
 from ..conventions.times import iso_time, valid_times
-from ..conventions.units import same_units
 from ..errors import InputError
 from ..package import __version__
-from .aggregation import FRAMES, compute, gather
+from .aggregation import compute, gather
 from .alignment import PointWeights, check_grid, check_units, valid_positions
+from .choosing import (
+    check_frames,
+    check_rows,
+    choose,
+    choose_metrics,
+    kinds_of,
+    members_of,
+    perceptual,
+)
+from .groups import PARTS, Groups
 from .job import Job
-from .metrics import MEMBERS, METRICS, Above, Metric, WeightedMean
+from .means import ExactMean
+from .metrics import MEMBERS, Above, Metric
 from .published import benchmark_table
 from .scorecards import hours_of, save_scores, scorecard, to_table
+from .sums import FRAMES
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +69,9 @@ def evaluate(
     where it is read, and only sums are kept. Forecasts of dask are computed by the scheduler that
     is active: threads, or the workers of a cluster after ``client = distributed.Client(...)``.
     What is computed depends on the chunks alone, and every scheduler gives the same figures to the
-    last bit. Differences are float32, as the data are; sums are float64, in a fixed order.
+    last bit. Differences are float32, as the data are; sums are float64, in a fixed order. Sums of
+    all but rmse, mse, mae, bias and acc are exact, so that these scores do not depend on the chunks
+    either.
 
     RMSE is the root of the mean square over initialisations and area, and for the overall value
     over lead times too: the root comes last.
@@ -81,11 +92,17 @@ def evaluate(
         unit; "rmse", "mae" and "bias" in its unit; "mape" in percent of truth, which must not be 0
         where points count (see `where`). Of maps: "acc", the anomaly correlation
         (:func:`stforecast.evaluation.metrics.anomaly_correlation`; unit 1) needs a `climatology`,
-        and is the mean of the correlations of single maps. Of whole frames: "mse_sum" and
-        "mae_sum", errors summed over the points (and variables) of a frame; "ssim" (unit 1) and
-        "psnr" (dB) of :mod:`stforecast.evaluation.images`, averaged over initialisations and
-        leads; "lpips" (unit 1), which one or three channels have together and not each by itself.
-        Metrics of whole frames need points that all count the same.
+        and is the mean of the correlations of single maps. Of an ensemble: "crps" and "crps_fair",
+        "spread_skill", "rank_histogram", "energy_score" and "energy_score_fair", and what
+        :func:`stforecast.evaluation.brier`, :func:`~stforecast.evaluation.reliability`,
+        :func:`~stforecast.evaluation.roc` and :func:`~stforecast.evaluation.quantile_score` make;
+        of these a forecast without members is a sure one where that has a meaning (its CRPS is its
+        MAE). Of events: what :func:`stforecast.evaluation.csi` and its like make. Of rows:
+        "spectrum". Of whole frames: "mse_sum" and "mae_sum", errors summed over the points (and
+        variables) of a frame; "ssim" (unit 1) and "psnr" (dB) of
+        :mod:`stforecast.evaluation.images`, averaged over initialisations and leads; "lpips"
+        (unit 1), which one or three channels have together and not each by itself. Metrics of whole
+        frames need points that all count the same.
     climatology : Climatology or its Dataset, optional
         For "acc", which is added to `metrics` when this is given.
     weights : {"area", "uniform"}, both of these, or xarray.DataArray
@@ -93,11 +110,13 @@ def evaluate(
         ``("area", "uniform")`` for both side by side. An array on the forecast's grid gives
         weights of your own, a mask of True and False 1 and 0; where it is 0, points are masked:
         neither scored nor checked for NaN. A grid without latitude has uniform weights.
-    by : sequence of {"prediction_timedelta", "time", "latitude", "longitude"}
-        Dimensions to keep (``y``, ``x`` on grids without latitude).
+    by : sequence of {"prediction_timedelta", "time", "latitude", "longitude", "season", ...}
+        Dimensions to keep (``y``, ``x`` on grids without latitude); and "season" (DJF, MAM, JJA,
+        SON), "month" (1 to 12) and "hour" (0 to 23), of the valid time in UTC: those that occur.
     regions : str, sequence of str or mapping, optional
         Names in :data:`stforecast.evaluation.regions.REGIONS`, or boxes ``{name: (south, north,
-        west, east)}``.
+        west, east)}``, or arrays on the forecast's grid, of the part of each cell that lies in the
+        region: ``{"land": mask, "sea": 1 - mask}``.
         Cells count with the part of them that lies in the region. "global" is one of the names.
     nan : {"refuse", "mask"}
         What a NaN in truth means. "mask" takes the point out of the score, at that time, and the
@@ -130,7 +149,10 @@ def evaluate(
     xarray.Dataset
         For each variable V: ``V`` with dims ``(metric, *by)`` and ``V_overall`` with dim (metric),
         float64. Several weights or regions give the dims ``weights`` and ``region`` after metric,
-        ``ensemble="members"`` the dim ``realization`` after these. With metrics of whole frames
+        ``ensemble="members"`` the dim ``realization`` after these. A metric that has dims of its
+        own, such as the ranks of "rank_histogram", is not along ``metric``: it has the variables
+        ``V_rank_histogram`` and ``V_rank_histogram_overall``, with its dims first. With metrics of
+        whole frames
         also ``frames`` and ``frames_overall``, of all variables together: the channels of a clip.
         Attributes tell the units (``units_rmse`` and so on, and ``units`` where all metrics share
         it: K, K**2, 1 or dB), the weights in force (``weights``, ``weights_policy``), the number
@@ -146,7 +168,7 @@ def evaluate(
         `allow_overlap` is False, or a value is NaN or infinite where the weight is not 0. A NaN is
         never skipped unasked: it would make the rest look like the whole.
     """
-    chosen = _choose_metrics(metrics, climatology is not None, data_range, protocol)
+    chosen = choose_metrics(metrics, climatology is not None, data_range, protocol)
     if nan not in ("refuse", "mask"):
         raise InputError(f'nan must be "refuse" or "mask", found {nan!r}')
     if where is not None and not callable(where):
@@ -154,21 +176,19 @@ def evaluate(
             f"where must be a function of truth, such as stforecast.evaluation.Above(10), found "
             f"{where!r}"
         )
-    settings = {"data_range": data_range, "lpips": _perceptual(chosen, lpips)}
+    settings: dict[str, Any] = {"data_range": data_range, "lpips": perceptual(chosen, lpips)}
     reference = climatology.dataset if isinstance(climatology, Climatology) else climatology
-    opened, member = _members(forecast, truth, chosen, ensemble)
+    opened, member = members_of(forecast, truth, chosen, ensemble)
     needed = [] if reference is None else [reference]
     truth, truths = open_truth(truth, *opened[0], *needed)
     variables = [str(v) for v in truth.data_vars]
     members = [one[variables] for one, _ in opened]
     first = members[0]
     space = first[variables[0]].dims[2:]
-    known = ("time", LEAD, *map(str, space))
+    known = ("time", LEAD, *map(str, space), *PARTS)
     by = (by,) if isinstance(by, str) else by
     by = [n if n in known or n == VALID else role_of(n) or n for n in by]  # `lat` is latitude
-    by = _choose(by, known, "by", empty=True)
-    if "acc" in chosen and set(by) & set(space):
-        raise InputError(f'"acc" is a correlation over the map: it has no value by {space}')
+    by = choose(by, known, "by", empty=True)
     refuse_other_data(first, truth)
     try:
         refuse_trained(first, told_of(first.attrs), truth, clips="clip" in truths.extras)
@@ -184,7 +204,12 @@ def evaluate(
     of_frames = [name for name, metric in chosen.items() if metric.of_frames]
     if of_frames:
         masks = nan == "mask" or where is not None
-        _check_frames(of_frames, first, truth, points, set(by) & set(space), masks)
+        check_frames(of_frames, first, truth, points, set(by) & set(space), masks)
+    maps = [name for name, metric in chosen.items() if metric.of_maps and metric.weighted]
+    if maps and set(by) & set(space):
+        raise InputError(f"{', '.join(maps)} is of whole maps: it has no value by {space}")
+    if rows := [name for name, metric in chosen.items() if metric.of_rows]:
+        check_rows(rows, points, by, space[1], nan == "mask" or where is not None)
     if reference is not None:
         reference = conform(reference, variables)
         check_grid(first, reference, space, "climatology")
@@ -192,9 +217,12 @@ def evaluate(
         places(reference, valid_times(first["time"].values, first[LEAD].values))
 
     dims = ("time", LEAD, *space)
-    keep = [dims.index(name) for name in by]
-    kinds, kind_of = _kinds(chosen, settings)
-    jobs = [Job.of(first, some, points, keep, nan, where) for some in kinds]
+    keep = [dims.index(name) for name in by if name in dims]
+    valid = valid_times(first["time"].values, first[LEAD].values)
+    groups = Groups.of([name for name in by if name in PARTS], valid)
+    settings["circular_longitude"] = Grid.of(first).periodic
+    kinds, kind_of = kinds_of(chosen, settings)
+    jobs = [Job.of(first, some, points, keep, nan, where, groups) for some in kinds]
     each = ensemble == "members"
     runs = [(jobs[0], [m]) for m in members] if each else [(job, members) for job in jobs]
     parts = compute(runs, truth[variables], positions, reference)
@@ -208,10 +236,12 @@ def evaluate(
     )
     hidden = found[0][1]
 
-    coords: dict[str, Any] = {"metric": list(chosen), **points.coords}
+    plain = [name for name, metric in chosen.items() if not metric.coords]
+    coords: dict[str, Any] = {**({"metric": plain} if plain else {}), **points.coords}
     labels: list[Hashable] = [*points.coords, *([MEMBERS] if each else [])]
     if each and member is not None:
         coords[MEMBERS] = member
+    coords |= groups.labels
     coords |= {name: first[name].variable for name in by if name in first.coords}
     out = xr.Dataset(coords=coords, attrs=_sample_attrs(first, points, nan, data_range, protocol))
     if where is not None:
@@ -233,20 +263,29 @@ def evaluate(
                 )
             attrs |= {"masked_points": hidden[v], "masked_share": hidden[v] / total}
         size = points.mask.size * (len(variables) if v == FRAMES else 1)
-        for key, over in ((v, False), (f"{v}_overall", True)):
-            values = np.array(
-                [
-                    [_finished(m, state[v, kind_of[name]], size, over) for state in states]
-                    for name, m in chosen.items()
-                ]
-            )  # (metric, member, weights and regions, *keep)
-            values = np.moveaxis(values, 1, 2)
-            left = [] if over else sorted(by, key=dims.index)
-            whole = (len(chosen), *points.shape, *([len(states)] if each else []))
-            array = xr.Variable(
-                ("metric", *labels, *left), values.reshape(*whole, *values.shape[3:]), attrs
-            )
-            out[key] = array if over else array.transpose("metric", *labels, *by)
+        left = [*groups.labels, *sorted(set(by) & set(dims), key=dims.index)]
+        sizes = [*points.shape, *([len(states)] if each else [])]
+        for over in (False, True):
+            found_of = {}
+            for name, metric in chosen.items():
+                # (weights and regions, member, groups, *keep), behind the metric's own dims
+                values = [_finished(metric, s[v, kind_of[name]], size, over) for s in states]
+                own = list(metric.coords or {})
+                array = np.stack(values, axis=len(own) + 1)
+                ahead, behind = array.shape[: len(own)], array.shape[len(own) + 2 :]
+                behind = () if over else (*groups.shape, *behind[1:])
+                _label(out, metric, ahead, settings)
+                found_of[name] = xr.Variable(
+                    (*own, *labels, *([] if over else left)),
+                    array.reshape((*ahead, *sizes, *behind)),
+                ).transpose(*own, *labels, *([] if over else by))
+            end = "_overall" if over else ""
+            if plain:
+                out[f"{v}{end}"] = xr.Variable.concat([found_of[m] for m in plain], "metric")
+                out[f"{v}{end}"].attrs = attrs
+            for name in [m for m in chosen if m not in plain]:
+                out[f"{v}_{name}{end}"] = found_of[name]
+                out[f"{v}_{name}{end}"].attrs = _own_attrs(attrs, chosen[name], v)
     return out
 
 
@@ -257,158 +296,37 @@ def _words(where: Callable[..., Any]) -> str:
     return f"{which} (a false alarm costs nothing)"
 
 
-def _finished(metric: Metric, state: WeightedMean, points: int, overall: bool) -> np.ndarray:
+def _finished(metric: Metric, state: Any, points: int, overall: bool) -> np.ndarray:
     """Metric from its state, for each array of weights."""
-    state = state.collapse(1) if overall else state
-    mean = state.mean if metric.of_maps else metric.finish(state.mean)
+    mean = (state.collapse(1) if overall else state).mean
+    if not metric.of_maps:
+        exact = isinstance(state, ExactMean)  # which is of several statistics, or of one
+        mean = metric.finish(mean[0] if exact and not metric.several else mean)
     return mean * (points if metric.summed else 1)
 
 
-def _members(
-    forecast: Any, truth: Any, metrics: Mapping[str, Metric], ensemble: str
-) -> tuple[list[tuple[xr.Dataset, Labels]], xr.Variable | None]:
-    """Members of a forecast, each through the gate, and their labels; of a single one itself."""
-    if ensemble not in ("mean", "members"):
-        raise InputError(f'ensemble must be "mean" or "members", found {ensemble!r}')
-    of_all = [name for name, metric in metrics.items() if MEMBERS in metric.dims]
-    forecast = with_members(as_dataset(forecast))
-    count = forecast.sizes.get(MEMBERS)
-    if count is None and (of_all or ensemble == "members"):
-        what = ", ".join(of_all) or 'ensemble="members"'
-        raise InputError(
-            f"{what} is of forecasts with the dimension "
-            f"{MEMBERS!r}, found {tuple(forecast.dims)}; "
-            "predict(ds, [model, model, ...]) gives one"
-        )
-    if count == 0:
-        raise InputError(f"the forecast has no member: its dimension {MEMBERS!r} is empty")
-    if of_all and ensemble == "members":
-        raise InputError(
-            f'{", ".join(of_all)} is of all members together: ask for it with ensemble="mean"'
-        )
-    if count is None:
-        return [open_forecast(forecast, truth)], None
-    each = [open_forecast(forecast.isel({MEMBERS: i}, drop=True), truth) for i in range(count)]
-    return each, forecast[MEMBERS].variable if MEMBERS in forecast.coords else None
-
-
-def _kinds(
-    metrics: Mapping[str, Metric], settings: Mapping[str, Any]
-) -> tuple[list[list[Metric]], dict[str, str]]:
-    """Metrics with different statistics, of a forecast and of all members; and whose each has.
-
-    Metrics that differ only in what is done to the mean, such as RMSE and MSE, share its sums.
-    """
-    kinds: dict[Any, Metric] = {}
-    kind_of = {}
-    for name, metric in metrics.items():
-        key = name if metric.of_maps else (metric.statistic, MEMBERS in metric.dims)
-        kinds.setdefault(key, replace(metric, statistic=metric.bound(settings), settings=()))
-        kind_of[name] = kinds[key].name
-    of_all = [kind for kind in kinds.values() if MEMBERS in kind.dims]
-    others = [kind for kind in kinds.values() if MEMBERS not in kind.dims]
-    return [some for some in (others, of_all) if some], kind_of
-
-
-def _choose_metrics(
-    metrics: str | Metric | Sequence[str | Metric],
-    climatology: bool,
-    data_range: float | None,
-    protocol: str | None,
-) -> dict[str, Metric]:
-    """Metrics to compute by name, with those that a climatology and a protocol add."""
-    asked = [metrics] if isinstance(metrics, (str, Metric)) else list(metrics)
-    known = {**METRICS}
-    for metric in asked:
-        if isinstance(metric, Metric) and known.setdefault(metric.name, metric) != metric:
-            raise InputError(f"two metrics have the name {metric.name!r}; give yours another")
-    names = _choose([m.name if isinstance(m, Metric) else m for m in asked], known, "metrics")
-    if climatology and "acc" not in names:
-        names = (*names, "acc")
-    if "acc" in names and not climatology:
-        raise InputError('metric "acc" needs climatology=: Climatology.fit(train, task)')
-    if protocol not in (None, "paper"):
-        raise InputError(f'protocol must be "paper" or None, found {protocol!r}')
-    if protocol == "paper":
-        added = [f"{m}_paper" for m in ("ssim", "psnr") if m in names]
-        if not any(name.endswith("_paper") for name in (*names, *added)):
-            raise InputError(
-                'protocol="paper" is about "ssim" and "psnr", and neither is asked for; its errors '
-                'are "mse_sum" and "mae_sum" for clips, weights="uniform" for weather'
-            )
-        names = tuple(dict.fromkeys((*names, *added)))
-    ranged = [m for m in names if "data_range" in known[m].settings]
-    if ranged and data_range is None:
-        raise InputError(
-            f"{', '.join(ranged)} depend on data_range=, the distance between the smallest and the "
-            "largest value that the data can have: 1 for pictures on [0, 1]. It is never guessed; "
-            "quantities without such a range, a temperature in K say, have no SSIM or PSNR"
-        )
-    if data_range is not None and any(m.endswith("_paper") for m in ranged) and data_range != 1:
-        raise InputError(
-            "the papers' SSIM and PSNR are of data on [0, 1], so data_range is 1, found "
-            f"{data_range:g}: scale forecast and truth alike"
-        )
-    return {name: known[name] for name in names}
-
-
-def _perceptual(metrics: Mapping[str, Metric], lpips: Any) -> Any:
-    """Read the weights of "lpips", where it is asked for."""
-    if not any("lpips" in metric.settings for metric in metrics.values()):
-        return None
-    if lpips is None:
-        raise InputError(
-            'metric "lpips" needs weights that do not come with this package: lpips= the files '
-            "alexnet-owt-*.pth of torchvision and alex.pth of the package lpips"
-        )
-    if callable(lpips):
-        return lpips
-    from .lpips import load_lpips
-
-    return load_lpips(lpips)
-
-
-def _choose(
-    asked: str | Sequence[str],
-    known: Sequence[str] | Mapping[str, Any],
-    what: str,
-    empty: bool = False,
-) -> tuple[str, ...]:
-    names = (asked,) if isinstance(asked, str) else tuple(dict.fromkeys(asked))
-    unknown = [name for name in names if name not in known]
-    if unknown or not (names or empty):
-        raise InputError(f"{what} must be among {list(known)}, found {unknown or list(names)}")
-    return names
-
-
-def _check_frames(
-    names: Sequence[str],
-    forecast: xr.Dataset,
-    truth: xr.Dataset,
-    points: PointWeights,
-    by: set[Any],
-    masks: bool,
+def _label(
+    out: xr.Dataset, metric: Metric, sizes: tuple[int, ...], settings: Mapping[str, Any]
 ) -> None:
-    """Refuse metrics of whole frames where frames are not whole or do not add up."""
-    what = f"{', '.join(names)}: metrics of whole frames"
-    if by:
-        raise InputError(f"{what} have no value by {', '.join(sorted(by))}")
-    if points.names != ["uniform"] or points.shape not in ((), (1,)) or "region" in points.coords:
-        raise InputError(
-            f'{what} count every point the same; ask for them alone, with weights="uniform" and '
-            "without regions"
-        )
-    if masks:
-        raise InputError(f"{what} take no masks; leave out nan, where or these metrics")
-    if FRAMES in forecast.data_vars:
-        raise InputError(f"{what} are reported as {FRAMES!r}; rename the variable of that name")
-    units = {str(v): forecast[v].attrs.get("units") for v in forecast.data_vars}
-    one = next(iter(units.values()))
-    if any(bool(u) != bool(one) or not same_units(u, one) for u in units.values()):
-        raise InputError(
-            f"{what} take all variables together, and these have several units: {units}; evaluate "
-            "them one by one"
-        )
+    """Add the labels of a metric's own dims."""
+    for dim, size in zip(metric.coords or {}, sizes, strict=True):
+        labels = np.asarray(metric.labels(dim, size, settings))
+        if dim in out.coords and not np.array_equal(out[dim].values, labels):
+            raise InputError(
+                f"{metric.name} has the {dim} {labels.tolist()} where another metric has "
+                f"{out[dim].values.tolist()}; evaluate them one by one"
+            )
+        out.coords[dim] = labels
+
+
+def _own_attrs(attrs: Mapping[str, Any], metric: Metric, variable: str) -> dict[str, Any]:
+    """Attributes of a metric that has a variable of its own."""
+    shared = {"masked_points", "masked_share"}
+    out = {k: a for k, a in attrs.items() if k in shared}
+    out |= {"long_name": metric.long_name or metric.name, "units": attrs[f"units_{metric.name}"]}
+    if metric.thresholds is not None:
+        out["thresholds"] = metric.thresholds.of(variable)
+    return out
 
 
 def _sample_attrs(
@@ -443,6 +361,9 @@ def _score_attrs(variable: xr.DataArray, metrics: Mapping[str, Metric]) -> dict[
     unit = variable.attrs.get("units", "unknown")
     units = {f"units_{name}": metric.units(unit) for name, metric in metrics.items()}
     attrs: dict[str, Any] = {"long_name": variable.attrs.get("long_name", str(variable.name))}
+    for name, metric in metrics.items():
+        if metric.thresholds is not None and not metric.coords:
+            attrs[f"threshold_{name}"] = metric.thresholds.of(str(variable.name))
     if len(set(units.values())) == 1:
         attrs["units"] = next(iter(units.values()))
     return attrs | units

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..conventions.axes import LEAD
+from ..conventions.times import valid_times
 from ..errors import InputError
 from .alignment import PointWeights
+from .groups import Groups
 from .metrics import MEMBERS, Metric, absolute_error, anomaly_products
+from .thresholds import Limits
 
 _LATE: Mapping[Any, int] = {absolute_error: 1, anomaly_products: 2}  # write over the difference
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where a piece lies and which steps of truth it needs."""
+
+    at: tuple[slice, ...]
+    steps: np.ndarray  # (N, L): positions in truth's time
+    starts: np.ndarray  # position of the first step of each chunk of truth that comes with it
+    index: np.ndarray  # (N, L): positions among the different ones of `steps`
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class Job:
     kelvin: frozenset[str]  # variables in K in forecast and truth
     nan: str  # "refuse" or "mask"
     where: Callable[[np.ndarray], Any] | None  # which points of truth count
+    groups: Groups  # of forecast times
+    limits: Mapping[tuple[str, str], Limits]  # of events, by statistic and variable
 
     @classmethod
     def of(
@@ -41,8 +56,16 @@ class Job:
         keep: Sequence[int],
         nan: str,
         where: Callable[[np.ndarray], Any] | None,
+        groups: Groups,
     ) -> Job:
         """Gather what tasks need to know."""
+        limits: dict[tuple[str, str], Limits] = {}
+        valid = valid_times(forecast["time"].values, forecast[LEAD].values)
+        for kind in (kind for kind in kinds if kind.thresholds is not None):
+            found = kind.thresholds.on(forecast, valid, weights.mask)
+            limits |= {(kind.name, v): own for v, own in found.items()}
+        # What a user gave as thresholds may be large, and is no longer needed.
+        kinds = [replace(kind, thresholds=None) for kind in kinds]
         return cls(
             tuple(map(str, forecast.data_vars)),
             tuple(sorted(kinds, key=lambda kind: _LATE.get(kind.statistic, 0))),
@@ -54,6 +77,8 @@ class Job:
             frozenset(str(v) for v, a in forecast.data_vars.items() if a.attrs.get("units") == "K"),
             nan,
             where,
+            groups,
+            limits,
         )
 
     @property
@@ -73,6 +98,11 @@ class Job:
                 f"found {chosen.dtype}, shape {chosen.shape}"
             )
         return missing | ~chosen if self.nan == "mask" else ~(missing | chosen)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a statistic must see all of a map."""
+        return any(kind.whole or kind.of_rows for kind in self.kinds)
 
     @property
     def of_frames(self) -> frozenset[str]:

@@ -16,20 +16,25 @@ not look like a good score. A point leaves the score only where its weight is ze
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from . import images
+from . import images, probabilistic, spectra
+from .means import WeightedMean
 
 FRAME = ("y", "x")  # the rows and columns of a map or picture, whatever their names in the data
 MEMBERS = "realization"
-_DIMS: tuple[set[str], ...] = (set(), {MEMBERS}, {*FRAME}, {MEMBERS, *FRAME}, {"variable", *FRAME})
+_DIMS: tuple[set[str], ...] = (
+    *(set(), {MEMBERS}, {"x"}, {MEMBERS, "x"}),
+    *({*FRAME}, {MEMBERS, *FRAME}, {"variable", *FRAME}),
+)
+_SETTINGS = {"data_range", "lpips", "climatology", "circular_longitude"}
 
 
 def error(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -117,11 +122,34 @@ class Metric:
         statistic gives (N, L), `finish` is done frame by frame, and the score is the mean over
         frames. ``("variable", "y", "x")``: of all channels of a frame; arrays are (N, L, C, H, W).
         ``("realization",)``: of all members of an ensemble; the forecast is (M, N, L, H, W).
+        ``("x",)``: of whole rows; the statistic gives (N, L, H).
     settings : tuple of str
         Arguments of ``evaluate`` that the statistic takes by name and that must be given for it:
-        "data_range", "lpips".
+        "data_range", "lpips"; "circular_longitude", whether rows go round the globe, is known.
     summed : bool
         Whether it is the sum over a frame's points (and variables) in place of the mean.
+    several : bool
+        Whether the statistic gives several arrays, one after the other (an iterator will do);
+        `finish` takes the means of all, (K, ...).
+    coords : mapping of str to sequence or callable, optional
+        Dims that the metric has of its own, with their labels, or a function of their number (and
+        the `settings`); `finish` gives these dims first. Such a metric has a variable of its own in
+        the result, ``V_name``, and is not along the dim ``metric``.
+    weighted : bool
+        Of a metric of whole frames: whether its statistic is of points, which have weights; the
+        weighted means of each map are finished, and the score is the mean over maps.
+    whole : bool
+        Whether the statistic gives values at points for which it must see all of their map.
+    least : int
+        Members that an ensemble must have.
+    single : bool
+        Of a metric of all members: whether a forecast without members counts as one of one member.
+    thresholds : Thresholds, optional
+        Of an event; the statistic has as third argument a sequence of functions, one for each
+        threshold, that tell of an array where the event is.
+    narrow : bool
+        Whether the statistic takes arrays of float32, as the data are; NaN at points that are
+        masked.
 
     Examples
     --------
@@ -136,6 +164,14 @@ class Metric:
     dims: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     summed: bool = False
+    several: bool = False
+    coords: Mapping[str, Any] | None = None
+    weighted: bool = False
+    whole: bool = False
+    least: int = 1
+    single: bool = False
+    thresholds: Any = None
+    narrow: bool = False
 
     @property
     def of_maps(self) -> bool:
@@ -145,20 +181,33 @@ class Metric:
     @property
     def of_frames(self) -> bool:
         """Whether all points of a frame count alike: it knows no weights, regions and masks."""
-        return set(FRAME) <= set(self.dims) and self.statistic is not anomaly_products
+        return set(FRAME) <= set(self.dims) and not self.weighted
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether it is of whole rows."""
+        return "x" in self.dims and "y" not in self.dims
 
     def __post_init__(self) -> None:
         dims, settings = set(self.dims), set(self.settings)
-        if dims not in _DIMS or not settings <= {"data_range", "lpips", "climatology"}:
+        if dims not in _DIMS or not settings <= _SETTINGS:
             raise InputError(
                 f"metric {self.name!r}: dims are among {[tuple(sorted(d)) for d in _DIMS]} and "
-                f"settings among 'data_range' and 'lpips', found {self.dims}, {self.settings}"
+                f"settings among {sorted(_SETTINGS - {'climatology'})}, found {self.dims}, "
+                f"{self.settings}"
             )
 
     def bound(self, settings: Mapping[str, Any]) -> Callable[..., Any]:
         """Bind the settings that the statistic takes."""
         own = {name: settings[name] for name in self.settings if name in settings}
         return partial(self.statistic, **own) if own else self.statistic
+
+    def labels(self, dim: str, size: int, settings: Mapping[str, Any]) -> Any:
+        """Labels along a dim of its own that has this size."""
+        labels = (self.coords or {})[dim]
+        if not callable(labels):
+            return labels
+        return labels(size, **{name: settings[name] for name in self.settings if name in settings})
 
 
 def _squared(unit: str) -> str:
@@ -200,6 +249,21 @@ def _correlation(sums: np.ndarray) -> np.ndarray:
 
 
 _frames = partial(Metric, dims=FRAME, settings=("data_range",))
+_members = partial(Metric, dims=(MEMBERS,), several=True, narrow=True)
+
+
+def _energy(name: str, fair: bool, long_name: str) -> Metric:
+    return Metric(
+        *(name, probabilistic.energy_terms, partial(probabilistic.energy_score, fair=fair)),
+        long_name=long_name,
+        dims=(MEMBERS, *FRAME),
+        several=True,
+        narrow=True,
+        weighted=True,
+        least=2 if fair else 1,
+        single=True,
+    )
+
 
 #: The metrics that :func:`stforecast.evaluate` knows by name. It cannot be changed: give
 #: ``evaluate`` a :class:`Metric` of your own as it is.
@@ -220,6 +284,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 "anomaly correlation coefficient",
                 FRAME,
                 ("climatology",),
+                weighted=True,
             ),
             Metric(
                 "mse_sum",
@@ -265,77 +330,45 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 ("variable", *FRAME),
                 ("data_range", "lpips"),
             ),
+            _members(
+                *("crps", probabilistic.crps_terms, probabilistic.crps),
+                long_name="continuous ranked probability score of the members",
+                single=True,
+            ),
+            _members(
+                *("crps_fair", probabilistic.crps_terms, probabilistic.crps_fair),
+                long_name="fair continuous ranked probability score",
+                least=2,
+                single=True,
+            ),
+            _members(
+                *("spread_skill", probabilistic.spread_terms, probabilistic.spread_skill, _none),
+                "spread / skill: (M + 1) / M times the members' variance over the squared error "
+                "of their mean, root last",
+                least=2,
+            ),
+            _members(
+                *("rank_histogram", probabilistic.rank_terms, _same, _none),
+                "share of cases by rank of truth among the members",
+                coords={"rank": np.arange},
+            ),
+            _energy("energy_score", fair=False, long_name="energy score of maps"),
+            _energy("energy_score_fair", fair=True, long_name="fair energy score of maps"),
+            Metric(
+                *("spectrum", spectra.powers, spectra.spectrum, _squared),
+                "power by wavenumber along rows, of forecast and truth, and their ratio (unit 1)",
+                (MEMBERS, "x"),
+                ("circular_longitude",),
+                several=True,
+                single=True,
+                coords={
+                    "field": ("forecast", "truth", "ratio"),
+                    "wavenumber": spectra.wavenumbers,
+                },
+            ),
         )
     }
 )
-
-
-@dataclass(frozen=True)
-class WeightedMean:
-    """Additive state of a weighted mean: sums of weight times value, and of weight.
-
-    States of the same shape add; the mean of the sum is the mean over all of the data.
-
-    Parameters
-    ----------
-    total, weight : numpy.ndarray, float64
-        The two sums, of the same shape.
-    """
-
-    total: np.ndarray
-    weight: np.ndarray
-
-    @classmethod
-    def of(cls, values: np.ndarray, weights: np.ndarray, keep: Sequence[int] = ()) -> WeightedMean:
-        """Sum `values` over all axes but those in `keep`.
-
-        Parameters
-        ----------
-        values : numpy.ndarray
-            A statistic at every point. NaN propagates, but for points of weight zero.
-        weights : numpy.ndarray
-            At least 0; lies along the last axes of `values`.
-        keep : sequence of int
-            Axes of `values` that stay, in the order wanted.
-
-        Returns
-        -------
-        WeightedMean
-            With the shape of the axes kept.
-        """
-        values = np.asarray(values, dtype=np.float64)
-        weights = np.asarray(weights, dtype=np.float64)
-        if not weights.all():  # 0 * NaN is NaN: a masked point must not reach the sum
-            values = np.where(weights > 0, values, 0.0)
-        axes = list(range(values.ndim))
-        lead, last = axes[: values.ndim - weights.ndim], axes[values.ndim - weights.ndim :]
-        total = np.einsum(values, axes, weights, last, list(keep), optimize=True)
-        counts: list[Any] = []  # the weights count once for each point along the leading axes
-        for axis in lead:
-            counts += [np.ones(values.shape[axis]), [axis]]
-        weight = np.einsum(weights, last, *counts, list(keep), optimize=True)
-        return cls(np.asarray(total), np.asarray(weight))
-
-    def __add__(self, other: WeightedMean) -> WeightedMean:
-        if self.total.shape != other.total.shape:
-            raise ValueError(f"states differ in shape: {self.total.shape} and {other.total.shape}")
-        return WeightedMean(self.total + other.total, self.weight + other.weight)
-
-    @classmethod
-    def merge(cls, states: Iterable[WeightedMean]) -> WeightedMean:
-        """Add states."""
-        return reduce(cls.__add__, states)
-
-    def collapse(self, first: int = 0) -> WeightedMean:
-        """State of the mean over all axes that are left, from axis `first` on."""
-        rest = tuple(range(first, self.total.ndim))
-        return WeightedMean(np.asarray(self.total.sum(rest)), np.asarray(self.weight.sum(rest)))
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Weighted mean; NaN where the weights sum to zero."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(self.weight > 0, self.total / self.weight, np.nan)
 
 
 def anomaly_correlation(

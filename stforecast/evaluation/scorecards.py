@@ -24,6 +24,9 @@ _SAMPLE = (
     *("initialisations", "first_initialisation", "last_initialisation"),
 )
 _SKILL = ("rmse", "mse", "mse_sum")  # what skill can be made of
+_CRPS = ("crps_fair", "crps")  # what CRPSS can be made of
+# Ratios of means over all initialisations: the mean of those of single ones is another number.
+_RATIOS = {"spread_skill", "csi", "ets", "hss", "fss", "roc_area"}
 BASELINES = (
     *("Persistence", "Climatology", "LinearRegression", "FrameCopy"),
     *("persistence", "usual week"),
@@ -50,7 +53,7 @@ def scorecard(
     references : sequence of str, optional
         Models to measure skill against; by default those named "Persistence", "Climatology",
         "LinearRegression" and "FrameCopy". Skill needs "rmse", "mse" or "mse_sum" among the
-        metrics.
+        metrics, or "crps_fair" or "crps".
     by_time : mapping of str to xarray.Dataset, optional
         The same scores by ``("time", "prediction_timedelta")``, from which intervals and p-values
         of the differences between models are made
@@ -65,7 +68,9 @@ def scorecard(
         ``V_skill`` with dims ``(model, reference, *by)`` and ``V_skill_overall`` with (model,
         reference): 1 - RMSE / RMSE of the reference; 1 is perfect, 0 no better than the reference.
         NaN between "Persistence" and "FrameCopy": published ratios are to one or the other, and a
-        ratio between the two invites to convert them.
+        ratio between the two invites to convert them. With "crps_fair" or "crps" among the metrics
+        also ``V_crpss`` and ``V_crpss_overall``, the same of the first of these: 1 - CRPS / CRPS of
+        the reference, a climatology of many years' members for one.
 
         With `by_time` also ``V_difference`` with dims ``(model, other_model, quantity, *by)`` and
         ``V_difference_overall``: RMSE of the model minus RMSE of the other_model (all models, and
@@ -85,7 +90,7 @@ def scorecard(
     for name, other in scores.items():
         for what, a, b in [
             ("variables", list(first.data_vars), list(other.data_vars)),
-            ("metrics", first["metric"].values.tolist(), other["metric"].values.tolist()),
+            ("metrics", _metrics_of(first), _metrics_of(other)),
             *((key, first.attrs.get(key), other.attrs.get(key)) for key in _SAMPLE),
             *((v, first[v].dims, other[v].dims) for v in first.data_vars if v in other),
             *((d, first[d].values, other[d].values) for d in first.dims if d in other.coords),
@@ -94,9 +99,10 @@ def scorecard(
                 raise InputError(
                     f"scores of {first_name!r} and {name!r} do not compare: {what} {a} and {b}"
                 )
-    metric = next((m for m in _SKILL if m in first["metric"].values), None)
+    have = _metrics_of(first)
+    metric, crps = (next((m for m in of if m in have), None) for of in (_SKILL, _CRPS))
     if references is None:
-        usual = BASELINES if metric is not None else ()
+        usual = BASELINES if metric or crps else ()
         references = [name for name in usual if name in scores]
     missing = [name for name in references if name not in scores]
     if missing:
@@ -109,22 +115,28 @@ def scorecard(
         if any(first.attrs.get(key) != other.attrs.get(key) for other in scores.values()):
             card.attrs.pop(key, None)
     if references:
-        if metric is None:
-            raise InputError(f"skill needs one of {_SKILL} among the metrics, or references=()")
-        for v in list(first.data_vars):
-            error = card[v].sel(metric=metric, drop=True)  # ratios are the same for all three
-            error = error if metric == "rmse" else error**0.5
-            base = error.sel(model=list(references)).rename(model="reference")
-            with np.errstate(divide="ignore", invalid="ignore"):  # a reference without error
-                skill = 1 - error / base
-            copies = (error["model"].isin(_COPIES), base["reference"].isin(_COPIES))
-            skill = skill.where(~(copies[0] & copies[1]) | (error["model"] == base["reference"]))
-            name = f"{str(v).removesuffix('_overall')}_skill"
-            name += "_overall" if str(v).endswith("_overall") else ""
-            order = ("model", "reference", *error.dims[1:])
-            card[name] = skill.transpose(*order).assign_attrs(
-                units="1", long_name=f"1 - RMSE / RMSE of the reference, {v}"
+        if not (metric or crps):
+            raise InputError(
+                f"skill needs one of {_SKILL + _CRPS} among the metrics, or references=()"
             )
+        for v in [v for v in first.data_vars if "metric" in first[v].dims]:
+            for of, words in ((metric, "skill"), (crps, "crpss")):
+                if of is None:
+                    continue
+                error = card[v].sel(metric=of, drop=True)
+                error = error**0.5 if of in _SKILL[1:] else error  # ratios are the same for all
+                base = error.sel(model=list(references)).rename(model="reference")
+                with np.errstate(divide="ignore", invalid="ignore"):  # one without error
+                    skill = 1 - error / base
+                copies = (error["model"].isin(_COPIES), base["reference"].isin(_COPIES))
+                same = error["model"] == base["reference"]
+                skill = skill.where(~(copies[0] & copies[1]) | same)
+                name = f"{str(v).removesuffix('_overall')}_{words}"
+                name += "_overall" if str(v).endswith("_overall") else ""
+                score = "RMSE" if words == "skill" else of
+                card[name] = skill.transpose("model", "reference", *error.dims[1:]).assign_attrs(
+                    units="1", long_name=f"1 - {score} / {score} of the reference, {v}"
+                )
     return card if by_time is None else _add_differences(card, by_time, samples, level)
 
 
@@ -142,7 +154,7 @@ def _add_differences(
     if n < LEAST:
         words = f"none: {n} initialisations are too few to tell chance, {LEAST} are needed"
         return card.assign_attrs(intervals=words)
-    have = card["metric"].values.tolist()
+    have = _metrics_of(card)
     metric = "rmse" if {"rmse", "mse"} & set(have) else "mae"
     if metric not in have and "mse" not in have:
         return card.assign_attrs(intervals="none: they need rmse, mse or mae among the metrics")
@@ -226,6 +238,14 @@ def mean_over_time(scores: xr.Dataset) -> xr.Dataset:
         raise InputError(
             "points without truth make initialisations weigh differently: evaluate by lead time"
         )
+    ratios = sorted(_RATIOS & set(_metrics_of(scores))) + [
+        str(v) for v in scores.data_vars if "metric" not in scores[v].dims
+    ]
+    if ratios:
+        raise InputError(
+            f"{', '.join(ratios)} of all initialisations are no mean of those of single ones: "
+            "evaluate by lead time"
+        )
     root = scores["metric"] == "rmse"
     out = xr.where(root, scores**2, scores, keep_attrs=True).mean("time", keep_attrs=True)
     out = xr.where(root, out**0.5, out, keep_attrs=True)
@@ -242,6 +262,23 @@ def variables_of(card: xr.Dataset) -> list[str]:
     """Return the variables of a scorecard: the names that have an overall score too."""
     names = [str(v) for v in card.data_vars]
     return [v for v in names if f"{v}_overall" in names and "metric" in card[v].dims]
+
+
+def own_scores(card: xr.Dataset, variable: str) -> dict[str, str]:
+    """Names of the scores of a variable that have dims of their own, by metric."""
+    begin, others = f"{variable}_", {"metric", "reference", "other_model"}
+    longer = tuple(f"{v}_" for v in variables_of(card) if v.startswith(begin))
+    return {
+        str(name).removeprefix(begin): str(name)
+        for name, array in card.data_vars.items()
+        if str(name).startswith(begin) and not str(name).startswith(longer)
+        if f"{name}_overall" in card and not others & {*array.dims}
+    }
+
+
+def _metrics_of(scores: xr.Dataset) -> list[str]:
+    """Metrics along ``metric``, which all may have dims of their own."""
+    return scores["metric"].values.tolist() if "metric" in scores.dims else []
 
 
 def _model_card(card: xr.Dataset) -> None:
@@ -343,11 +380,13 @@ def to_table(
 
     models = [str(m) for m in card["model"].values]
     rows = {m: row(v, model=m, metric=metric) for m in models}
-    if f"{v}_skill" in card and metric in _SKILL:
+    skill = f"{v}_skill" if metric in _SKILL else f"{v}_crpss"
+    crps = next((m for m in _CRPS if m in _metrics_of(card)), None)
+    if skill in card and metric in (*_SKILL, crps):
         references = [str(r) for r in card["reference"].values]
         for m in (m for m in models if m not in references):
             for r in references:
-                rows[f"{m}: skill vs {r}"] = row(f"{v}_skill", model=m, reference=r)
+                rows[f"{m}: skill vs {r}"] = row(skill, model=m, reference=r)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*columns, "overall"])
     unit = card[v].attrs.get(f"units_{metric}", "unknown")
     table.columns.name = f"{v} {metric} [{unit}], {place}"
@@ -417,10 +456,14 @@ def _to_csv_table(card: xr.Dataset) -> pd.DataFrame:
             part = card[name].to_series().rename("value").reset_index()
             part["units"] = [card[name].attrs.get(f"units_{m}", "") for m in part["metric"]]
             parts.append(part.assign(variable=v))
-        for name in (f"{v}_skill", f"{v}_skill_overall"):
-            if name in card:
+        for metric, name in own_scores(card, v).items():
+            for array in (card[name], card[f"{name}_overall"]):
+                part = array.to_series().rename("value").reset_index()
+                parts.append(part.assign(variable=v, metric=metric, units=array.attrs["units"]))
+        for of, name in itertools.product(("skill", "crpss"), ("", "_overall")):
+            if (name := f"{v}_{of}{name}") in card:
                 part = card[name].to_series().rename("value").reset_index()
-                part["metric"] = "skill_vs_" + part["reference"].astype(str)
+                part["metric"] = f"{of}_vs_" + part["reference"].astype(str)
                 parts.append(part.drop(columns="reference").assign(variable=v, units="1"))
         for name in (f"{v}_difference", f"{v}_difference_overall"):
             if name in card:

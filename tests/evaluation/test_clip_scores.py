@@ -189,7 +189,7 @@ def test_blocks_give_what_the_whole_gives(chunk, block, by):
     options = {"metrics": (*FRAME_METRICS, "rmse"), "data_range": 1, "by": by}
     whole = evaluate(forecast, truth, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stforecast.evaluation.aggregation.BLOCK", block * 4 * 99 * 3)
+        patch.setattr("stforecast.evaluation.sums.BLOCK", block * 4 * 99 * 3)
         patch.setattr("stforecast.evaluation.aggregation.PIECE", 1)
         lazy = evaluate(forecast.chunk(time=chunk, y=4, x=5), truth.chunk(time=4, x=3), **options)
     xr.testing.assert_allclose(lazy, whole, rtol=1e-12)

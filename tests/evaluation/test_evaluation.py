@@ -341,7 +341,7 @@ def test_any_chunks_added_in_any_order_give_what_the_whole_gives(
         return [parts[i] for i in order.permutation(len(parts))]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stforecast.evaluation.aggregation.BLOCK", 4 * block)
+        patch.setattr("stforecast.evaluation.sums.BLOCK", 4 * block)
         patch.setattr("stforecast.evaluation.aggregation.PIECE", 4 * piece)
         patch.setattr("stforecast.evaluation.aggregation.TASK", 4 * piece)
         patch.setattr("stforecast.evaluation.aggregation.FAN", fan)

@@ -150,7 +150,7 @@ def test_channels_are_looked_at_together(measure, monkeypatch):
     assert float(overall) == pytest.approx(np.mean(EXPECTED), rel=2e-5)
     assert np.isnan(result["green"].sel(metric="lpips")).all()  # no channel has one by itself
     # Blocks of one initialisation, channels in another order, values up to 255.
-    monkeypatch.setattr("stforecast.evaluation.aggregation.BLOCK", 1)
+    monkeypatch.setattr("stforecast.evaluation.sums.BLOCK", 1)
     other = [255 * ds[["blue", "red", "green"]] for ds in (forecast, truth)]
     again = evaluate(*other, **(options | {"data_range": 255}))
     np.testing.assert_allclose(again["frames"].sel(metric="lpips"), EXPECTED, rtol=2e-5)

@@ -353,7 +353,7 @@ def test_blocks_of_masked_data_give_what_the_whole_gives(
         options["climatology"] = xr.Dataset({T2M: ((*days, *space), known)}, {**days, **space})
     whole = evaluate(forecast, truth, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stforecast.evaluation.aggregation.BLOCK", 4 * block)
+        patch.setattr("stforecast.evaluation.sums.BLOCK", 4 * block)
         patch.setattr("stforecast.evaluation.aggregation.PIECE", 1)
         sizes = {"time": chunk, LEAD: lead_chunk, "latitude": rows, "longitude": columns}
         lazy = evaluate(forecast.chunk(sizes), truth.chunk(time=5), **options)
