@@ -8,15 +8,22 @@ initialisations x 20 leads. The numbers are noise in steps of 2^-12 K on a wave:
 "Reading" is dask reading every chunk of both stores with the same threads, and dropping it.
 Memory is the most that a fresh process had at any time, its imports included.
 
+The same is measured of the fair CRPS of an ensemble of 50 members, in chunks of 10 members x 1
+initialisation x 10 leads; and beside the package scores, where it is installed, and WeatherBench-X:
+time, memory, and the largest difference of the CRPS by lead time.
+
     python benchmarks/evaluation.py              # 10 GB (7 on disk), in a temporary directory
     python benchmarks/evaluation.py --store DIR  # keeps it
     python benchmarks/evaluation.py --check      # exits 1 where a line falls short
     python benchmarks/evaluation.py --quick      # 0.6 GB: a minute
+    python benchmarks/evaluation.py --only ensemble
+    python benchmarks/evaluation.py --weatherbenchx DIR  # a checkout; what it imports is installed
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import os
@@ -24,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -40,6 +48,7 @@ NAME, LEAD = "2m_temperature", "prediction_timedelta"
 LEADS, HEIGHT, WIDTH = 40, 121, 240
 INIT_BYTES = 4 * LEADS * HEIGHT * WIDTH
 GB = 1e9
+MEMBERS = 50
 # Chunks of initialisations, leads, rows and columns; None is all there is.
 LAYOUTS: dict[str, tuple[int | None, ...]] = {
     "by initialisation": (4, 20, None, None),
@@ -125,6 +134,54 @@ def make_stores(directory: Path, inits: int, layout: str) -> None:
     (directory / "complete").touch()
 
 
+def make_ensemble(directory: Path, inits: int, leads: int) -> None:
+    """Write an ensemble and its truth: members are draws around truth's map."""
+    import zarr
+
+    print(
+        f"writing {MEMBERS * inits * leads * 4 * HEIGHT * WIDTH / GB:.1f} GB of members", flush=True
+    )
+    noise = Noise()
+    step = np.timedelta64(6, "h").astype("m8[ns]")
+    start = np.datetime64("2018-01-01", "ns")
+    space = {"latitude": np.linspace(-90, 90, HEIGHT), "longitude": np.arange(WIDTH) * 1.5}
+    for name, coords, chunks in (
+        (
+            "forecast.zarr",
+            {
+                "realization": np.arange(MEMBERS),
+                "time": start + np.arange(inits) * 2 * step,
+                LEAD: np.arange(1, leads + 1) * step,
+            },
+            (10, 1, 10, HEIGHT, WIDTH),
+        ),
+        (
+            "truth.zarr",
+            {"time": start + np.arange(2 * inits + leads) * step},
+            (40, HEIGHT, WIDTH),
+        ),
+    ):
+        coords |= space
+        sizes = tuple(len(c) for c in coords.values())
+        xr.Dataset(coords=coords).to_zarr(directory / name, zarr_format=3, consolidated=False)
+        array = zarr.open_group(directory / name).create_array(
+            NAME,
+            shape=sizes,
+            chunks=tuple(min(c, n) for c, n in zip(chunks, sizes, strict=True)),
+            dtype="float32",
+            dimension_names=tuple(coords),
+            attributes={"units": "K"},
+        )
+        if name == "truth.zarr":
+            array[:] = np.stack([noise.truth(i) for i in range(sizes[0])])
+            continue
+        for m, n in itertools.product(range(0, MEMBERS, 10), range(inits)):
+            array[m : m + 10, n] = [
+                [noise.forecast(31 * n + 7 * (m + k), lead) for lead in range(leads)]
+                for k in range(10)
+            ]
+
+
 def open_pair(directory: Path) -> tuple[xr.Dataset, xr.Dataset]:
     return tuple(
         xr.open_zarr(directory / f"{name}.zarr", consolidated=False)
@@ -140,6 +197,88 @@ def read(directory: Path) -> None:
 
 def score(directory: Path) -> xr.Dataset:
     return evaluate(*open_pair(directory))
+
+
+def score_members(directory: Path) -> xr.Dataset:
+    return evaluate(*open_pair(directory), metrics="crps_fair")
+
+
+def aligned(directory: Path) -> tuple[xr.DataArray, xr.DataArray]:
+    """Members, and truth at their valid times."""
+    forecast, truth = (ds[NAME] for ds in open_pair(directory))
+    return forecast, truth.sel(time=forecast["time"] + forecast[LEAD]).drop_vars("time")
+
+
+def score_with_scores(directory: Path) -> np.ndarray:
+    from scores.probability import crps_for_ensemble
+
+    from stforecast.conventions.grid import area_weights
+
+    forecast, truth = aligned(directory)
+    weights = xr.DataArray(area_weights(forecast["latitude"].values), dims="latitude")
+    found = crps_for_ensemble(
+        forecast, truth, "realization", method="fair", preserve_dims=[LEAD, "latitude"]
+    )
+    return found.weighted(weights).mean("latitude").compute(scheduler="threads").values
+
+
+def score_with_weatherbenchx(directory: Path) -> np.ndarray:
+    """Sum initialisation by initialisation, as its pipelines do."""
+    from weatherbenchX import aggregation, weighting
+    from weatherbenchX.metrics import base, probabilistic
+
+    metrics = {"crps": probabilistic.CRPSEnsemble(ensemble_dim="realization", use_sort=True)}
+    dims = ["time", "latitude", "longitude"]
+    aggregator = aggregation.Aggregator(dims, weigh_by=[weighting.GridAreaWeighting()])
+    forecast, truth = aligned(directory)
+    states = []
+    for i in range(forecast.sizes["time"]):
+        pair = ({NAME: x.isel(time=[i]).compute(scheduler="threads")} for x in (forecast, truth))
+        statistics = base.compute_unique_statistics_for_all_metrics(metrics, *pair)
+        states.append(aggregator.aggregate_statistics(statistics))
+    total = aggregation.AggregationState.sum(states)
+    return total.metric_values(metrics)[f"crps.{NAME}"].values
+
+
+OTHERS = {"scores": score_with_scores, "WeatherBench-X": score_with_weatherbenchx}
+
+
+def report_members(directory: Path, package: str) -> None:
+    """Score members in this process; print figures and memory as JSON."""
+    begin = time.perf_counter()
+    if package == "stforecast":
+        values = score_members(directory)[NAME].values[0]
+    else:
+        values = OTHERS[package](directory)
+    seconds = time.perf_counter() - begin
+    found = {"seconds": seconds, "memory": most_memory(), "values": values.tolist()}
+    print(json.dumps(found))
+
+
+def measure_members(
+    table: Table, inits: int, leads: int, rounds: int, checkout: Path | None
+) -> None:
+    """Add what an ensemble takes, and what other packages take."""
+    size = MEMBERS * inits * leads * 4 * HEIGHT * WIDTH / GB
+    with tempfile.TemporaryDirectory() as root:
+        directory = Path(root)
+        make_ensemble(directory, inits, leads)
+        alone = fresh(directory, "--package", "stforecast")
+        note = f"{size:.1f} GB of members"
+        table.add("fair CRPS of 50 members: peak memory, GB", alone["memory"], 1.5, note, most=True)
+        work = {"reading": lambda: read(directory), "scoring": lambda: score_members(directory)}
+        seconds = interleaved(work, rounds)
+        note = f"{size / seconds['scoring']:.2f} and {size / seconds['reading']:.2f} GB/s"
+        ratio = seconds["reading"] / seconds["scoring"]
+        table.add("fair CRPS of 50 members: scoring / reading", ratio, 0.5, note)
+        installed = [name for name in ("scores",) if importlib.util.find_spec(name)]
+        for package in [*installed, *(["WeatherBench-X"] if checkout else [])]:
+            path = [str(checkout)] if package == "WeatherBench-X" else []
+            other = fresh(directory, "--package", package, path=path)
+            note = f"{other['seconds']:.1f} and {alone['seconds']:.1f} s, {other['memory']:.2f} GB"
+            table.add(f"{package}: seconds / ours", other["seconds"] / alone["seconds"], None, note)
+            gap = np.abs(np.array(other["values"]) - np.array(alone["values"])).max()
+            table.add(f"{package}: largest difference, K", gap, 1e-5, most=True)
 
 
 def report(directory: Path, cluster: bool) -> None:
@@ -173,9 +312,13 @@ def most_memory() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / GB
 
 
-def fresh(directory: Path, *options: str) -> dict:
-    command = [sys.executable, "-W", "error", __file__, "--report", str(directory), *options]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+def fresh(directory: Path, *options: str, path: Sequence[str] = ()) -> dict:
+    strict = [] if "--package" in options else ["-W", "error"]  # others warn
+    command = [sys.executable, *strict, __file__, "--report", str(directory), *options]
+    found = os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": found}
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
+    return json.loads(done.stdout)
 
 
 def main() -> None:
@@ -186,17 +329,33 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="0.6 GB in place of 10")
     parser.add_argument("--store", type=Path, help="directory to keep the 10 GB in")
     parser.add_argument("--rounds", type=int, default=3, help="turns of reading and scoring")
+    parser.add_argument("--only", choices=["forecast", "ensemble"], help="one part of it")
+    parser.add_argument("--weatherbenchx", type=Path, metavar="DIR", help="a checkout of it")
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--package", help=argparse.SUPPRESS)
     parser.add_argument("--cluster", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.report and options.package:
+        report_members(options.report, options.package)
+        return
     if options.report:
         report(options.report, options.cluster)
         return
 
-    inits = int(np.ceil((0.6 if options.quick else 10) * GB / INIT_BYTES))
-    few = inits if options.quick else inits // 5
     print(f"{machine()}; load {os.getloadavg()[0]:.1f}")
     table = Table()
+    if options.only != "ensemble":
+        measure_forecast(table, options)
+    if options.only != "forecast":
+        sizes = (5, 10) if options.quick else (16, 20)
+        measure_members(table, *sizes, options.rounds, options.weatherbenchx)
+    table.finish(options.check)
+
+
+def measure_forecast(table: Table, options: argparse.Namespace) -> None:
+    """Add what a single forecast takes."""
+    inits = int(np.ceil((0.6 if options.quick else 10) * GB / INIT_BYTES))
+    few = inits if options.quick else inits // 5
     place = nullcontext(options.store) if options.store else tempfile.TemporaryDirectory()
     with place as root:
         directory = Path(root) / f"forecast_{inits}"
@@ -227,7 +386,6 @@ def main() -> None:
             size = few * INIT_BYTES / GB
             note = f"{size:.1f} GB, {size / found['seconds']:.2f} GB/s"
             table.add(f"{layout}: peak memory, GB", found["memory"], 1.5, note, most=True)
-    table.finish(options.check)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ def _on_grid(
     """Bring an array (H, W) to the order of the forecast's grid."""
     # The gate wants a time; an array of weights has none.
     array = array.drop_vars("time", errors="ignore").rename("weights")
+    array = array.drop_attrs(deep=False)  # a mask made of a field may have its units
     if array.dtype == bool:  # a mask
         array = array.astype(np.float32)
     own, _ = canonicalize(array.expand_dims(time=forecast["time"].values[:1]).to_dataset())
