@@ -51,7 +51,7 @@ def compute(
     and one set of times.
     """
     job, (first, *_) = runs[0]
-    if any(j.of_frames or j.whole for j, _ in runs) and first.chunks:
+    if any(j.whole for j, _ in runs) and first.chunks:
         dims = first[job.variables[0]].dims[2:]
         whole = {d: -1 for d in dims if d in first.chunks}
         runs = [(j, [f.chunk(whole) for f in members]) for j, members in runs]

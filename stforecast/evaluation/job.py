@@ -101,8 +101,11 @@ class Job:
 
     @property
     def whole(self) -> bool:
-        """Whether a statistic must see all of a map."""
-        return any(kind.whole or kind.of_rows for kind in self.kinds)
+        """Whether a statistic must see all of a map; of parts of one, anomalies' sums add."""
+        return any(
+            kind.whole or kind.of_rows or (kind.of_maps and kind.statistic is not anomaly_products)
+            for kind in self.kinds
+        )
 
     @property
     def of_frames(self) -> frozenset[str]:

@@ -76,7 +76,7 @@ class Sums:
         self.hidden = dict.fromkeys(job.variables, 0)
 
         members = len(forecasts[0]) if job.stacked else 1
-        steps = list(_steps(sizes, bool(job.of_frames) or job.whole, members))
+        steps = list(_steps(sizes, job.whole, members))
         # New memory for every block would cost threads more than the sums do.
         most = max(int(np.prod([s.stop - s.start for s in at])) for at in steps)
         self.narrow, self.wide = np.empty(most, dtype=np.float32), np.empty((2, most))

@@ -302,6 +302,14 @@ def test_any_chunks_give_the_same_bits_by_place_and_season(pair):
     xr.testing.assert_identical(lazy, evaluate(forecast, truth, **options))
 
 
+@pytest.mark.parametrize("metric", [m for m in EVERYTHING if m in ALL or m.whole])
+def test_parts_of_maps_are_no_maps(pair, metric):
+    forecast, truth = pair
+    forecast = forecast.isel(time=slice(2))
+    lazy = evaluate(forecast.chunk({"latitude": 5, "longitude": 7}), truth, metrics=metric)
+    xr.testing.assert_identical(lazy, evaluate(forecast, truth, metrics=metric))
+
+
 def test_any_blocks_give_the_same_bits(pair):
     forecast, truth = pair
     whole = evaluate(forecast, truth, metrics=EVERYTHING)
