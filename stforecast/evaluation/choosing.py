@@ -83,7 +83,12 @@ def choose_metrics(
 ) -> dict[str, Metric]:
     """Metrics to compute by name, with those that a climatology and a protocol add."""
     asked = [metrics] if isinstance(metrics, (str, Metric)) else list(metrics)
-    known = {**METRICS}
+    # People had metrics of their own called crps before there was one here: theirs is taken, if ours
+    # is not asked for beside it.
+    taken = {m.name for m in asked if isinstance(m, Metric)} - {
+        m for m in asked if isinstance(m, str)
+    }
+    known = {n: m for n, m in METRICS.items() if n not in taken or MEMBERS not in m.dims}
     for metric in asked:
         if isinstance(metric, Metric) and known.setdefault(metric.name, metric) != metric:
             raise InputError(f"two metrics have the name {metric.name!r}; give yours another")

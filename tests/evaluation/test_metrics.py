@@ -237,6 +237,13 @@ def test_units():
         "ssim_paper": "1",
         "psnr_paper": "dB",
         "lpips": "1",
+        "crps": "K",
+        "crps_fair": "K",
+        "spread_skill": "1",
+        "rank_histogram": "1",
+        "energy_score": "K",
+        "energy_score_fair": "K",
+        "spectrum": "K**2",
     }
     assert METRICS["mse"].units("m s**-1") == "(m s**-1)**2"
     assert METRICS["mse"].units("1") == "1"
@@ -246,7 +253,8 @@ def test_which_metrics_are_of_whole_frames():
     whole = [name for name, metric in METRICS.items() if metric.of_frames]
     assert whole == ["mse_sum", "mae_sum", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips"]
     maps = [name for name, metric in METRICS.items() if metric.of_maps]
-    assert maps == ["acc", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips"]
+    energy = ["energy_score", "energy_score_fair"]
+    assert maps == ["acc", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips", *energy]
 
 
 def test_the_table_of_metrics_cannot_be_changed():
