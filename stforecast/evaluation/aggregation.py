@@ -23,7 +23,7 @@ from ..baselines.lookup import climatology_at
 from ..conventions.lazy import in_memory
 from ..parallel import Graph, slices_of
 from .job import Job, Piece
-from .means import ExactMean, WeightedMean
+from .means import ExactMean, ExactSum, WeightedMean
 from .metrics import anomaly_products
 from .sums import FRAMES, Parts, Sums, correlations
 
@@ -256,18 +256,17 @@ def gather(
 def _placed(placed: Sequence[Any], sizes: tuple[int, ...]) -> Any:
     """Put states in their places along their last axes, which have these sizes."""
     first = placed[0][1]
+    out: Any
     if isinstance(first, ExactMean):
-        total, weight = (s.enlarged(sizes) for s in (first.total, first.weight))
-        for place, state in placed:
-            at: Any = (..., *(slice(*edges) for edges in place))
-            total.put(at, state.total)
-            weight.put(at, state.weight)
-        return ExactMean(total, weight)
-    total, weight = (
-        np.zeros(x.shape[: x.ndim - len(sizes)] + sizes) for x in (first.total, first.weight)
-    )
+        out = ExactMean(first.total.enlarged(sizes), first.weight.enlarged(sizes))
+    else:
+        pair = (first.total, first.weight)
+        out = WeightedMean(*(np.zeros(x.shape[: x.ndim - len(sizes)] + sizes) for x in pair))
     for place, state in placed:
-        at = (..., *(slice(*edges) for edges in place))
-        total[at] += state.total
-        weight[at] += state.weight
-    return WeightedMean(total, weight)
+        at: Any = (..., *(slice(*edges) for edges in place))
+        for whole, part in ((out.total, state.total), (out.weight, state.weight)):
+            if isinstance(whole, ExactSum):
+                whole.put(at, part)
+            else:
+                whole[at] += part
+    return out

@@ -83,8 +83,8 @@ def choose_metrics(
 ) -> dict[str, Metric]:
     """Metrics to compute by name, with those that a climatology and a protocol add."""
     asked = [metrics] if isinstance(metrics, (str, Metric)) else list(metrics)
-    # People had metrics of their own called crps before there was one here: theirs is taken, if ours
-    # is not asked for beside it.
+    # People had metrics of their own called crps before there was one here: theirs is taken, unless
+    # ours is asked for beside it.
     taken = {m.name for m in asked if isinstance(m, Metric)} - {
         m for m in asked if isinstance(m, str)
     }
@@ -92,13 +92,13 @@ def choose_metrics(
     for metric in asked:
         if isinstance(metric, Metric) and known.setdefault(metric.name, metric) != metric:
             raise InputError(f"two metrics have the name {metric.name!r}; give yours another")
-    names = [m.name if isinstance(m, Metric) else m for m in asked]
-    if made := [name for name in names if name in MADE and name not in known]:
+    called = [m.name if isinstance(m, Metric) else m for m in asked]
+    if made := [name for name in called if name in MADE and name not in known]:
         raise InputError(
             f"{', '.join(made)}: thresholds or levels are yours to choose; give "
             f"metrics=stforecast.evaluation.{made[0]}(...)"
         )
-    names = choose(names, known, "metrics")
+    names = choose(called, known, "metrics")
     if climatology and "acc" not in names:
         names = (*names, "acc")
     if "acc" in names and not climatology:

@@ -309,8 +309,9 @@ def _label(
     out: xr.Dataset, metric: Metric, sizes: tuple[int, ...], settings: Mapping[str, Any]
 ) -> None:
     """Add the labels of a metric's own dims."""
-    for dim, size in zip(metric.coords or {}, sizes, strict=True):
-        labels = np.asarray(metric.labels(dim, size, settings))
+    known = {name: settings[name] for name in metric.settings if name in settings}
+    for (dim, given), size in zip((metric.coords or {}).items(), sizes, strict=True):
+        labels = np.asarray(given(size, **known) if callable(given) else given)
         if dim in out.coords and not np.array_equal(out[dim].values, labels):
             raise InputError(
                 f"{metric.name} has the {dim} {labels.tolist()} where another metric has "

@@ -202,13 +202,6 @@ class Metric:
         own = {name: settings[name] for name in self.settings if name in settings}
         return partial(self.statistic, **own) if own else self.statistic
 
-    def labels(self, dim: str, size: int, settings: Mapping[str, Any]) -> Any:
-        """Labels along a dim of its own that has this size."""
-        labels = (self.coords or {})[dim]
-        if not callable(labels):
-            return labels
-        return labels(size, **{name: settings[name] for name in self.settings if name in settings})
-
 
 def _squared(unit: str) -> str:
     if unit == "1":

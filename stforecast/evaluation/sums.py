@@ -107,13 +107,17 @@ class Sums:
         # Comparisons make a number of a NaN: it must be found before.
         if (others or not self.totals) and not all(_finite(x, hide) for x in (f, t)):
             raise self._not_finite(i)
-        wide = narrow = (f, t)
-        if not all(kind.narrow for kind in others):
-            wide = tuple(_filled(x.astype(np.float64, order="C"), hide, 0.0) for x in wide)
-        if any(kind.narrow for kind in others):
-            narrow = tuple(_filled(x, hide, np.nan) for x in narrow)
+        pairs = {
+            narrow: [
+                _filled(x, hide, np.nan)
+                if narrow
+                else _filled(x.astype(np.float64, order="C"), hide, 0.0)
+                for x in (f, t)
+            ]
+            for narrow in {kind.narrow for kind in others}
+        }
         for kind in others:
-            self._add_values(v, kind, at, narrow if kind.narrow else wide, hide, i)
+            self._add_values(v, kind, at, pairs[kind.narrow], hide, i)
         return f, t
 
     def _add_values(
@@ -121,7 +125,7 @@ class Sums:
         v: str,
         kind: Metric,
         at: tuple[slice, ...],
-        pair: tuple[np.ndarray, ...],
+        pair: Sequence[np.ndarray],
         hide: np.ndarray | None,
         i: int,
     ) -> None:
