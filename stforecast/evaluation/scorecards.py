@@ -89,14 +89,14 @@ def scorecard(
         raise InputError("a scorecard needs the scores of at least one model")
     first_name, first = next(iter(scores.items()))
     for name, other in scores.items():
-        same: list[tuple[Any, Any, Any]] = [
+        checks: list[tuple[Any, Any, Any]] = [
             ("variables", list(first.data_vars), list(other.data_vars)),
             ("metrics", _metrics_of(first), _metrics_of(other)),
             *((key, first.attrs.get(key), other.attrs.get(key)) for key in _SAMPLE),
             *((v, first[v].dims, other[v].dims) for v in first.data_vars if v in other),
             *((d, first[d].values, other[d].values) for d in first.dims if d in other.coords),
         ]
-        for what, a, b in same:
+        for what, a, b in checks:
             if not np.array_equal(a, b):
                 raise InputError(
                     f"scores of {first_name!r} and {name!r} do not compare: {what} {a} and {b}"

@@ -95,25 +95,24 @@ def test_beside_scores(pair):
 
 @pytest.mark.parametrize("circular", [True, False])
 def test_fractions_beside_scores(circular):
-    scores = pytest.importorskip("scores")
+    spatial = pytest.importorskip("scores.spatial")
     forecast, truth = make_pair(inits=4, longitude=13, circular=circular)
     windows = (1, 3, 7)
     found = evaluate(forecast, truth, metrics=fss([270.0], windows), weights="uniform")
     f, t = paired(forecast, truth)
     for window in windows:
         half = window // 2
-        # Rows that go round the globe are repeated at their ends; others end in zeros.
-        padded = [x.pad(longitude=half, mode="wrap") if circular else x for x in (f, t)]
-        options = {"threshold_operator": np.greater_equal, "spatial_dims": SPACE}
-        if circular:  # windows within, in zonal direction; zeros beyond the poles
-            padded = [x.pad(latitude=half, constant_values=0.0) for x in padded]
-        other = scores.spatial.fss_2d(
-            *padded,
+        # A window around each point: rows that go round the globe are repeated at their ends, and
+        # all else ends in zeros. (The package's own padding adds windows centred beyond the map.)
+        ends = {"mode": "wrap"} if circular else {"constant_values": 0.0}
+        padded = [x.pad(longitude=half, **ends) for x in (f, t)]
+        other = spatial.fss_2d(
+            *(x.pad(latitude=half, constant_values=0.0) for x in padded),
             event_threshold=270.0,
             window_size=(window, window),
+            spatial_dims=SPACE,
             preserve_dims=[LEAD],
-            zero_padding=not circular,
-            **options,
+            threshold_operator=np.greater_equal,
         )
         ours = found[f"{T2M}_fss"].sel(threshold=270, window=window)
         np.testing.assert_allclose(ours, other, rtol=1e-6)
@@ -151,7 +150,7 @@ def test_thresholds_by_place_and_season():
     ours = quantiles[T2M].sel(season="DJF")
     np.testing.assert_allclose(ours, expected.transpose(*expected.dims), rtol=1e-6)
     # Of history itself, each season has the event in a fifth of its days, wherever that is.
-    forecast = make_forecast(history, inits=360, steps=1, bias=0, spread=0)
+    forecast = make_forecast(history, inits=730, steps=1, bias=0, spread=0)
     forecast = forecast.isel(latitude=slice(None, None, -1))
     never = forecast.assign({T2M: forecast[T2M] * 0 + np.float32(150)})
     never[T2M].attrs["units"] = "K"
