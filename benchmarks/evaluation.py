@@ -217,7 +217,11 @@ def score_with_scores(directory: Path) -> np.ndarray:
     forecast, truth = aligned(directory)
     weights = xr.DataArray(area_weights(forecast["latitude"].values), dims="latitude")
     found = crps_for_ensemble(
-        forecast, truth, "realization", method="fair", preserve_dims=[LEAD, "latitude"]
+        forecast.chunk(realization=-1),
+        truth,
+        "realization",
+        method="fair",
+        preserve_dims=[LEAD, "latitude"],
     )
     return found.weighted(weights).mean("latitude").compute(scheduler="threads").values
 
