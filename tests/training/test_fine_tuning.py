@@ -171,6 +171,17 @@ def test_a_trained_forecaster_or_its_bundle_is_fine_tuned(data, trained, tmp_pat
     assert all(name.startswith("perturb.") for name in left)
 
 
+def test_a_first_guess_stays_what_the_network_has_learned_to_add_to(data):
+    """Fitted on other windows, as those of another seed are, it would be another."""
+    model = lambda: tiny(linear_guess=True, grid=(6, 10))  # noqa: E731
+    one = fit(data[0], TASK, model=model, config=CONFIG)
+    config = replace(CONFIG, seed=5, batch_size=4)
+    two = fit(data[0], TASK, config=config, warm_start=one, ensemble=HOW)
+    for name, tensor in one.network.first_guess.state_dict().items():
+        assert tensor.abs().max() > 0
+        assert torch.equal(tensor, two.network.first_guess.state_dict()[name])
+
+
 def test_a_bundle_carries_how_it_draws(data, trained, tmp_path):
     init = data[1]["time"].values[[5, 9]]
     for draws in ("noise", "dropout"):
