@@ -266,9 +266,9 @@ def main(seed: int, first: int, stop: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (mapped + 2**30,) * 2)
         for number in range(first, stop):
             sys.stdout.write(json.dumps([number, None]) + "\n")
+            sys.stdout.flush()  # else a process that ends in its first input has begun none
             if fault := attempt(number, seed, sound, scratch):
                 sys.stdout.write(json.dumps([number, fault]) + "\n")
-            sys.stdout.flush()
 
 
 if __name__ == "__main__":
