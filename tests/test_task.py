@@ -105,6 +105,60 @@ def test_a_bad_task(fields, words):
         Task(**{"variables": "t2m", **fields})
 
 
+def test_channels_and_history_with_lags_and_what_is_known():
+    more = {"reference": "weekly", "known": ["holiday", "reference"], "lags": ["36h", "2D"]}
+    task = Task(["t2m", "msl"], 2, 3, "12h", **more)
+    assert task.channels == ("2m_temperature", "mean_sea_level_pressure", "holiday")
+    assert (task.lag_steps, task.lags) == ((3, 4), ("36h", "2D"))
+    assert (task.history, task.window) == (4, 7)  # the longest lag is longer than the input
+    # On each of 2 frames: 2 variables, and what 3 steps need on 2 frames, so twice: the holiday,
+    # the reference of both outputs, and both outputs at both lags.
+    assert (task.channels_in, task.channels_out) == (2 + 2 * (1 + 2 + 2 * 2), 2)
+    other = Task("t2m", 6, 3, "12h", lags="36h", targets="t2m", known="holiday")
+    assert (task.outputs, other.history, other.channels_in) == (task.variables, 6, 1 + 1 + 1)
+    assert Task("t2m", 1, 1).history == 1
+    assert Task("t2m", known="reference", reference="weekly").channels == ("2m_temperature",)
+
+
+def test_what_a_task_says_of_itself():
+    task = Task("t2m", 2, 3, "12h", reference="weekly", known="holiday", lags="2D", lower=0)
+    assert type(task.lower) is float
+    told = {"reference": "weekly", "known": ["holiday"], "lags": ["2D"], "lower": 0.0}
+    assert task.to_dict() == Task("t2m", 2, 3, "12h").to_dict() | told
+    assert str(task) == (
+        "2m_temperature: 2 steps in, 3 out, every 12h, around the week, with holiday, 2D before, "
+        "at least 0"
+    )
+    task = Task(["t2m", "msl"], targets="msl", nan="mask", reference="climatology")
+    assert str(task) == (
+        "2m_temperature, mean_sea_level_pressure: 12 steps in, 12 out of mean_sea_level_pressure, "
+        "every 1h, NaN masked, around the climatology"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        *(({"lags": v}, "must read as time differences") for v in ("soon", True, 2.5)),
+        *(({"lags": v}, "at least 0 days 12:00:00") for v in ("12h30min", "-1D", "0h")),
+        ({"lags": "1000001h"}, "more than 1,000,000 steps"),
+        *(({"lower": v}, "must be a finite number") for v in (True, np.inf)),
+    ],
+)
+def test_lags_and_bounds_that_make_no_sense(fields, words):
+    with pytest.raises(InputError, match=words):
+        Task(**{"variables": "t2m", **fields})
+
+
+def test_the_limits_themselves_are_allowed():
+    assert Task("t2m", lags=["12h", "1000000h"]).lag_steps == (12, 1_000_000)
+    assert Task("t2m", 1_000_000, 1_000_000).window == 2_000_000
+    longest = np.iinfo(np.int64).max // (3600 * 10**9)
+    assert Task("t2m").lead_times(longest)[-1] == longest * HOUR
+    with pytest.raises(InputError, match=f"at most {longest} steps"):
+        Task("t2m").lead_times(longest + 1)
+
+
 # --- windows --------------------------------------------------------------------------------------
 
 
@@ -177,6 +231,10 @@ def test_calendar_months_are_refused_and_said_what_to_do_about():
     for step, n in (("30D", 20), ("28D", 9), ("1D", 400), ("6h", 5), ("365D", 4)):
         refuse_months(pd.date_range("2001-01-01", periods=n, freq=step))
     refuse_months(months[:1])
+    with pytest.raises(InputError, match="monthly"):
+        refuse_months(pd.to_datetime(["2004-02-01", "2004-03-01", "2004-04-01"]))  # 29, 31 days
+    refuse_months(pd.to_datetime(["2001-01-01", "2001-01-28", "2001-02-28"]))  # 27, 31
+    refuse_months(pd.to_datetime(["2001-01-01", "2001-01-29", "2001-03-02"]))  # 28, 32
 
 
 def test_the_advice_on_months_is_good():

@@ -183,7 +183,14 @@ class Field:
                     f"'{self.name}' holds {np.isnan(out).sum()} missing values (NaN), which its "
                     f"integer dtype {self.dtype} without a _FillValue cannot hold"
                 )
-            out = np.rint(out)
+            out, held = np.rint(out), np.iinfo(self.dtype)
+            if out.size and not held.min <= out.min() <= out.max() <= held.max:
+                # A cast would go round from one end to the other.
+                raise InputError(
+                    f"'{self.name}' holds numbers from {out.min():g} to {out.max():g}, as they are "
+                    f"packed, which its dtype {self.dtype} cannot hold: give the input unpacked, "
+                    "in float32"
+                )
         return out.astype(self.dtype)
 
 

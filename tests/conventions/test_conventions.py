@@ -895,6 +895,28 @@ def test_integers_cannot_hold_missing_values(weather):
         restore(ours.where(ours["time"] != ours["time"][0], drop=False).isel(time=[0]), labels)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "packing", "ends"),
+    [
+        ("uint8", {}, (0, 255)),
+        ("int16", {"scale_factor": 0.01, "add_offset": 280.0}, (-47.68, 607.67)),
+    ],
+)
+def test_numbers_do_not_go_round_the_ends_of_integers(weather, dtype, packing, ends):
+    whole = (weather * 0 + 7).astype(dtype).rename({NAME: "gust"})
+    whole["gust"].attrs = packing
+    ours, labels = canonicalize(whole)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    for value, packed in zip(ends, (low, high), strict=True):
+        assert (restore(xr.full_like(ours, value), labels)["gust"] == packed).all()
+    step = packing.get("scale_factor", 1)
+    for value in (ends[0] - step, ends[1] + step):
+        spoiled = ours.where(ours["time"] != ours["time"][2], value)
+        with pytest.raises(InputError, match=f"'gust' holds numbers from .* {dtype} cannot hold"):
+            restore(spoiled, labels)
+    assert restore(ours.isel(time=slice(0)), labels)["gust"].size == 0
+
+
 # --- check ----------------------------------------------------------------------------------------
 
 

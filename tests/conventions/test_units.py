@@ -108,6 +108,80 @@ def test_what_is_not_understood_is_one_unit_with_itself_only(text):
     assert not same_units(text, "m")
 
 
+#: A unit, and what it is in others: SI's definitions, and those of UDUNITS 2.
+DEFINED = {
+    "week": "7 d",
+    "d": "24 h",
+    "hour": "60 min",
+    "minute": "60 s",
+    "bar": "100 kPa",
+    "mb": "hPa",
+    "atm": "1013.25 hPa",
+    "mmHg": "1.33322387415 hPa",
+    "L": "dm3",
+    "t": "Mg",
+    "ha": "hm2",
+    "ft": "12 inch",
+    "inch": "2.54 cm",
+    "mile": "5280 ft",
+    "nmile": "1.852 km",
+    "knot": "nmile/h",
+    "mph": "mile/h",
+    "9 degF/s": "5 K/s",
+    "ppm": "1e-4 %",
+    "ppb": "1e-3 ppm",
+    "%": "1e-2",
+    "DU": "0.44615 mmol m-2",
+    "PVU": "1e-6 K m2 kg-1 s-1",
+    "degree": "60 arcmin",
+    "arcminute": "60 arcsec",
+    "10 gon": "9 degree",
+    "sr": "rad2",
+    "3.14159265358979 rad": "180 degree",
+    "Hz": "s-1",
+    "N": "kg m s-2",
+    "Pa": "kg m-1 s-2",
+    "J": "kg m2 s-2",
+    "W": "kg m2 s-3",
+    "C": "A s",
+    "V": "kg m2 s-3 A-1",
+    "T": "kg s-2 A-1",
+    "dam": "10 m",
+    "hm": "100 m",
+    "km": "1000 m",
+    "Mm": "1e6 m",
+    "Gm": "1e9 m",
+    "Tm": "1e12 m",
+    "Pm": "1e15 m",
+    "dm": "1e-1 m",
+    "cm": "1e-2 m",
+    "mm": "1e-3 m",
+    "um": "1e-6 m",
+    "µm": "1e-6 m",
+    "nm": "1e-9 m",
+    "pm": "1e-12 m",
+    "decameter": "10 m",
+    "hectopascal": "100 Pa",
+    "kilogram": "1000 g",
+    "megawatt": "1e6 W",
+    "gigajoule": "1e9 J",
+    "teragram": "1e12 g",
+    "decibar": "0.1 bar",
+    "centimeter": "cm",
+    "millisecond": "ms",
+    "microgram": "1e-6 g",
+    "nanometer": "nm",
+    "picomole": "1e-12 mol",
+}
+
+
+def test_units_are_what_their_definitions_say():
+    for unit, definition in DEFINED.items():
+        assert parse(definition) is not None, definition
+        assert same_units(unit, definition), (unit, definition)
+        assert not same_units(unit, f"1.00001 {definition}"), (unit, definition)
+
+
 # --- against others -------------------------------------------------------------------------------
 
 _POWERS = ("", "2", "-1", "-2", "3")
