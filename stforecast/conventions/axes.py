@@ -292,6 +292,8 @@ class Axis:
         if self.role in (LAT, LON):
             order = np.argsort(values, kind="stable")[:: -1 if given[0] > given[-1] else 1]
             values = values[order] * self.per_degree
+        if given.dtype.kind in "iu" and (values % 1).any():  # whole degrees or hours hold no parts
+            return values, order
         return values.astype(given.dtype), order
 
 

@@ -88,12 +88,16 @@ def _matrices(source: Grid, target: Grid) -> tuple[np.ndarray | None, np.ndarray
 def _matrix(
     x: Any, y: Any, cells: np.ndarray, their_cells: np.ndarray, turn: float
 ) -> np.ndarray | None:
+    shares = _overlap(cells, their_cells, turn)
     finer = spacing(x) < 0.9 * spacing(y)
-    return _overlap(cells, their_cells, turn) if finer else _linear(x, y, turn)
+    return shares if shares is None or finer else _linear(x, y, turn)
 
 
 def _overlap(source: np.ndarray, target: np.ndarray, turn: float) -> np.ndarray | None:
-    """Shares of each target cell's area that lie in each source cell, from bounds (N, 2)."""
+    """Shares of each target cell's area that lie in each source cell, from bounds (N, 2).
+
+    None where less than half of a target cell is covered.
+    """
     weights = np.zeros((len(target), len(source)))
     for shift in (-turn, 0.0, turn) if turn else (0.0,):
         low = np.maximum(target[:, None, 0], source[None, :, 0] + shift)
@@ -104,14 +108,12 @@ def _overlap(source: np.ndarray, target: np.ndarray, turn: float) -> np.ndarray 
     return weights / total[:, None] if covered.all() else None
 
 
-def _linear(source: np.ndarray, target: np.ndarray, turn: float) -> np.ndarray | None:
-    """Linear interpolation; the rows at the poles are held constant towards the pole."""
+def _linear(source: np.ndarray, target: np.ndarray, turn: float) -> np.ndarray:
+    """Linear interpolation; the outer rows and columns are held constant to the ends of cells."""
     order = np.argsort(source)
-    x, slack = source[order], spacing(source)
+    x = source[order]
     if turn:  # the last point stands before the first too, and the first after the last
         x, order = np.array([x[-1] - turn, *x, x[0] + turn]), order[[-1, *range(len(x)), 0]]
-    elif target.min() < x[0] - slack or target.max() > x[-1] + slack:
-        return None
     at = np.interp(target, x, np.arange(len(x)))
     low = np.minimum(at.astype(int), len(x) - 2)
     weights, here = np.zeros((len(target), len(source))), np.arange(len(target))

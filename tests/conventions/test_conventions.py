@@ -514,6 +514,22 @@ def test_another_grid_gets_the_callers_convention(weather):
     assert (back[NAME].sel(point) == finer[NAME].sel(latitude=75.0, longitude=315.0)).all()
 
 
+def test_whole_degrees_and_hours_do_not_cut_those_of_others(weather):
+    theirs = make_weather(7, shape=(6, 12))
+    whole = {name: theirs[name].astype(int) for name in ("latitude", "longitude")}
+    _, labels = canonicalize(theirs.assign_coords(whole))
+    back = restore(weather, labels)
+    for name in whole:  # rows at 22.5 and 67.5 degrees, columns every 60
+        np.testing.assert_array_equal(back[name], weather[name])
+    assert back["longitude"].dtype.kind == "i"
+    forecast = make_forecast(theirs)
+    hours = ("prediction_timedelta", [1, 2, 3], {"units": "hours"})
+    _, labels = canonicalize(forecast.assign_coords(prediction_timedelta=hours))
+    leads = np.array([30, 60, 90], "timedelta64[m]").astype("timedelta64[ns]")
+    other = forecast.assign_coords(prediction_timedelta=leads).drop_vars("valid_time")
+    assert restore(other, labels)["prediction_timedelta"].values.tolist() == [0.5, 1.0, 1.5]
+
+
 # --- longitude ------------------------------------------------------------------------------------
 
 

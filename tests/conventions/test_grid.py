@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stforecast.conventions.grid import Grid, area_weights, axis_difference
-from stforecast.conventions.regrid import to_grid
+from stforecast.conventions.regrid import covers, to_grid
 from stforecast.errors import InputError
 
 
@@ -187,3 +187,20 @@ def test_what_the_data_do_not_cover_is_refused():
     region = Grid(np.linspace(10, 20, 11), np.linspace(0, 10, 11))
     with pytest.raises(InputError, match=r"11 x 11 points.*do not cover the model's grid \(9 x 18"):
         to_grid(field(region), globe(centred(9), 18))
+
+
+def test_coarser_data_are_not_carried_beyond_their_cells():
+    coarse = Grid(np.array([10.0, 15, 20]), np.array([40.0, 45, 50]))  # cells: 7.5 to 22.5, 37.5 on
+    inside = Grid(np.arange(8.0, 23), np.arange(38.0, 53))
+    out = to_grid(field(coarse), inside)["t"].values
+    values = field(coarse)["t"].values
+    assert out[0, 0] == pytest.approx(values[0, 0])  # the outer cells are constant
+    assert out[7, 7] == pytest.approx(values[1, 1])
+    assert out[4, 2] == pytest.approx(0.6 * values[0, 0] + 0.4 * values[1, 0])
+    for rows, columns in (
+        (np.arange(6.0, 23), inside.longitude),
+        (np.arange(8.0, 25), inside.longitude),
+        (inside.latitude, np.arange(36.0, 53)),
+        (inside.latitude, np.arange(38.0, 55)),
+    ):
+        assert not covers(coarse, Grid(rows, columns))
