@@ -224,7 +224,8 @@ def as_labels(index: pd.Index, wanted: Any) -> Any:
     values = np.asarray(wanted)
     if values.dtype.kind != "M" and not (values.dtype == object and is_dates(values)):
         return wanted
-    step = float(time_differences(index).astype(np.int64).min(initial=10**10)) / 1e9
+    steps = time_differences(index).astype(np.int64)
+    step = float(steps.min()) / 1e9 if len(steps) else 10.0
     allowed = pd.Timedelta(seconds=min(_ROUNDING * step, _MOST_ROUNDING))
     try:
         times = canonical_times("init_time", np.atleast_1d(values))

@@ -64,6 +64,7 @@ ROUNDED = {
     "days since the year 1": days_since_year_1,
     "days in float32": float32_days,
     "a millisecond early": lambda ds: off(ds, -1e-3, every=2),
+    "a tenth of a second late": lambda ds: off(ds, 0.1, every=2),
     "microseconds late": lambda ds: off(ds, 3e-6, every=3),
     "another calendar": noleap,
 }
