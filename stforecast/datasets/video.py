@@ -121,9 +121,9 @@ def decode_video(
             io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
             av.open(file, format=_container(file), options=_NO_PROTOCOL) as container,
         ):
-            if not container.streams.video:
-                raise InputError(f"{name}: no video in it")
-            stream = container.streams.video[0]
+            stream = next(iter(container.streams.video), None)
+            if stream is None or stream.codec_context is None:  # of a codec that has no name
+                raise InputError(f"{name}: no video in it that can be decoded")
             refuse_picture(name, stream.codec_context.height, stream.codec_context.width)
             stream.codec_context.thread_count = 1  # reading is parallel over clips already
             stream.codec_context.options = {

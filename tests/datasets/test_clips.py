@@ -479,6 +479,14 @@ def test_parts_of_a_video_are_what_the_whole_has_there(encode, tmp_path):
         decode_video(data[:500], 0, 30, name="v")
 
 
+def test_a_video_of_an_unknown_codec_is_refused(encode):
+    frames = encode.moving_blobs(4, (48, 64), np.random.default_rng(0))
+    data = encode.encode(frames, "avi", "mpeg4", "yuv420p", fps=25)
+    assert data.count(b"FMP4") == 2
+    with pytest.raises(InputError, match="v: no video in it that can be decoded"):
+        decode_video(data.replace(b"FMP4", b"zzzz"), 0, 4, name="v")
+
+
 def test_damage_within_a_video_is_not_concealed(encode):
     """FFmpeg would fill a damaged frame up from those beside it, and say nothing."""
     frames = encode.moving_blobs(12, (48, 64), np.random.default_rng(0))
