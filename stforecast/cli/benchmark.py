@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ import xarray as xr
 from ..conventions.grid import Grid
 from ..files import replacing
 from ..forecasting.writing import write_forecast
-from .run import OnlyHelped
+from .run import OnlyHelped, command_line
 from .tables import TABLE
 
 if TYPE_CHECKING:
@@ -182,7 +181,7 @@ def train(
         config=config,
         validation=parts["validation"],
         run_dir=options.output / "run",
-        about={"command": shlex.join(["python", *sys.argv])},
+        about={"command": command_line()},
         **drawing,
         **more,
     )

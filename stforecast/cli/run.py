@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -53,7 +54,7 @@ def run(
             description=main.__globals__["__doc__"],
             config=(tyro.conf.PositionalRequiredArgs,) if positional else (),
         )
-        if getattr(given, "trials", 1) != 1:
+        if getattr(given, "trials", 1) != 1 and not getattr(options, "repeats_itself", False):
             _trials(main, given)
         else:
             main(given)
@@ -65,6 +66,13 @@ def run(
         _stop(str(stop) or "stopped", 130)
     except OSError as error:
         _stop(f"error: {error}", 2)
+
+
+def command_line() -> str:
+    """What was typed, to be typed again."""
+    program, *arguments = sys.argv
+    words = [program] if " " in program else ["python", shlex.quote(program)]
+    return " ".join([*words, *map(shlex.quote, arguments)])
 
 
 def advice(text: str, options: type) -> str:

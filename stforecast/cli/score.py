@@ -19,6 +19,7 @@ from ..baselines.forecasts import baseline_forecasts
 from ..errors import InputError
 from ..evaluation.comparison import compare_forecasts, to_text
 from ..plots.results import write_results
+from .run import command_line
 
 
 @dataclass(kw_only=True)
@@ -75,7 +76,7 @@ def main(options: Options) -> None:
         nan=options.nan,
         **overlap,
     )
-    about: dict[str, Any] = {"command": " ".join(["python -m stforecast score", *sys.argv[1:]])}
+    about: dict[str, Any] = {"command": command_line()}
     about |= {f"file of {n}": str(p) for n, p in zip(names, paths, strict=True)}
     about |= {"file of truth": truth_path}
     about |= {"training data of the baselines": options.train, "climatology": options.climatology}
@@ -108,10 +109,3 @@ def _open_truth(path: str) -> xr.Dataset:
     from ..datasets.weather import open_grid
 
     return open_grid(path)
-
-
-def command() -> None:
-    """Read the command line and run."""
-    from .run import run
-
-    run(main, Options, positional=True)

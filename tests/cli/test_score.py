@@ -7,8 +7,8 @@ import sys
 import pandas as pd
 import pytest
 
+from stforecast.__main__ import main
 from stforecast.baselines import Persistence
-from stforecast.cli.score import command
 from stforecast.forecasting.predict import predict
 from stforecast.task import Task
 from stforecast.testing.weather import make_weather
@@ -22,15 +22,16 @@ def test_baselines_of_the_scored_period_are_asked_for_by_name(tmp_path, monkeypa
     truth.to_netcdf(tmp_path / "truth.nc")
     out = tmp_path / "out"
     words = ["score", tmp_path / "f.nc", tmp_path / "truth.nc", "--train", tmp_path / "truth.nc"]
-    monkeypatch.setattr(sys, "argv", [*map(str, words), "--output", str(out)])
+    line = ["stforecast", *map(str, words), "--output", str(out)]
+    monkeypatch.setattr(sys, "argv", list(line))
     with pytest.raises(SystemExit) as stop:
-        command()
+        main()
     said = capsys.readouterr().err
     assert stop.value.code == 2
     assert "31 of the 31 times of the forecast lie in the training period" in said
     assert "or --allow-overlap if it is meant" in said
     assert not out.exists()
 
-    sys.argv.append("--allow-overlap")
-    command()
+    monkeypatch.setattr(sys, "argv", [*line, "--allow-overlap"])
+    main()
     assert "LinearRegression" in set(pd.read_csv(out / "scores.csv")["model"])
