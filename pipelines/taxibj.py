@@ -6,21 +6,27 @@ regression on the last weeks, which training never saw. It takes TaxiBJ itself a
 New York; these also by the protocol of Lin et al. 2020, 12 -> 12 half hours.
 """
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
 
-from stforecast import Forecaster, Task
-from stforecast.baselines import LinearRegression, WeeklyClimatology
-from stforecast.cli import RECIPES, BenchmarkOptions, run, run_benchmark, sample_of, task_for
-from stforecast.datasets import FlowScale, describe, open_nyc_flow, open_taxibj, split, with_history
-from stforecast.datasets.clips import Split
+from stforecast import Forecaster
+from stforecast.cli import (
+    RECIPES,
+    BenchmarkOptions,
+    flow_floors,
+    flow_parts,
+    look_back,
+    run,
+    run_benchmark,
+    sample_of,
+    task_for,
+)
+from stforecast.datasets import FlowScale, open_nyc_flow
 from stforecast.datasets.new_york import dsan_times, split_dsan
-from stforecast.errors import InputError
 
 
 @dataclass(kw_only=True)
@@ -36,31 +42,6 @@ class Options(BenchmarkOptions):
     output: Path = Path("runs/taxibj")
 
 
-def open_parts(path: Path) -> tuple[dict[str, xr.Dataset], xr.Dataset | None, FlowScale]:
-    """Open three parts in memory, all of the series, and what scales it to [0, 1] for the paper."""
-    opener = open_nyc_flow if describe(path).adapter == "open_nyc_flow" else open_taxibj
-    ds = opener(path, chunks=None)[list(RECIPES["taxibj"].task.variables)]
-    names: tuple[Split, ...] = ("train", "validation", "test")
-    if "validation_period" in ds.attrs:
-        ds = ds.load()
-        parts = split(ds, **{name: ds.attrs[f"{name}_period"] for name in names})
-        return parts, ds, FlowScale.of(parts["train"])
-    # Windows without dates, which their makers have scaled to [-1, 1]
-    return {n: open_taxibj(path, n).load() for n in names}, None, FlowScale(-1.0, 1.0)
-
-
-def look_back(
-    task: Task, parts: dict[str, xr.Dataset], whole: xr.Dataset
-) -> tuple[Task, dict[str, xr.Dataset]]:
-    """Begin what is not trained on earlier, for the lags; without lags where there is a gap."""
-    try:
-        later = {n: with_history(parts[n], whole, task) for n in ("validation", "test")}
-    except InputError as error:
-        logging.warning("going on without lags: %s", error)
-        return replace(task, lags=()), parts
-    return task, parts | later
-
-
 def main(options: Options) -> None:
     """Run the pipeline."""
     dsan = options.protocol == "dsan"
@@ -73,7 +54,7 @@ def main(options: Options) -> None:
         scale = FlowScale.of(parts["train"])
         history = xr.concat([parts["train"], parts["validation"]], "time")
     else:
-        parts, whole, scale = open_parts(options.data)
+        parts, whole, scale = flow_parts(options.data)
         history = parts["train"]
     task, init_time = task_for(name, options, parts["train"]), None
     sample = sample_of(name, parts["test"], options.stride)
@@ -93,17 +74,8 @@ def main(options: Options) -> None:
     def references(forecaster: Forecaster) -> Mapping[str, Any]:
         if whole is None:  # there are no weekdays
             return {}
-        found: dict[str, Any] = {}
-        try:
-            weekly = WeeklyClimatology.fit(history, plain, statistic="median")
-            weekly.save(options.output / "usual_week.nc")
-            found["usual week"] = weekly
-            # Few weeks for so many predictors: shrink.
-            linear = replace(plain, lags=task.lags, lower=0.0)
-            found["linear regression"] = LinearRegression.fit(history, linear, ridge=0.05)
-        except InputError as error:
-            logging.warning("going on without it: %s", error)
-        return found
+        save = options.output / "usual_week.nc"
+        return flow_floors(history, plain, tuple(task.lags), save)
 
     more: dict[str, Any] = {"references": references, "finish": finish}
     more |= {"task": task, "sample": sample}

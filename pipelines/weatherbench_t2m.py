@@ -10,8 +10,6 @@ package (simulated by a general circulation model, one year).
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +18,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from stforecast import Climatology, Persistence, predict
-from stforecast.baselines import LinearRegression
+from stforecast import predict
 from stforecast.cli import (
+    PAPER_PERIODS,
     PRINTED_PERIODS,
     RECIPES,
     BenchmarkOptions,
@@ -32,12 +30,16 @@ from stforecast.cli import (
     run,
     sample_of,
     task_for,
+    title_of,
     to_lines,
     train,
     unfinished,
+    weather_floors,
+    weather_parts,
+    with_constants,
 )
 from stforecast.conventions import Grid
-from stforecast.datasets import add_inputs, open_sample, open_weatherbench, split
+from stforecast.datasets import open_sample, open_weatherbench
 from stforecast.errors import InputError
 from stforecast.evaluation import benchmark_table, compare_forecasts, to_text
 from stforecast.forecasting import write_forecast
@@ -66,29 +68,6 @@ class Options(BenchmarkOptions):
     """Steps between validations, each with a checkpoint (fast: 100; paper: once an epoch)."""
 
 
-def fit_baselines(train: xr.Dataset) -> dict[str, Any]:
-    """Persistence, and what the training period is long enough for."""
-    found: dict[str, Any] = {"Persistence": Persistence(TASK)}
-    fits: dict[str, Callable[..., Any]] = {"Climatology": Climatology.fit}
-    fits["LinearRegression"] = partial(LinearRegression.fit, windows=2000)  # enough: 30 predictors
-    for name, fit in fits.items():
-        try:
-            found[name] = fit(train, TASK)
-        except InputError as error:
-            logging.warning("going on without %s: %s", name, error)
-    return found
-
-
-def with_constants(ds: xr.Dataset, data: str) -> xr.Dataset:
-    """Add land and height from the file of constants beside WeatherBench's files, if there is."""
-    found = sorted(Path(data).glob("constants*.nc")) if Path(data).is_dir() else []
-    for path in found[:1]:
-        names = ["land_sea_mask", "orography"]
-        fields = add_inputs(ds.isel(time=slice(1)), names, constants=path)[names]
-        ds = ds.assign(fields.isel(time=0, drop=True).load())
-    return ds
-
-
 def beside_published(name: str, scores: dict[str, float], sample: dict[str, str]) -> str:
     """Put scores that are unweighted means beside the published rows, if they compare with them."""
     protocol = "best weights chosen on the validation period"
@@ -102,12 +81,6 @@ def beside_published(name: str, scores: dict[str, float], sample: dict[str, str]
     title = "In the paper's protocol (means over all points, not area-weighted, and leads):"
     notes = [why_not] if why_not else []
     return "\n".join(["", title, to_lines(rows[["mae", "rmse", "protocol"]]), *notes])
-
-
-def name_of(ds: xr.Dataset) -> str:
-    """What the data call themselves; files that say nothing are taken for WeatherBench's ERA5."""
-    name = str(ds.attrs.get("title") or ds.attrs.get("source") or "ERA5")
-    return "ERA5" if "era5" in name.lower() else name.split(":")[0]
 
 
 def once_a_day(ds: xr.Dataset) -> np.ndarray:
@@ -128,11 +101,7 @@ def main(options: Options) -> None:
         else with_constants(open_weatherbench(options.data, ["2m_temperature"]), options.data)
     )
     printed = as_printed(options)
-    default = {"train": "1979:2015", "validation": "2016", "test": "2017:2018"}
-    default = PRINTED_PERIODS if printed else default
-    if options.data is None:
-        default = {k: ds.attrs[f"{k}_period"] for k in default}
-    parts = split(ds, **{k: getattr(options, k) or period for k, period in default.items()})
+    parts = weather_parts(ds, options, PRINTED_PERIODS if printed else PAPER_PERIODS)
 
     times = once_a_day if printed else partial(initialisations, task=TASK)
     task = TASK if printed else task_for("weatherbench_t2m", options, parts["train"])
@@ -151,7 +120,7 @@ def main(options: Options) -> None:
         predict(test, forecaster, init_time=init_time, **drawn), options.output / "forecast.zarr"
     )
     forecast = xr.open_zarr(store)
-    baselines = fit_baselines(parts["train"])
+    baselines = weather_floors(parts["train"], TASK)
     forecasts = {n: predict(test, m, init_time=init_time) for n, m in baselines.items()}
     name = registry.name_of(forecaster.network)
     forecasts = {name: forecast, **forecasts}
@@ -163,7 +132,7 @@ def main(options: Options) -> None:
     print("\n".join(filter(None, [to_text(card), unfinished(forecaster)])))
     overall = card["2m_temperature_overall"].sel(model=name, weights="uniform")
     stride = options.stride * (24 if printed else 1)
-    sample = sample_of("weatherbench_t2m", test, stride, name_of(ds))
+    sample = sample_of("weatherbench_t2m", test, stride, title_of(ds))
     scores = {m: float(overall.sel(metric=m)) for m in ("mae", "rmse")}
     print(beside_published(name, scores, sample))
     print(f"\nTrained on {forecaster.data}\nResults are in {options.output.resolve()}:")

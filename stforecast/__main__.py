@@ -13,6 +13,7 @@ COMMANDS = {
     "fit": ("PATH", "train a forecaster on data of any kind, score it, save it"),
     "predict": ("PATH -o OUT", "forecast from a file, with a trained model or the package's"),
     "score": ("FORECAST... TRUTH", "score forecasts against truth, each other and baselines"),
+    "compare": ("--benchmark NAME", "train the paper's models on a benchmark, side by side"),
     "prepare": ("DATA STORE", "write a zarr store that is quick to train from"),
 }
 _LINES = "\n".join(f"  {f'{name} {words}':<26}{what}" for name, (words, what) in COMMANDS.items())

@@ -10,6 +10,16 @@ from .benchmark import (
     train_and_score,
     unfinished,
 )
+from .opening import (
+    PAPER_PERIODS,
+    flow_floors,
+    flow_parts,
+    look_back,
+    title_of,
+    weather_floors,
+    weather_parts,
+    with_constants,
+)
 from .recipes import (
     PRINTED_PERIODS,
     RECIPES,
@@ -26,6 +36,7 @@ from .run import run
 from .tables import to_lines
 
 __all__ = [
+    "PAPER_PERIODS",
     "PRINTED_PERIODS",
     "RECIPES",
     "BenchmarkOptions",
@@ -34,14 +45,21 @@ __all__ = [
     "VideoOptions",
     "as_printed",
     "clip_to_unit",
+    "flow_floors",
+    "flow_parts",
+    "look_back",
     "members_of",
     "recipe",
     "run",
     "run_benchmark",
     "sample_of",
     "task_for",
+    "title_of",
     "to_lines",
     "train",
     "train_and_score",
     "unfinished",
+    "weather_floors",
+    "weather_parts",
+    "with_constants",
 ]

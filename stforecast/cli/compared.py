@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,24 @@ _RATES: dict[str, tuple[float | None, ...]] = {
     "MMVP": (1e-3, None, None, 1e-3, None),
     "CrevNet": (5e-3, None, None, None, None),
 }
+# As the tables print them: SimVPv2 by its translator; and of networks what the registry spells
+# otherwise.
+_TRANSLATORS = {
+    "gsta": "SimVPv2",
+    "incepu": "SimVP",
+    "tau": "TAU",
+    "vit": "ViT",
+    "swin": "Swin",
+    "poolformer": "PoolFormer",
+    "mlpmixer": "MLP-Mixer",
+    "convmixer": "ConvMixer",
+    "van": "VAN",
+    "moganet": "MogaNet",
+    "hornet": "HorNet",
+    "convnext": "ConvNeXt",
+    "uniformer": "Uniformer",
+}
+_PRINTED = {"PredRNNpp": "PredRNN++", "E3DLSTM": "E3D-LSTM"}
 _DEFAULT_RATE = 1e-3  # the public code's
 _ROBOTS_RATE = 1e-4  # RoboNet, BridgeData: PredBench's, of all
 
@@ -137,3 +155,48 @@ def network_of(
     if grid is not None:
         settings["grid"] = grid
     return partial(kind.for_benchmark, benchmark, **settings)
+
+
+def models_of(given: Sequence[str], published: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options that make models, by the names that tables print.
+
+    Parameters
+    ----------
+    given : sequence of str
+        Names, or several in one with commas between; ``"all"``.
+    published : sequence of str
+        Models of the benchmark's table: what all of them are.
+
+    Returns
+    -------
+    dict of str to dict
+        Settings of :class:`BenchmarkOptions` in the order given, each once.
+
+    Raises
+    ------
+    InputError
+        If there is no such model; all that there are are named.
+    """
+    from ..models.registry import names as networks
+
+    known: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name in networks():
+        known[_plain(name)] = _PRINTED.get(name, name), {"model": name}
+    for translator, printed in _TRANSLATORS.items():
+        found: dict[str, Any] = {"model": "SimVPv2", "translator": translator}
+        found |= {"loss": "tau"} if translator == "tau" else {}
+        for name in (translator, printed):
+            known[_plain(name)] = printed, found
+    names = [name for text in given for name in text.split(",") if name.strip()]
+    if [n.strip().lower() for n in names] == ["all"]:
+        names = ["SimVPv2", *(m for m in published if _plain(m) in known)]
+    if wrong := [name for name in names if _plain(name) not in known]:
+        shown = ", ".join(sorted({printed for printed, _ in known.values()}, key=str.lower))
+        raise InputError(f"no model {', '.join(wrong)}: there are {shown}; and all")
+    if not names:
+        raise InputError("--models names none")
+    return dict(known[_plain(name)] for name in names)
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("+", "p").replace("_", "").replace("-", "")

@@ -1,12 +1,17 @@
-"""Tables of scores for a terminal of 80 columns."""
+"""Tables of scores: of a comparison, and any for a terminal of 80 columns."""
 
 from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
+
+from ..evaluation import benchmark_table
 
 WIDTH = 80
 TABLE = "table.csv"  # the file of a benchmark's table
@@ -99,3 +104,75 @@ def _grid(
     beside = [""] * high + numbers if numbers else [""] * len(first)
     first = [name.ljust(max(map(len, first))) for name in first]
     return ["  ".join(row).rstrip() for row in zip(first, *cells, beside, strict=True)]
+
+
+def together(scores: Mapping[str, list[xr.Dataset]]) -> xr.Dataset:
+    """Scores of all models and trials in one Dataset, NaN where a model has fewer trials.
+
+    Parameters
+    ----------
+    scores : mapping of str to list of xarray.Dataset
+        Of :func:`stforecast.evaluate`, by name, a Dataset a trial.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the dims ``model`` and ``trial`` before those of the scores.
+    """
+    each = [
+        xr.concat(list(trials), "trial", combine_attrs="drop_conflicts").assign_coords(
+            trial=range(1, len(trials) + 1)
+        )
+        for trials in scores.values()
+    ]
+    how: dict[str, Any] = {"combine_attrs": "drop_conflicts", "join": "outer"}
+    return xr.concat(each, pd.Index(list(scores), name="model"), **how)
+
+
+def compared(
+    published: str,
+    scores: Mapping[str, list[xr.Dataset]],
+    costs: Mapping[str, pd.DataFrame],
+    sample: Mapping[str, str],
+) -> pd.DataFrame:
+    """Table of a comparison: means and standard deviations of trials, costs, published rows.
+
+    Parameters
+    ----------
+    published : str
+        Name of the published table.
+    scores : mapping of str to list of xarray.Dataset
+        As of :func:`together`.
+    costs : mapping of str to pandas.DataFrame
+        A row a trial; models without costs are left out.
+    sample : mapping
+        What the scores are of, as :func:`stforecast.evaluation.benchmark_table` takes it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``model``; a metric by its column's name, ``METRIC_std`` beside it where there are
+        several trials, ``trials``, the costs, ``protocol``.
+    """
+    rows = []
+    for name, each in scores.items():
+        found = [benchmark_table(published, {"one": one}).loc["one"] for one in each]
+        figures = pd.DataFrame([row.drop("protocol") for row in found]).astype(float)
+        row: dict[str, Any] = {"model": name}
+        for column in figures.columns[figures.notna().any()]:
+            row[column] = figures[column].mean()
+            if len(figures) > 1:
+                row[f"{column}_std"] = figures[column].std(ddof=1)
+        row["trials"] = len(figures)
+        row |= costs[name].mean().to_dict() if name in costs else {}
+        rows.append(row | {"protocol": f"ours: {found[0]['protocol']}"})
+    ours = pd.DataFrame(rows).set_index("model")
+    theirs = benchmark_table(published, sample=sample)
+    # Speeds of another machine have columns of their own.
+    speeds = {name: f"published_{name}" for name in ("seconds_per_epoch", "fps")}
+    attrs, theirs = theirs.attrs, theirs.rename(columns=speeds)
+    table = pd.concat([ours, theirs.dropna(axis=1, how="all")])
+    last = [c for c in table.columns if c == "protocol"]
+    table = table[[c for c in table.columns if c != "protocol"] + last]
+    table.attrs = dict(attrs)
+    return table

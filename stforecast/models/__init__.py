@@ -1,7 +1,7 @@
 """Networks (B, T, C, H, W) -> (B, T', C', H, W). They know nothing of xarray."""
 
 from . import graph
-from .cost import Summary, summary
+from .cost import Summary, forecasts_per_second, summary
 from .inference import for_inference
 from .openstl import load_openstl
 from .recurrent import (
@@ -36,6 +36,7 @@ __all__ = [
     "SwinLSTMB",
     "SwinLSTMD",
     "for_inference",
+    "forecasts_per_second",
     "graph",
     "load_openstl",
     "summary",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import kernels
+from .inference import for_inference
 from .layers import BATCH_NORMS
 from .surroundings import own_defaults
 
@@ -76,6 +78,47 @@ class Summary:
             ("receptive field", sees),
         )
         return "\n".join(f"{name:<40}  {value}" for name, value in rows)
+
+
+def forecasts_per_second(
+    network: nn.Module, input_shape: Sequence[int], *, seconds: float = 1.0
+) -> float:
+    """Time forecasts, in the quick form of the network that :func:`stforecast.predict` uses.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On the device to be timed.
+    input_shape : sequence of int
+        (B, T, C, H, W); the paper's figures are for B = 1.
+    seconds : float
+        How long to go on, at least; two forecasts are made before.
+
+    Returns
+    -------
+    float
+        Forecasts, of all T' steps each, a second.
+    """
+    first = next(network.parameters(), torch.zeros(()))
+    device, dtype = first.device, first.dtype if first.is_floating_point() else torch.float32
+    training = network.training
+    quick = for_inference(network.eval(), samples=1)
+    x = torch.zeros(tuple(input_shape), dtype=dtype, device=device)
+
+    def forecast() -> float:
+        quick(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    with torch.inference_mode():
+        forecast()
+        began = now = forecast()
+        count = 0
+        while now - began < seconds:
+            now, count = forecast(), count + 1
+    network.train(training)
+    return count * input_shape[0] / (now - began)
 
 
 def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:

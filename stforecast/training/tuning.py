@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -134,6 +137,69 @@ def find_learning_rate(
         )
     table.attrs["best"] = min(rows, key=lambda rate: rows[rate]["val_score"])
     return table
+
+
+def pace(
+    ds: xr.Dataset,
+    task: Task,
+    *,
+    validation: xr.Dataset,
+    model: str | Callable[[], nn.Module] = "simvpv2",
+    config: TrainConfig | None = None,
+    steps: int = 8,
+    **options: Any,
+) -> dict[str, float]:
+    """Time a few steps of a training, and one validation.
+
+    Parameters
+    ----------
+    ds, validation, task, model, config
+        As for :func:`stforecast.fit`. Nothing is compiled.
+    steps : int
+        How many; at least 4, of which the first two are not counted.
+    **options
+        More for :func:`stforecast.fit`.
+
+    Returns
+    -------
+    dict
+        Seconds of a ``"step"`` (the median) and of a ``"validation"``; on a GPU of CUDA also
+        ``"peak_memory"``, bytes.
+
+    Raises
+    ------
+    InputError
+        As :func:`stforecast.fit`.
+    """
+    import torch
+
+    from ..models.surroundings import find_device
+    from .config import TrainConfig
+    from .fit import fit
+
+    steps = max(4, steps)
+    config = replace(
+        config or TrainConfig(), steps=steps, validate_every=steps, checkpoint_every=None,
+        minutes=None, patience=None, compile="never",
+    )  # fmt: skip
+    device = find_device(config.device)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    ends: list[float] = []
+
+    def note(event: dict[str, Any]) -> None:
+        if on_gpu:  # a step ends when the device has done it
+            torch.cuda.synchronize(device)
+        ends.append(time.monotonic())
+
+    fit(ds, task, model=model, validation=validation, config=config, progress=note, **options)
+    took = [b - a for a, b in pairwise(ends)]
+    step = median(took[1:-1])
+    found = {"step": step, "validation": max(0.0, took[-1] - step)}
+    if on_gpu:
+        found["peak_memory"] = float(torch.cuda.max_memory_allocated(device))
+    return found
 
 
 def trials(
