@@ -25,7 +25,12 @@ from stforecast.testing.weather import make_weather, relabel
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("howto/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "AGENTS.md",
+    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.glob("howto/*.md")),
+]
 #: Languages of fenced blocks. The first two run; ``output`` is held against what was printed.
 RUN, PLAIN = ("python", "sh"), ("output", "text", "json")
 _FENCE = re.compile(
