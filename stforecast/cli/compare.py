@@ -89,7 +89,7 @@ def main(options: Options) -> None:
         raise InputError("give --steps or --minutes, not both: a comparison has one budget")
     if options.trials < 1:
         raise InputError(f"--trials must be at least 1, found {options.trials}")
-    chosen = models_of(options.models, benchmark_table(_published(options)).index)
+    chosen = models_of(options.models, list(map(str, benchmark_table(_published(options)).index)))
     _one_comparison(options)
     opened = OPENINGS[options.benchmark](options, _run_options(options, {}))
     shape = (
@@ -310,6 +310,7 @@ def _report(options: Options, opened: Opened, chosen: Mapping[str, Any]) -> None
 
     costs = {name: pd.DataFrame([found for found, _ in results]) for name, results in there.items()}
     table = compared(_published(options), scores, costs, opened.sample)
+    ours = table.iloc[: len(there)]  # published rows may have the same names
     with replacing(options.output / "compare.csv") as path:
         table.to_csv(path)
     with replacing(options.output / "compare.nc") as path:
@@ -331,12 +332,12 @@ def _report(options: Options, opened: Opened, chosen: Mapping[str, Any]) -> None
     error = str(benchmark_table(_published(options)).columns[0])
     try:
         cost = ("seconds_per_epoch", "forecasts_per_second")
-        figure = performance(table.loc[list(there)], quality=error, costs=cost)
+        figure = performance(ours, quality=error, costs=cost)
         written.append(save(figure, options.output / "error_against_cost.png"))
     except ImportError as missing:
         log.info("no pictures: %s", missing)
     cost_columns = [c for c in table.columns if any(c in of.columns for of in costs.values())]
-    costly = table.loc[list(there), [c for c in cost_columns if c not in ("minutes", "steps")]]
+    costly = ours[[c for c in cost_columns if c not in ("minutes", "steps")]]
     shown = table.drop(columns=["trials", *cost_columns])
     shown = shown[[c for c in shown.columns if not c.startswith("published_")]]
     sys.stdout.write(f"\n{to_lines(shown)}\n\n{to_lines(costly)}\n")

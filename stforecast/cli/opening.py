@@ -241,12 +241,12 @@ def _digits(where: Where, options: BenchmarkOptions) -> Opened:
 
 def _kth(where: Where, options: BenchmarkOptions) -> Opened:
     data = _given(where, "kth")
-    return _clips("kth", {part: datasets.open_kth(data, part) for part in _SPLITS}, options)
+    return _clips("kth", {str(part): datasets.open_kth(data, part) for part in _SPLITS}, options)
 
 
 def _caltech(where: Where, options: BenchmarkOptions) -> Opened:
     data = _given(where, "caltech")
-    parts = {part: datasets.open_kitti(data, part) for part in _SPLITS[:2]}
+    parts = {str(part): datasets.open_kitti(data, part) for part in _SPLITS[:2]}
     return _clips("caltech", parts | {"test": datasets.open_caltech(data, "test")}, options)
 
 

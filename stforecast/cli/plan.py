@@ -164,7 +164,7 @@ def plan(
     step = "30D" if monthly else str(found.timestep)
     given = {name: (periods or {}).get(name) for name in PARTS}
     default = _periods(ds, monthly)
-    wanted = {name: given[name] or default[name] for name in PARTS}
+    wanted = {str(name): given[name] or default[name] for name in PARTS}
     parts = split(ds, **wanted)
     steps = _steps(pd.Timedelta(step), monthly, names == _FLOWS)
     task = _that_fits(

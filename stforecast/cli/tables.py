@@ -164,7 +164,8 @@ def compared(
             if len(figures) > 1:
                 row[f"{column}_std"] = figures[column].std(ddof=1)
         row["trials"] = len(figures)
-        row |= costs[name].mean().to_dict() if name in costs else {}
+        if name in costs:
+            row |= {str(key): value for key, value in costs[name].mean().items()}
         rows.append(row | {"protocol": f"ours: {found[0]['protocol']}"})
     ours = pd.DataFrame(rows).set_index("model")
     theirs = benchmark_table(published, sample=sample)
