@@ -65,6 +65,8 @@ def performance(
         If `table` lacks a column.
     """
     require("matplotlib")
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     missing = [c for c in (quality, *costs) if c not in table.columns]
     if missing:
         raise InputError(f"the table has no column {missing}, found {list(table.columns)}")
@@ -74,7 +76,9 @@ def performance(
     for ax, cost in zip(axes, costs, strict=True):
         rows = table[[quality, cost]].dropna()
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.margins(x=0.18, y=0.08)
         for model, row in rows.iterrows():
             style = (_ORANGE, 8) if str(model) in chosen else ("0.35", 5)
