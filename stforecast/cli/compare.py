@@ -215,11 +215,12 @@ def _made(form: Mapping[str, Any], options: Options, opened: Opened) -> tuple[An
     name, own = options.benchmark, _run_options(options, form)
     grid = Grid.of(opened.parts["test"])
     if not as_printed(own):
-        network, config = recipe(name, own, grid=grid.shape, task=opened.task)
+        made = recipe(name, own, grid=grid.shape, task=opened.task)
+        network: Any = made[0]
         if own.model == "SimVPv2" and own.preset == "fast":
             # As the paper has it: the others begin neither at the last step nor at a regression.
             network = partial(network, predict_change=False, linear_guess=False)
-        return network, config
+        return network, made[1]
     # A graph network as printed has windows, periods and faults of its own.
     network, _ = recipe(name, replace(own, preset="fast"), grid=grid.shape, task=opened.task)
     return network, own.config(**RECIPES[name].paper)

@@ -98,7 +98,20 @@ class Where:
 
 
 def with_constants(ds: xr.Dataset, data: str | Path) -> xr.Dataset:
-    """Add land and height from the file of constants beside WeatherBench's files, if there is."""
+    """Add land and height from the file of constants beside WeatherBench's files, if there is.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What was opened from there.
+    data : path-like
+        Where the files are.
+
+    Returns
+    -------
+    xarray.Dataset
+        With ``land_sea_mask`` and ``orography``, without a time.
+    """
     found = sorted(Path(data).glob("constants*.nc")) if Path(data).is_dir() else []
     for path in found[:1]:
         names = ["land_sea_mask", "orography"]
@@ -108,7 +121,21 @@ def with_constants(ds: xr.Dataset, data: str | Path) -> xr.Dataset:
 
 
 def weather_floors(train: xr.Dataset, task: Task) -> dict[str, Any]:
-    """Persistence, and what the training period is long enough for."""
+    """Persistence, and what the training period is long enough for.
+
+    Parameters
+    ----------
+    train : xarray.Dataset
+        The training period.
+    task : Task
+        Plain: the regression finds its climatology by itself.
+
+    Returns
+    -------
+    dict
+        ``"Persistence"``, ``"Climatology"`` and ``"LinearRegression"``. What cannot be fitted is
+        left out, and logged.
+    """
     found: dict[str, Any] = {"Persistence": Persistence(task)}
     fits: dict[str, Callable[..., Any]] = {"Climatology": Climatology.fit}
     fits["LinearRegression"] = partial(LinearRegression.fit, windows=2000)  # enough: 30 predictors
@@ -127,7 +154,21 @@ def title_of(ds: xr.Dataset) -> str:
 
 
 def weather_parts(ds: xr.Dataset, given: Any, default: Mapping[str, str]) -> Parts:
-    """Cut weather into the periods that are given, or the sample's own, or the default ones."""
+    """Cut weather into the periods that are given, or the data's own, or the default ones.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Its own periods are in ``attrs["train_period"]`` and so on.
+    given : object
+        Options with ``train``, ``validation`` and ``test``, None where not given.
+    default : mapping
+        Periods by these names.
+
+    Returns
+    -------
+    dict of str to xarray.Dataset
+    """
     own = {k: str(ds.attrs.get(f"{k}_period", period)) for k, period in default.items()}
     return split(ds, **{k: getattr(given, k) or period for k, period in own.items()})
 
@@ -156,7 +197,18 @@ def _weather(where: Where, options: BenchmarkOptions) -> Opened:
 
 
 def flow_parts(path: Path) -> tuple[Parts, xr.Dataset | None, FlowScale]:
-    """Open three parts in memory, all of the series, and what scales it to [0, 1] for the paper."""
+    """Open three parts in memory, all of the series, and what scales it to [0, 1] for the paper.
+
+    Parameters
+    ----------
+    path : Path
+        TaxiBJ, or New York's flows.
+
+    Returns
+    -------
+    dict of str to xarray.Dataset, xarray.Dataset or None, FlowScale
+        The series is None where there are windows without dates.
+    """
     nyc = describe(path).adapter == "open_nyc_flow"
     opener = datasets.open_nyc_flow if nyc else datasets.open_taxibj
     ds = opener(path, chunks=None)[list(RECIPES["taxibj"].task.variables)]
@@ -171,7 +223,21 @@ def flow_parts(path: Path) -> tuple[Parts, xr.Dataset | None, FlowScale]:
 
 
 def look_back(task: Task, parts: Parts, whole: xr.Dataset) -> tuple[Task, Parts]:
-    """Begin what is not trained on earlier, for the lags; without lags where there is a gap."""
+    """Begin what is not trained on earlier, for the lags; without lags where there is a gap.
+
+    Parameters
+    ----------
+    task : Task
+        With lags.
+    parts : mapping
+        ``"train"``, ``"validation"`` and ``"test"``.
+    whole : xarray.Dataset
+        The series that they are of.
+
+    Returns
+    -------
+    Task, dict of str to xarray.Dataset
+    """
     try:
         later = {n: with_history(parts[n], whole, task) for n in ("validation", "test")}
     except InputError as error:
@@ -183,7 +249,24 @@ def look_back(task: Task, parts: Parts, whole: xr.Dataset) -> tuple[Task, Parts]
 def flow_floors(
     history: xr.Dataset, plain: Task, lags: tuple[str, ...], save: Path | None = None
 ) -> dict[str, Any]:
-    """The usual week, and a regression that gets it and the days before."""
+    """The usual week, and a regression that gets it and the days before.
+
+    Parameters
+    ----------
+    history : xarray.Dataset
+        What is trained on.
+    plain : Task
+        Without reference and lags.
+    lags : tuple of str
+        Of the regression.
+    save : Path, optional
+        Where to write the usual week, netCDF.
+
+    Returns
+    -------
+    dict
+        ``"usual week"`` and ``"linear regression"``. What cannot be fitted is left out, and logged.
+    """
     found: dict[str, Any] = {}
     try:
         found["usual week"] = WeeklyClimatology.fit(history, plain, statistic="median")

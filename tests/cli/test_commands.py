@@ -185,7 +185,10 @@ def test_begin_on_real_files(typed, tmp_path, name):
         with opener(path) as ds:
             part = ds.drop_encoding().isel(SMALL[name])
             path = tmp_path / path.name
-            (part.to_zarr if path.suffix == ".zarr" else part.to_netcdf)(path)
+            if path.suffix == ".zarr":
+                part.to_zarr(path, zarr_format=2)
+            else:
+                part.to_netcdf(path)
     out = tmp_path / "begun"
     code, said = typed("begin", path, "--output", out, "--steps", 2)
     assert code == 0, said.err

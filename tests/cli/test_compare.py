@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -84,7 +85,7 @@ def test_a_comparison_in_small(weather, compare, tmp_path, monkeypatch):
         assert trials[0] != trials[1]  # seeds of their own
         assert table.loc["ConvLSTM", "rmse"] == pytest.approx(trials.mean())
         assert table.loc["ConvLSTM", "rmse_std"] == pytest.approx(trials.std(ddof=1))
-        assert rmse.sel(model="Persistence").isna().values.tolist() == [False, True]
+        assert np.isnan(rmse.sel(model="Persistence").values).tolist() == [False, True]
     assert "published for ERA5 32 x 64" in said.out
 
     # What is done is not done again; a model more joins it, and one that fails is named.
