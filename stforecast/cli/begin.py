@@ -54,7 +54,8 @@ models = {{
 test = parts["test"]
 times = initialisations(test, task){stride}
 forecasts = {{name: m.predict(test, init_time=times) for name, m in models.items()}}
-print(to_text(compare_forecasts(forecasts, test{scores})))
+card = compare_forecasts(forecasts, test{scores})
+{shown}
 
 {picture}
 '''
@@ -151,6 +152,7 @@ def script_of(found: Plan, path: str, steps: int) -> str:
         baselines="Persistence" if clips else "LinearRegression, Persistence",
         linear="" if clips else _LINEAR.format(ridge=ridge),
         stride=f"[:: {found.stride}]" if found.stride > 1 else "",
+        shown="print(to_text(card))",
         scores=', nan="mask"' if task.nan == "mask" else "",
         picture=f'{picture}\nplots.save(figure, OUT / "{"clips" if clips else "maps"}.png")',
     )

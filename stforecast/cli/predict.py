@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 import xarray as xr
 
 from .. import datasets
@@ -28,8 +27,8 @@ class Options:
     path: str
     """The history: a file, a zarr store or the URL of one, or what else `stforecast describe`
     knows."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("forecast.nc")
-    """Where the forecast goes: NAME.nc or NAME.zarr."""
+    output: Path = Path("forecast.nc")
+    """Where the forecast goes: NAME.nc or NAME.zarr. Also -o."""
     model: Path | None = None
     """The bundle of a trained model, or of an ensemble. Default: the one in the package, hourly
     2 m temperature on a global 5.625 degree grid."""

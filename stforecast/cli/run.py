@@ -51,6 +51,7 @@ def run(
     try:
         given = tyro.cli(
             options,
+            args=["--output" if word == "-o" else word for word in sys.argv[1:]],
             description=main.__globals__["__doc__"],
             config=(tyro.conf.PositionalRequiredArgs,) if positional else (),
         )
