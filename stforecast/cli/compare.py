@@ -1,8 +1,9 @@
 """Train the paper's models on one of its benchmarks, side by side, each with the same budget.
 
-All get the same data, inputs, batches and number of steps, or of minutes. SimVPv2 is the paper's:
-the fast preset's change from the last step and linear guess, which the others have not, are left
-out. The best weights are chosen on the validation period, and scored once on the test period.
+All get the same data, inputs, batches and number of steps, or of minutes. In the fast preset those
+that can forecast the change from the last step; SimVPv2 is without the linear guess, which the
+others have not. The best weights are chosen on the validation period, and scored once on the test
+period.
 
 Writes compare.csv, compare.nc, report.html and pictures, error against cost among them. A
 comparison that was stopped goes on when the same command is given again, with more models or trials
@@ -218,8 +219,7 @@ def _made(form: Mapping[str, Any], options: Options, opened: Opened) -> tuple[An
         made = recipe(name, own, grid=grid.shape, task=opened.task)
         network: Any = made[0]
         if own.model == "SimVPv2" and own.preset == "fast":
-            # As the paper has it: the others begin neither at the last step nor at a regression.
-            network = partial(network, predict_change=False, linear_guess=False)
+            network = partial(network, linear_guess=False)  # the others have none
         return network, made[1]
     # A graph network as printed has windows, periods and faults of its own.
     network, _ = recipe(name, replace(own, preset="fast"), grid=grid.shape, task=opened.task)
