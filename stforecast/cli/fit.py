@@ -18,7 +18,7 @@ from ..evaluation.comparison import compare_forecasts, to_text
 from ..forecasting import predict, write_forecast
 from ..models import registry
 from ..plots.results import write_results
-from .benchmark import TrainingOptions, train, unfinished
+from .benchmark import TrainingOptions, members_of, train, unfinished
 from .compared import SMALL
 from .plan import plan
 
@@ -71,7 +71,11 @@ def main(options: Options) -> None:
     test = parts["test"]
     models = {registry.name_of(forecaster.network): forecaster, **found.floors(parts["train"])}
     times = found.times(test)
-    forecasts = {n: predict(test, m, init_time=times) for n, m in models.items()}
+    drawn: dict[str, Any] = {"ensemble": members_of(forecaster, options), "seed": options.seed}
+    forecasts = {
+        n: predict(test, m, init_time=times, **(drawn if m is forecaster else {}))
+        for n, m in models.items()
+    }
     write_forecast(next(iter(forecasts.values())), options.output / "forecast.zarr")
     card = compare_forecasts(forecasts, test, nan=found.task.nan)
     training = {registry.name_of(forecaster.network): forecaster.training}
