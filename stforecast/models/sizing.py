@@ -69,7 +69,7 @@ def check_sizes(settings: Mapping[str, Any], task: Task) -> None:
         raise InputError(f"the network has {found}, the task ({task}) needs {wanted}")
 
 
-def check_outputs_first(task: Task, who: str, why: str = "") -> None:
+def check_outputs_first(task: Task, who: str, why: str = "", instead: str = "") -> None:
     """Refuse a task whose outputs are not the first inputs, of a network that builds on these.
 
     Parameters
@@ -77,8 +77,8 @@ def check_outputs_first(task: Task, who: str, why: str = "") -> None:
     task : Task
     who : str
         The network's name.
-    why : str
-        More to say, in brackets.
+    why, instead : str
+        More to say: why, in brackets, and what else would do.
     """
     outputs = task.outputs
     if task.variables[: len(outputs)] != outputs:
@@ -86,7 +86,7 @@ def check_outputs_first(task: Task, who: str, why: str = "") -> None:
         raise InputError(
             f"{who} takes its first inputs for what it forecasts{why}, found inputs "
             f"{list(task.variables)} and targets {list(outputs)}: use Task({first}, "
-            f"targets={list(outputs)}, ...)"
+            f"targets={list(outputs)}, ...){instead}"
         )
 
 

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import InputError
-from .base import whole
+from .base import arguments
 from .mesh import Mesh
 from .sequence import Recurrent, recurrent_settings
 from .sums import chebyshev
@@ -57,6 +56,12 @@ class AGCRN(Recurrent):
         "embedding": 4,
         "curriculum_decay": 2000,
     }
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {
+        **Recurrent.limits,
+        "embedding": (1, 10_000),
+        "order": (1, 100),
+    }
+    forms = ("clcrn",)
 
     def __init__(
         self,
@@ -73,33 +78,14 @@ class AGCRN(Recurrent):
         form: str | None = None,
         curriculum_decay: float | None = None,
     ) -> None:
-        if form not in (None, "clcrn"):
-            raise InputError(f"form must be None or 'clcrn', found {form!r:.60}")
-        whole("embedding", embedding, 1, 10_000)
-        whole("order", order, 1, 100)
-        super().__init__(
-            mesh,
-            input_steps,
-            target_steps,
-            channels,
-            out_channels,
-            hidden=hidden,
-            layers=layers,
-            embedding=embedding,
-            order=order,
-            form=form,
-            curriculum_decay=curriculum_decay,
-            direct=form is None,
-        )
+        super().__init__(**arguments(locals()), direct=form is None)
         self.embeddings = nn.ParameterList(
             torch.randn(mesh.nodes, embedding) for _ in range(1 if self.direct else layers)
         )
-        widths = [self.channels] + [hidden] * (layers - 1)
         self.encoder = nn.ModuleList(
-            _Cell(i, width, hidden, embedding, order) for i, width in enumerate(widths)
+            _Cell(i, width, hidden, embedding, order) for i, width in enumerate(self.widths)
         )
-        steps = self.target_steps if self.direct else 1
-        self.readout = nn.Linear(hidden, steps * self.out_channels)
+        self.readout = self.linear_readout()
 
     def fixed(self, x: Tensor) -> list[_Nodes]:
         """For each layer the learned graph, and the weights that its nodes have from embeddings."""

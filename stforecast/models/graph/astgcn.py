@@ -17,16 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .base import GraphNetwork
-from .convolution import Block, Head, Sparse, laplacian, powers
+from .convolution import Sparse, powers
 from .mesh import Mesh
-from .mstgcn import check_blocks, from_blocks, initialise
+from .mstgcn import MSTGCN, from_blocks
 from .sums import as_tensor
 
 _PIECE = 2**24  # elements of the (B, N, columns) of attention that are held at once
 
 
-class ASTGCN(GraphNetwork):
+class ASTGCN(MSTGCN):
     """MSTGCN's blocks with attention over time and nodes; (B, T, C, H, W) to (B, T', C', H, W).
 
     The attention over nodes has two matrices (N, N) a block: 8.4 million weights on 2,048 nodes,
@@ -43,8 +42,8 @@ class ASTGCN(GraphNetwork):
         One behind the other.
     order : int
         K, terms of the Chebyshev polynomials: a block reaches K - 1 hops.
-    stride : int
-        Of the first block, in steps.
+    stride : int, optional
+        Of the first block, in steps. None: half of T, as printed.
     form : {None, "clcrn", "authors"}
         None: as the paper has it, Σ_k (T_k ⊙ S)ᵀ x W_k. "clcrn": as the code of the printed row has
         it: directed edges, and S in T_0 and T_1 only. "authors": as the authors' code has it, whose
@@ -64,44 +63,15 @@ class ASTGCN(GraphNetwork):
         "stride": None,
     }
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        input_steps: int = 12,
-        target_steps: int = 12,
-        channels: int = 1,
-        out_channels: int | None = None,
-        *,
-        hidden: int = 64,
-        blocks: int = 2,
-        order: int = 3,
-        stride: int | None = 1,
-        form: str | None = None,
-    ) -> None:
-        stride = max(1, input_steps // 2) if stride is None else stride  # 6 of 12
-        own = {"hidden": hidden, "blocks": blocks, "order": order, "stride": stride, "form": form}
-        super().__init__(mesh, input_steps, target_steps, channels, out_channels, **own)
-        check_blocks(own)
-        matrix = laplacian(mesh, symmetric=form != "clcrn")
+    def _graph_of(self, matrix: Sparse) -> Any:
+        form, order = self.settings["form"], self.settings["order"]
         terms = order if form != "clcrn" else min(order, 2)
-        every = powers(matrix, mesh.nodes, terms, elementwise=form == "authors")
-        self._graph = _Polynomials(every, mesh.nodes, by_row=form == "clcrn")
-        self.blocks = nn.ModuleList()
-        steps = self.input_steps
-        for i in range(blocks):
-            width = self.channels if i == 0 else hidden
-            graph = _Attended(mesh.nodes, steps, width, hidden, order, form)
-            self.blocks.append(Block(graph, width, hidden, stride if i == 0 else 1))
-            steps = 1 + (steps - 1) // (stride if i == 0 else 1)
-        self.head = Head(steps, hidden, self.target_steps, self.out_channels)
-        initialise(self, uniform=form is not None)
+        every = powers(matrix, self.mesh.nodes, terms, elementwise=form == "authors")
+        return _Polynomials(every, self.mesh.nodes, by_row=form == "clcrn")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C, H, W) -> (B, T', C', H, W)."""
-        z = self.to_nodes(x).movedim(0, 2)  # (N, B, T, C)
-        for block in self.blocks:
-            z = block(z, self._graph)
-        return self.to_fields(self.head(z))
+    def _convolution(self, steps: int, width: int) -> nn.Module:
+        s = self.settings
+        return _Attended(self.mesh.nodes, steps, width, s["hidden"], s["order"], s["form"])
 
     @classmethod
     def from_public(

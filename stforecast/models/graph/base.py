@@ -15,10 +15,8 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...task import Task
+from .. import sizing
 from .mesh import Mesh, positions
-
-#: The sizes that every network has, and the most that each may be.
-_SIZES = {"input_steps": 10_000, "target_steps": 10_000, "channels": 100_000}
 
 #: Radians by which coordinates may differ that are rounded versions of each other.
 _SAME = np.deg2rad(1e-3)
@@ -27,9 +25,9 @@ _SAME = np.deg2rad(1e-3)
 class GraphNetwork(nn.Module):
     """A network on the nodes of a mesh; maps (B, T, C, H, W) to (B, T', C', H, W).
 
-    A subclass calls ``super().__init__(mesh, input_steps, ..., its own settings)`` and computes on
-    nodes: :meth:`to_nodes` and :meth:`to_fields` go there and back. The mesh is in no file of
-    weights: it follows from the grid and from ``settings["neighbours"]``.
+    A subclass begins with ``super().__init__(**arguments(locals()))`` and computes on nodes:
+    :meth:`to_nodes` and :meth:`to_fields` go there and back. The mesh is in no file of weights: it
+    follows from the grid and from ``settings["neighbours"]``.
 
     Parameters
     ----------
@@ -37,8 +35,10 @@ class GraphNetwork(nn.Module):
         The nodes and their neighbours.
     input_steps, target_steps : int
         T and T'.
-    channels, out_channels : int
-        C and C'.
+    channels : int
+        C.
+    out_channels : int, optional
+        C'; C unless given.
     **settings
         All further arguments of the subclass, as JSON has them.
     """
@@ -49,6 +49,13 @@ class GraphNetwork(nn.Module):
     feeds_itself = False
     #: Settings of the row in the table of Lin et al. (2022), faults of that code included.
     printed: ClassVar[Mapping[str, Any]] = {}
+    #: What whole numbers among the settings may be: from, to.
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    #: Which of the settings are True or False, and which are lists of whole numbers.
+    flags: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
+    #: What ``form`` may be beside None.
+    forms: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -60,24 +67,27 @@ class GraphNetwork(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        out_channels = channels if out_channels is None else out_channels
-        sizes = {"input_steps": input_steps, "target_steps": target_steps, "channels": channels}
-        for name, most in (_SIZES | {"out_channels": 100_000}).items():
-            whole(name, (sizes | {"out_channels": out_channels})[name], 1, most)
-        self.mesh = mesh
-        self.input_steps, self.target_steps = input_steps, target_steps
-        self.channels, self.out_channels = channels, out_channels
         #: ``for_task(task, grid, **settings)`` makes the same network.
         self.settings: dict[str, Any] = {
-            **sizes,
-            "out_channels": out_channels,
+            "input_steps": input_steps,
+            "target_steps": target_steps,
+            "channels": channels,
+            "out_channels": channels if out_channels is None else out_channels,
             "neighbours": mesh.k,
-            **settings,
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()},
         }
-        if self.feeds_itself and out_channels > channels:
+        whole = sizing.STEPS | dict(self.limits)
+        sizing.check_settings(self.settings, whole, flags=self.flags, lists=self.lists)
+        if (form := settings.get("form")) is not None and form not in self.forms:
+            *several, last = ("None", *map(repr, self.forms))
+            raise InputError(f"form must be {', '.join(several)} or {last}, found {form!r:.60}")
+        self.mesh = mesh
+        self.input_steps, self.target_steps = input_steps, target_steps
+        self.channels, self.out_channels = channels, self.settings["out_channels"]
+        if self.feeds_itself and self.out_channels > channels:
             raise InputError(
                 f"{type(self).__name__} feeds itself its own frames, so it needs every output "
-                f"channel among the inputs; found {channels} in, {out_channels} out"
+                f"channel among the inputs; found {channels} in, {self.out_channels} out"
                 f"{self._or_else}"
             )
 
@@ -107,13 +117,7 @@ class GraphNetwork(nn.Module):
                 raise InputError(f"protocol must be 'clcrn' or left out, found {protocol!r:.60}")
             settings = {**cls.printed, **settings}
         neighbours = settings.pop("neighbours", 25)
-        sizes = {
-            "input_steps": task.input_steps,
-            "target_steps": task.target_steps,
-            "channels": task.channels_in,
-            "out_channels": task.channels_out,
-        }
-        return cls(cls._mesh(grid, neighbours, settings), **(sizes | settings))
+        return cls(cls._mesh(grid, neighbours, settings), **(sizing.of_task(task) | settings))
 
     @classmethod
     def _mesh(cls, grid: Any, neighbours: int, settings: Mapping[str, Any]) -> Mesh:
@@ -128,26 +132,9 @@ class GraphNetwork(nn.Module):
         InputError
             Saying what differs.
         """
-        needs = {
-            "input_steps": task.input_steps,
-            "target_steps": task.target_steps,
-            "channels": task.channels_in,
-            "out_channels": task.channels_out,
-        }
-        wrong = {k: n for k, n in needs.items() if self.settings[k] != n}
-        if wrong:
-            found, wanted = (
-                ", ".join(f"{k}={sizes[k]}" for k in wrong) for sizes in (self.settings, needs)
-            )
-            raise InputError(f"the network has {found}, the task ({task}) needs {wanted}")
-        outputs = task.outputs
-        if self.feeds_itself and task.variables[: len(outputs)] != outputs:
-            first = [*outputs, *(v for v in task.variables if v not in outputs)]
-            raise InputError(
-                f"{type(self).__name__} takes its first inputs for what it forecasts, found inputs "
-                f"{list(task.variables)} and targets {list(outputs)}: use Task({first}, "
-                f"targets={list(outputs)}, ...){self._or_else}"
-            )
+        sizing.check_sizes(self.settings, task)
+        if self.feeds_itself:
+            sizing.check_outputs_first(task, type(self).__name__, instead=self._or_else)
 
     def check_grid(self, grid: Mapping[str, Any] | None) -> None:
         """Refuse a grid whose points are not the nodes of the mesh.
@@ -208,6 +195,18 @@ class GraphNetwork(nn.Module):
         return y.unflatten(1, self.mesh.shape).permute(3, 0, 4, 1, 2)
 
 
+def arguments(names: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor, of the ``locals()`` with which it begins."""
+    return {k: v for k, v in names.items() if k not in ("self", "__class__")}
+
+
+def public_sizes(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Steps and channels, from the names that the printed table's code has for them."""
+    names = {"input_steps": "seq_len", "target_steps": "horizon"}
+    names |= {"channels": "input_dim", "out_channels": "output_dim"}
+    return {ours: hyper_parameters[theirs] for ours, theirs in names.items()}
+
+
 def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """Tensors with each part of their names replaced that stands in `names`."""
     ours: dict[str, Tensor] = {}
@@ -222,22 +221,6 @@ def glorot_(weight: Tensor, fan_in: int, fan_out: int) -> None:
     """Fill a weight that holds several maps, each from `fan_in` to `fan_out`, as Glorot has it."""
     bound = math.sqrt(6 / (fan_in + fan_out))
     nn.init.uniform_(weight, -bound, bound)
-
-
-def whole(name: str, value: Any, least: int, most: int) -> int:
-    """Refuse what is not a whole number from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InputError(
-            f"{name} must be a whole number from {least:,} to {most:,}, found {value!r:.60}"
-        )
-    return value
-
-
-def flag(name: str, value: Any) -> bool:
-    """Refuse what is neither True nor False."""
-    if not isinstance(value, bool):
-        raise InputError(f"{name} must be True or False, found {value!r:.60}")
-    return value
 
 
 def number(name: str, value: Any, least: float, most: float) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ..layers import full_precision
-from .base import flag, renamed, whole
+from ..sizing import check_settings
+from .base import arguments, renamed
 from .mesh import Mesh, orientation_weights
 from .sequence import Recurrent, Spread, SpreadCell, recurrent_settings
 
@@ -29,6 +30,7 @@ PRINTED_KERNEL: Mapping[str, Any] = {
     "running_statistics": True,
     "coded_orientation": True,
 }
+KERNEL_LIMITS = {"embedding": (0, 10_000), "views": (1, 100)}
 
 
 class ConditionalKernel(nn.Module):
@@ -69,15 +71,14 @@ class ConditionalKernel(nn.Module):
         running_statistics: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(widths, (list, tuple)) or not widths:
-            raise InputError(f"kernel_widths must be a list of whole numbers, found {widths!r:.60}")
-        for width in widths:
-            whole("kernel_widths", width, 1, 10_000)
+        own = {"kernel_widths": widths, "swapped": swapped, "tanh_first": tanh_first}
+        own |= {"running_statistics": running_statistics}
+        limits = {"kernel_widths": (1, 10_000)}
+        check_settings(own, limits, flags=tuple(own)[1:], lists=tuple(limits))
         if mesh.nodes < 2:
             raise InputError("a conditional kernel needs at least two nodes, found 1")
         self.mesh = mesh
-        self.swapped, self.tanh_first = flag("swapped", swapped), flag("tanh_first", tanh_first)
-        flag("running_statistics", running_statistics)
+        self.swapped, self.tanh_first = swapped, tanh_first
         layers: list[nn.Module] = [nn.Linear(4, widths[0])]
         for i, o in pairwise(widths):
             norm = nn.BatchNorm1d(o, track_running_stats=running_statistics)
@@ -149,6 +150,8 @@ class CLCRN(Recurrent):
         "train_embedding": False,
         "feed_known": False,
     }
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {**Recurrent.limits, **KERNEL_LIMITS}
+    flags = ("train_embedding", "feed_known")
 
     def __init__(
         self,
@@ -172,27 +175,8 @@ class CLCRN(Recurrent):
         feed_known: bool = True,
         curriculum_decay: float | None = 2000,
     ) -> None:
-        super().__init__(
-            mesh,
-            input_steps,
-            target_steps,
-            channels,
-            out_channels,
-            hidden=hidden,
-            layers=layers,
-            embedding=embedding,
-            views=views,
-            kernel_widths=list(kernel_widths),
-            swapped=swapped,
-            tanh_first=tanh_first,
-            running_statistics=running_statistics,
-            train_embedding=train_embedding,
-            coordinates=coordinates,
-            coded_orientation=coded_orientation,
-            feed_known=feed_known,
-            curriculum_decay=curriculum_decay,
-        )
-        self.views = whole("views", views, 1, 100)
+        super().__init__(**arguments(locals()))
+        self.views = views
         self.tied_to_nodes = embedding > 0
         self.kernel = ConditionalKernel(
             mesh,
@@ -207,7 +191,7 @@ class CLCRN(Recurrent):
         self.decoder = nn.ModuleList(
             SpreadCell(hidden if i else self.channels_fed, hidden, views) for i in range(layers)
         )
-        self.readout = nn.Linear(hidden, self.out_channels)
+        self.readout = self.linear_readout()
 
     @classmethod
     def _mesh(cls, grid: Any, neighbours: int, settings: Mapping[str, Any]) -> Mesh:
@@ -250,11 +234,8 @@ class NodeEmbedding(nn.Module):
 
     def __init__(self, mesh: Mesh, channels: int, embedding: int, *, trained: bool) -> None:
         super().__init__()
-        whole("embedding", embedding, 0, 10_000)
         self.frame = nn.Linear(channels, embedding) if embedding else None
-        self.node = nn.Parameter(
-            torch.empty(mesh.nodes, embedding), requires_grad=flag("train_embedding", trained)
-        )
+        self.node = nn.Parameter(torch.empty(mesh.nodes, embedding), requires_grad=trained)
         nn.init.normal_(self.node)
         self.width = 2 * embedding + channels
 

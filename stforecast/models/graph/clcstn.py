@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from .base import GraphNetwork, flag, renamed, whole
+from .base import arguments, public_sizes, renamed
 from .clcrn import (
+    KERNEL_LIMITS,
     KERNEL_NAMES,
     PRINTED_KERNEL,
     ConditionalKernel,
@@ -21,12 +22,12 @@ from .clcrn import (
     conditional_mesh,
     kernel_sums,
 )
-from .convolution import Block, Head
+from .convolution import BlockNetwork, initialise
 from .mesh import Mesh
 from .sequence import Spread
 
 
-class CLCSTN(GraphNetwork):
+class CLCSTN(BlockNetwork):
     """Blocks of the conditional convolution and one over time; all target steps at once.
 
     Maps (B, T, C, H, W) to (B, T', C', H, W).
@@ -62,6 +63,8 @@ class CLCSTN(GraphNetwork):
         "stride": None,
         "uniform_start": True,
     }
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {**BlockNetwork.limits, **KERNEL_LIMITS}
+    flags = ("train_embedding", "uniform_start")
 
     def __init__(
         self,
@@ -85,30 +88,8 @@ class CLCSTN(GraphNetwork):
         coded_orientation: bool = False,
         uniform_start: bool = False,
     ) -> None:
-        super().__init__(
-            mesh,
-            input_steps,
-            target_steps,
-            channels,
-            out_channels,
-            hidden=hidden,
-            blocks=blocks,
-            stride=stride,
-            embedding=embedding,
-            views=views,
-            kernel_widths=list(kernel_widths),
-            swapped=swapped,
-            tanh_first=tanh_first,
-            running_statistics=running_statistics,
-            train_embedding=train_embedding,
-            coordinates=coordinates,
-            coded_orientation=coded_orientation,
-            uniform_start=flag("uniform_start", uniform_start),
-        )
-        stride = max(1, input_steps // 2) if stride is None else stride
-        for name, value in (("hidden", hidden), ("blocks", blocks), ("stride", stride)):
-            whole(name, value, 1, 10_000)
-        self.views = whole("views", views, 1, 100)
+        super().__init__(**arguments(locals()))
+        self.views = views
         self.kernel = ConditionalKernel(
             mesh,
             kernel_widths,
@@ -118,29 +99,21 @@ class CLCSTN(GraphNetwork):
         )
         self.nodes = NodeEmbedding(mesh, self.channels, embedding, trained=train_embedding)
         self.tied_to_nodes = embedding > 0
-        self.blocks = nn.ModuleList()
-        for i in range(blocks):
-            width = hidden if i else self.nodes.width
-            graph = _Convolution(views * width, hidden)
-            self.blocks.append(Block(graph, width, hidden, 1 if i else stride))
-        steps = 1 + (self.input_steps - 1) // stride
-        self.head = Head(steps, hidden, self.target_steps, self.out_channels)
+        self.stack(self.nodes.width, lambda _, width: _Convolution(views * width, hidden))
         if uniform_start:
-            for weight in (p for p in self.parameters() if p.requires_grad):
-                fill = nn.init.xavier_uniform_ if weight.ndim > 1 else nn.init.uniform_
-                fill(weight)
+            initialise(self, uniform=True)
 
     @classmethod
     def _mesh(cls, grid: Any, neighbours: int, settings: Mapping[str, Any]) -> Mesh:
         return conditional_mesh(grid, neighbours, settings)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C, H, W) -> (B, T', C', H, W)."""
-        z = self.nodes(self.to_nodes(x)).movedim(0, 2)  # (N, B, T, ·)
-        spread = kernel_sums(self.kernel, z, self.views)
-        for block in self.blocks:
-            z = block(z, spread)
-        return self.to_fields(self.head(z))
+    def fixed(self, x: Tensor) -> Spread:
+        """The kernel's sums, and those of its powers."""
+        return kernel_sums(self.kernel, x, self.views)
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """(T, N, B, C) -> (T, N, B, ·)."""
+        return self.nodes(frames)
 
     @classmethod
     def from_public(
@@ -150,10 +123,7 @@ class CLCSTN(GraphNetwork):
         h = hyper_parameters
         settings = {
             **cls.printed,
-            "input_steps": h["seq_len"],
-            "target_steps": h["horizon"],
-            "channels": h["input_dim"],
-            "out_channels": h["output_dim"],
+            **public_sizes(h),
             "hidden": h["hidden_units"],
             "blocks": h["block_num"],
             "embedding": h["embed_dim"],

@@ -7,12 +7,14 @@ section "Spatial-Temporal Convolution". Inside, tensors are (N, B, T, C).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .base import GraphNetwork
 from .mesh import Mesh
 from .sums import FixedSum
 
@@ -65,6 +67,80 @@ class Head(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(N, B, T, F) -> (T', N, B, C')."""
         return super().forward(x.flatten(2)).unflatten(2, self.shape).movedim(2, 0)
+
+
+class BlockNetwork(GraphNetwork):
+    """Blocks one behind the other and a last layer: all target steps at once.
+
+    A subclass has the settings ``hidden``, ``blocks`` and ``stride`` (of the first block, in steps;
+    None: half of T), calls :meth:`stack`, and has :meth:`fixed`.
+    """
+
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "hidden": (1, 10_000),
+        "blocks": (1, 10_000),
+        "stride": (1, 10_000),
+    }
+
+    def __init__(self, *, input_steps: int, stride: int | None, **arguments: Any) -> None:
+        stride = max(1, input_steps // 2) if stride is None else stride  # 6 of 12
+        super().__init__(input_steps=input_steps, stride=stride, **arguments)
+
+    def stack(self, width: int, convolution: Callable[[int, int], nn.Module]) -> None:
+        """Make the blocks and the last layer.
+
+        Parameters
+        ----------
+        width : int
+            Features of a node in the first block's input.
+        convolution : callable
+            Makes a block's graph convolution for so many steps and features of its input.
+        """
+        hidden, stride, steps = self.settings["hidden"], self.settings["stride"], self.input_steps
+        self.blocks = nn.ModuleList()
+        for _ in range(self.settings["blocks"]):
+            self.blocks.append(Block(convolution(steps, width), width, hidden, stride))
+            width, steps, stride = hidden, 1 + (steps - 1) // stride, 1
+        self.head = Head(steps, hidden, self.target_steps, self.out_channels)
+
+    def fixed(self, x: Tensor) -> Any:
+        """What all blocks of one pass are called with.
+
+        Parameters
+        ----------
+        x : Tensor
+            Of the device and type that it is for.
+        """
+        raise NotImplementedError
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """(T, N, B, C) -> what the first block takes, (T, N, B, ·)."""
+        return frames
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C, H, W) -> (B, T', C', H, W)."""
+        z, fixed = self.embed(self.to_nodes(x)).movedim(0, 2), self.fixed(x)
+        for block in self.blocks:
+            z = block(z, fixed)
+        return self.to_fields(self.head(z))
+
+
+def initialise(network: nn.Module, *, uniform: bool) -> None:
+    """Fill matrices after Glorot, attention's vectors so that they take means, biases with zeros.
+
+    With `uniform` as the public code does: all vectors, those of the norms too, from (0, 1).
+    """
+    for name, weight in network.named_parameters():
+        if not weight.requires_grad:
+            continue
+        if weight.ndim > 1:
+            nn.init.xavier_uniform_(weight)
+        elif uniform:
+            nn.init.uniform_(weight)
+        elif name.endswith("bias"):
+            nn.init.zeros_(weight)
+        elif ".norm." not in name:
+            nn.init.uniform_(weight, 0, 2 / len(weight))
 
 
 def taps(x: Tensor, width: int, stride: int = 1) -> Tensor:

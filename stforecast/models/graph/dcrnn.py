@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from .base import flag, glorot_, renamed, whole
+from .base import arguments, glorot_, renamed
 from .mesh import Mesh
 from .sequence import Recurrent, Spread, SpreadCell, recurrent_settings
 from .sums import FixedSum
@@ -68,6 +68,12 @@ class DCRNN(Recurrent):
         "shared_cells": True,
         "coded": True,
     }
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {
+        **Recurrent.limits,
+        "order": (1, 100),
+        "directions": (1, 2),
+    }
+    flags = ("self_edges", "shared_cells", "coded", "feed_known")
 
     def __init__(
         self,
@@ -88,25 +94,7 @@ class DCRNN(Recurrent):
         feed_known: bool = True,
         curriculum_decay: float | None = 2000,
     ) -> None:
-        super().__init__(
-            mesh,
-            input_steps,
-            target_steps,
-            channels,
-            out_channels,
-            hidden=hidden,
-            layers=layers,
-            order=order,
-            directions=directions,
-            adjacency=adjacency,
-            self_edges=flag("self_edges", self_edges),
-            shared_cells=flag("shared_cells", shared_cells),
-            coded=flag("coded", coded),
-            feed_known=feed_known,
-            curriculum_decay=curriculum_decay,
-        )
-        whole("order", order, 1, 100)
-        whole("directions", directions, 1, 2)
+        super().__init__(**arguments(locals()))
         if shared_cells and self.channels_fed != self.channels:
             raise InputError("shared_cells=True needs feed_known=True: both take the same channels")
         self.order, self.shared_cells, self.coded = order, shared_cells, coded
@@ -121,7 +109,7 @@ class DCRNN(Recurrent):
         self.encoder = cells(self.channels)
         if not shared_cells:
             self.decoder = cells(self.channels_fed)
-        self.readout = nn.Linear(hidden, self.out_channels)
+        self.readout = self.linear_readout()
         for cell in (m for m in self.modules() if isinstance(m, SpreadCell)):
             for linear in (cell.gates, cell.candidate):
                 glorot_(linear.weight, linear.in_features // terms, hidden)

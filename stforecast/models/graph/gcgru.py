@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .base import glorot_, whole
+from .base import arguments, glorot_
 from .mesh import Mesh
 from .sequence import Recurrent, mix, recurrent_settings
 from .sums import FixedSum, chebyshev
@@ -46,6 +46,7 @@ class GCGRU(Recurrent):
     """
 
     printed: ClassVar[Mapping[str, Any]] = {"order": 1}
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {**Recurrent.limits, "order": (1, 100)}
 
     def __init__(
         self,
@@ -60,27 +61,15 @@ class GCGRU(Recurrent):
         order: int = 3,
         curriculum_decay: float | None = 2000,
     ) -> None:
-        super().__init__(
-            mesh,
-            input_steps,
-            target_steps,
-            channels,
-            out_channels,
-            hidden=hidden,
-            layers=layers,
-            order=order,
-            curriculum_decay=curriculum_decay,
-        )
-        whole("order", order, 1, 100)
+        super().__init__(**arguments(locals()))
         # Scaled Laplacian with 2 for its largest eigenvalue: each node sums over those that list it
         centre, neighbour = mesh.edges
         others = centre != neighbour
         degree = max(mesh.k - 1, 1)
         weight = np.full(others.sum(), -1 / degree)
         self._laplacian = FixedSum(neighbour[others], centre[others], weight, mesh.nodes)
-        widths = [self.channels] + [hidden] * (layers - 1)
-        self.encoder = nn.ModuleList(_Cell(width, hidden, order) for width in widths)
-        self.readout = nn.Linear(hidden, self.out_channels)
+        self.encoder = nn.ModuleList(_Cell(width, hidden, order) for width in self.widths)
+        self.readout = self.linear_readout()
 
     def fixed(self, x: Tensor) -> FixedSum:
         """The graph's Laplacian."""

@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
-from .base import GraphNetwork, glorot_, whole
-from .convolution import Block, Head, laplacian, operator, powers
+from .base import arguments, glorot_, public_sizes
+from .convolution import BlockNetwork, Sparse, initialise, laplacian, operator, powers
 from .mesh import Mesh
 from .sums import chebyshev
 
-_FORMS = (None, "clcrn", "authors")
 
-
-class MSTGCN(GraphNetwork):
+class MSTGCN(BlockNetwork):
     """Blocks of a graph convolution and one over time; (B, T, C, H, W) to (B, T', C', H, W).
 
     Parameters
@@ -35,8 +33,8 @@ class MSTGCN(GraphNetwork):
         One behind the other.
     order : int
         K, terms of the Chebyshev polynomials: a block reaches K - 1 hops.
-    stride : int
-        Of the first block, in steps.
+    stride : int, optional
+        Of the first block, in steps. None: half of T, as printed.
     form : {None, "clcrn", "authors"}
         None: as the paper has it. "clcrn": as the code of the printed row has it: directed edges,
         and features whose axes are mixed up on the way into the graph convolution and out of it, so
@@ -54,6 +52,8 @@ class MSTGCN(GraphNetwork):
         "order": 1,
         "stride": None,
     }
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {**BlockNetwork.limits, "order": (1, 10_000)}
+    forms = ("clcrn", "authors")
 
     def __init__(
         self,
@@ -69,31 +69,26 @@ class MSTGCN(GraphNetwork):
         stride: int | None = 1,
         form: str | None = None,
     ) -> None:
-        stride = max(1, input_steps // 2) if stride is None else stride  # 6 of 12
-        own = {"hidden": hidden, "blocks": blocks, "order": order, "stride": stride, "form": form}
-        super().__init__(mesh, input_steps, target_steps, channels, out_channels, **own)
-        check_blocks(own)
-        matrix = laplacian(mesh, symmetric=form != "clcrn")
-        self._graph: Any = operator(matrix, mesh.nodes)
-        if form == "authors":
-            terms = powers(matrix, mesh.nodes, order, elementwise=True)
-            self._graph = [operator(term, mesh.nodes) for term in terms]
-        self.blocks = nn.ModuleList()
-        steps = self.input_steps
-        for i in range(blocks):
-            width = self.channels if i == 0 else hidden
-            graph = _Chebyshev(width, hidden, order, mixed=form == "clcrn")
-            self.blocks.append(Block(graph, width, hidden, stride if i == 0 else 1))
-            steps = 1 + (steps - 1) // (stride if i == 0 else 1)
-        self.head = Head(steps, hidden, self.target_steps, self.out_channels)
+        super().__init__(**arguments(locals()))
+        self._graph = self._graph_of(laplacian(mesh, symmetric=form != "clcrn"))
+        self.stack(self.channels, self._convolution)
         initialise(self, uniform=form is not None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C, H, W) -> (B, T', C', H, W)."""
-        z = self.to_nodes(x).movedim(0, 2)  # (N, B, T, C)
-        for block in self.blocks:
-            z = block(z, self._graph)
-        return self.to_fields(self.head(z))
+    def _graph_of(self, matrix: Sparse) -> Any:
+        """What the convolutions are given of the graph's Laplacian."""
+        nodes = self.mesh.nodes
+        if self.settings["form"] == "authors":
+            terms = powers(matrix, nodes, self.settings["order"], elementwise=True)
+            return [operator(term, nodes) for term in terms]
+        return operator(matrix, nodes)
+
+    def _convolution(self, steps: int, width: int) -> nn.Module:
+        s = self.settings
+        return _Chebyshev(width, s["hidden"], s["order"], mixed=s["form"] == "clcrn")
+
+    def fixed(self, x: Tensor) -> Any:
+        """The graph."""
+        return self._graph
 
     @classmethod
     def from_public(
@@ -137,47 +132,13 @@ class _Chebyshev(nn.Module):
         return y
 
 
-def check_blocks(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of blocks that make none.
-
-    Raises
-    ------
-    InputError
-        Saying which.
-    """
-    for name in ("hidden", "blocks", "order", "stride"):
-        whole(name, settings[name], 1, 10_000)
-    if settings["form"] not in _FORMS:
-        raise InputError(f"form must be None, 'clcrn' or 'authors', found {settings['form']!r:.60}")
-
-
-def initialise(network: nn.Module, *, uniform: bool) -> None:
-    """Fill matrices after Glorot, attention's vectors so that they take means, biases with zeros.
-
-    With `uniform` as the public code does: all vectors, those of the norms too, from (0, 1).
-    """
-    for name, weight in network.named_parameters():
-        if weight.ndim > 1:
-            nn.init.xavier_uniform_(weight)
-        elif uniform:
-            nn.init.uniform_(weight)
-        elif name.endswith("bias"):
-            nn.init.zeros_(weight)
-        elif ".norm." not in name:
-            nn.init.uniform_(weight, 0, 2 / len(weight))
-
-
 def from_blocks(
     tensors: Mapping[str, Tensor], form: str, hyper_parameters: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Settings and weights of all that MSTGCN and ASTGCN have in common, by our names."""
     h = hyper_parameters
     if form == "table":
-        settings = {
-            "input_steps": h["seq_len"],
-            "target_steps": h["horizon"],
-            "channels": h["input_dim"],
-            "out_channels": h["output_dim"],
+        settings = public_sizes(h) | {
             "hidden": h["hidden_units"],
             "blocks": h["block_num"],
             "order": h["max_view"],

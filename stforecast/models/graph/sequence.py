@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .base import GraphNetwork, flag, number, whole
+from .base import GraphNetwork, number, public_sizes
 
 
 class Recurrent(GraphNetwork):
@@ -21,9 +21,10 @@ class Recurrent(GraphNetwork):
     last layer), which is its next input. Where C > C', the further channels of the k-th frame it
     is fed are those of input frame k mod T.
 
-    A subclass sets ``encoder`` (modules ``cell(x, h, fixed) -> h`` on (N, B, ·)), ``decoder``
-    where it has cells of its own, ``readout``, and ``hidden``. One that is ``direct`` has no
-    decoder: the readout of the last state gives all target steps, (N, B, T' C').
+    A subclass has the settings ``hidden``, ``layers`` and ``curriculum_decay``, and sets
+    ``encoder`` (modules ``cell(x, h, fixed) -> h`` on (N, B, ·)), ``decoder`` where it has cells of
+    its own, and ``readout``. One that is ``direct`` has no decoder: the readout of the last state
+    gives all target steps, (N, B, T' C').
 
     Notes
     -----
@@ -35,35 +36,21 @@ class Recurrent(GraphNetwork):
     feeds_itself = True
     encoder: nn.ModuleList
     readout: nn.Module
-    hidden: int
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = {"hidden": (1, 100_000), "layers": (1, 100)}
 
-    def __init__(
-        self,
-        *sizes: Any,
-        hidden: int,
-        layers: int,
-        curriculum_decay: float | None,
-        direct: bool = False,
-        **settings: Any,
-    ) -> None:
-        self.feeds_itself = not direct and flag("feed_known", settings.get("feed_known", True))
-        super().__init__(
-            *sizes,
-            hidden=hidden,
-            layers=layers,
-            **settings,
-            curriculum_decay=curriculum_decay,
-        )
-        whole("hidden", hidden, 1, 100_000)
-        whole("layers", layers, 1, 100)
-        self.hidden = hidden
+    def __init__(self, *, direct: bool = False, **arguments: Any) -> None:
+        self.feeds_itself = not direct and arguments.get("feed_known", True)
+        super().__init__(**arguments)
+        self.hidden: int = arguments["hidden"]
+        #: Widths of what each layer takes.
+        self.widths = [self.channels] + [self.hidden] * (arguments["layers"] - 1)
         #: Whether the last state gives all steps at once, and there is no decoder.
         self.direct = direct
         if direct:
             self.teach = None  # type: ignore[assignment, method-assign]
-        if curriculum_decay is not None:
-            number("curriculum_decay", curriculum_decay, 1, 1e12)
-        self.curriculum_decay = curriculum_decay
+        self.curriculum_decay: float | None = arguments["curriculum_decay"]
+        if self.curriculum_decay is not None:
+            number("curriculum_decay", self.curriculum_decay, 1, 1e12)
 
     def fixed(self, x: Tensor) -> Any:
         """What is the same in all steps and layers of one pass: computed once, given to each cell.
@@ -130,6 +117,10 @@ class Recurrent(GraphNetwork):
             known = frames[k % self.input_steps][..., self.out_channels : self.channels_fed]
             frame = torch.cat([y, known], -1) if known.shape[-1] else y
         return self.to_fields(torch.stack(out))
+
+    def linear_readout(self) -> nn.Linear:
+        """From the last layer's state to a frame, or to all where there is no decoder."""
+        return nn.Linear(self.hidden, (self.target_steps if self.direct else 1) * self.out_channels)
 
     @property
     def channels_fed(self) -> int:
@@ -223,12 +214,5 @@ def teacher_probability(batch: int, decay: float | None) -> float:
 
 def recurrent_settings(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a :class:`Recurrent`, from the names that all public code has for them."""
-    names = {
-        "input_steps": "seq_len",
-        "target_steps": "horizon",
-        "channels": "input_dim",
-        "out_channels": "output_dim",
-        "hidden": "rnn_units",
-        "layers": "layer_num",
-    }
-    return {ours: hyper_parameters[theirs] for ours, theirs in names.items()}
+    h = hyper_parameters
+    return public_sizes(h) | {"hidden": h["rnn_units"], "layers": h["layer_num"]}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
-from .base import GraphNetwork, glorot_, number, whole
+from .base import GraphNetwork, arguments, glorot_, number, public_sizes
 from .convolution import operator, scaled, taps
 from .mesh import Mesh
 from .sums import chebyshev
@@ -61,6 +61,10 @@ class STGCN(GraphNetwork):
 
     tied_to_nodes = True
     printed: ClassVar[Mapping[str, Any]] = {"form": "clcrn", "hidden": 128, "order": 1}
+    limits: ClassVar[Mapping[str, tuple[int, int]]] = dict.fromkeys(
+        ("hidden", "graph_hidden", "output_hidden", "blocks", "order", "time_kernel"), (1, 10_000)
+    )
+    forms = ("clcrn",)
 
     def __init__(
         self,
@@ -79,19 +83,10 @@ class STGCN(GraphNetwork):
         dropout: float = 0.5,
         form: str | None = None,
     ) -> None:
-        whole("blocks", blocks, 1, 10_000)
-        if time_kernel is None:
-            whole("input_steps", input_steps, 1, 10_000)
-            time_kernel = min(3, 1 + (input_steps - 1) // (2 * blocks))
-        own = {"hidden": hidden, "graph_hidden": graph_hidden, "output_hidden": output_hidden}
-        own |= {"blocks": blocks, "order": order, "time_kernel": time_kernel}
-        for name, value in own.items():
-            whole(name, value, 1, 10_000)
+        if time_kernel is None and isinstance(input_steps, int) and isinstance(blocks, int):
+            time_kernel = min(3, 1 + (input_steps - 1) // (2 * max(1, blocks)))
+        super().__init__(**arguments(locals()))
         number("dropout", dropout, 0, 1)
-        if form not in (None, "clcrn"):
-            raise InputError(f"form must be None or 'clcrn', found {form!r:.60}")
-        more = {"dropout": dropout, "form": form}
-        super().__init__(mesh, input_steps, target_steps, channels, out_channels, **own, **more)
         made = _Printed if form else _Paper
         self.body = made(
             mesh.nodes,
@@ -99,7 +94,7 @@ class STGCN(GraphNetwork):
             self.target_steps,
             self.channels,
             self.out_channels,
-            **own,
+            **{name: self.settings[name] for name in self.limits},
             dropout=dropout,
         )
         self._laplacian = _laplacian(mesh, weighted=form is None)
@@ -287,22 +282,15 @@ def _laplacian(mesh: Mesh, *, weighted: bool) -> Callable[[Tensor], Tensor]:
 def _from_table(
     tensors: Mapping[str, Tensor], h: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    settings = {
-        "input_steps": h["seq_len"],
-        "target_steps": h["horizon"],
-        "channels": h["input_dim"],
-        "out_channels": h["output_dim"],
-        "hidden": h["hidden_units"],
-        "order": h["max_view"],
-        "form": "clcrn",
-    }
+    more = {"hidden": h["hidden_units"], "order": h["max_view"], "form": "clcrn"}
+    settings = public_sizes(h) | more
     lins = [tensors[f"network._graph_conv.lins.{k}.weight"] for k in range(h["max_view"])]
     ours = {"graph.weight": torch.cat(lins, 1), "graph.bias": tensors["network._graph_conv.bias"]}
     for name, theirs in (("first", "_temporal_conv1"), ("second", "_temporal_conv2")):
         for part in ("weight", "bias"):
             three = [tensors[f"network.{theirs}.conv_{i}.{part}"] for i in (1, 2, 3)]
-            whole_ = torch.cat(three)
-            ours[f"{name}.linear.{part}"] = whole_.flatten(1) if part == "weight" else whole_
+            both = torch.cat(three)
+            ours[f"{name}.linear.{part}"] = both.flatten(1) if part == "weight" else both
     norm = "network._batch_norm."
     ours |= {f"norm.{k.removeprefix(norm)}": v for k, v in tensors.items() if k.startswith(norm)}
     return settings, ours

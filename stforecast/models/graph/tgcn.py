@@ -7,14 +7,13 @@ Traffic Prediction" (arXiv:1811.05320).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
-from .base import glorot_
+from .base import arguments, glorot_
 from .mesh import Mesh
 from .sequence import Recurrent, recurrent_settings
 from .sums import FixedSum
@@ -47,7 +46,7 @@ class TGCN(Recurrent):
     .. [1] arXiv:1811.05320, section III.B.
     """
 
-    printed: ClassVar[Mapping[str, Any]] = {}
+    forms = ("authors",)
 
     def __init__(
         self,
@@ -62,30 +61,15 @@ class TGCN(Recurrent):
         form: str | None = None,
         curriculum_decay: float | None = 2000,
     ) -> None:
-        if form not in (None, "authors"):
-            raise InputError(f"form must be None or 'authors', found {form!r:.60}")
-        super().__init__(
-            mesh,
-            input_steps,
-            target_steps,
-            channels,
-            out_channels,
-            hidden=hidden,
-            layers=layers,
-            form=form,
-            curriculum_decay=curriculum_decay,
-            direct=form == "authors",
-        )
+        super().__init__(**arguments(locals()), direct=form == "authors")
         # D^(-1/2) A D^(-1/2), self edges in A: each node sums over those that list it
         centre, neighbour = mesh.edges
         degree = mesh.in_degrees if form is None else np.full(mesh.nodes, mesh.k)
         weight = 1 / np.sqrt(degree[centre] * degree[neighbour])
         self._graph = FixedSum(neighbour, centre, weight, mesh.nodes)
         cell = _Cell if form is None else _CellOfTheAuthors
-        widths = [self.channels] + [hidden] * (layers - 1)
-        self.encoder = nn.ModuleList(cell(width, hidden) for width in widths)
-        steps = self.target_steps if self.direct else 1
-        self.readout = nn.Linear(hidden, steps * self.out_channels)
+        self.encoder = nn.ModuleList(cell(width, hidden) for width in self.widths)
+        self.readout = self.linear_readout()
 
     def fixed(self, x: Tensor) -> FixedSum:
         """The graph, each node's sum divided by its degree."""
