@@ -35,8 +35,18 @@ def _several(value: Any) -> tuple[Any, ...]:
     return (value,) if one else tuple(value)
 
 
+def _length(value: Any, expected: str) -> pd.Timedelta:
+    """Read a length of time; a number has no unit."""
+    try:
+        if isinstance(value, (bool, int, float, np.number)):
+            raise TypeError
+        return pd.Timedelta(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{expected}, found {value!r:.60}") from error
+
+
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    names = _several(value)
     if not names or not all(isinstance(n, str) and n for n in names):
         raise InputError(f"expected one or more variable names, found {value!r}")
     canonical = tuple(canonical_name(n) for n in names)
@@ -117,26 +127,16 @@ class Task:
             value = getattr(self, name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             if not whole or not 1 <= value <= _MOST_STEPS:
-                limits = (
-                    f"at least 1{f' and at most {_MOST_STEPS:,}' if whole and value > 1 else ''}"
-                )
+                most = f" and at most {_MOST_STEPS:,}" if whole and value > 1 else ""
                 raise InputError(
-                    f"Task.{name} must be a whole number of {limits}, found {value!r:.60}"
+                    f"Task.{name} must be a whole number of at least 1{most}, found {value!r:.60}"
                 )
             set_(self, name, int(value))
         if self.nan not in ("refuse", "mask"):
             raise InputError(f"Task.nan must be 'refuse' or 'mask', found {self.nan!r}")
         if isinstance(self.timestep, str) and re.search(r"\d*\s*(M|MS|ME|mon\w*)$", self.timestep):
             raise InputError(f"Task.timestep is in months, found {self.timestep!r}: {_MONTHS}")
-        try:
-            if isinstance(self.timestep, (bool, int, float, np.number)):  # of what? nanoseconds?
-                raise TypeError
-            step = pd.Timedelta(self.timestep)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                "Task.timestep must read as a time difference such as '1h', found "
-                f"{self.timestep!r}"
-            ) from error
+        step = _length(self.timestep, "Task.timestep must read as a time difference such as '1h'")
         if not step > pd.Timedelta(0):
             raise InputError(f"Task.timestep must be positive, found {self.timestep!r}")
         set_(self, "timestep", _short(step))
@@ -167,14 +167,7 @@ class Task:
             set_(self, "lower", float(self.lower))
 
     def _lag(self, given: Any) -> str:
-        try:
-            if isinstance(given, (bool, int, float, np.number)):
-                raise TypeError
-            lag = pd.Timedelta(given)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"Task.lags must read as time differences such as '1D', found {given!r:.60}"
-            ) from error
+        lag = _length(given, "Task.lags must read as time differences such as '1D'")
         step = pd.Timedelta(self.timestep)
         if lag % step != pd.Timedelta(0) or lag < self.target_steps * step:
             raise InputError(

@@ -8,7 +8,7 @@ the loops are the public code's of the SimVPv2 paper (arXiv:2211.12509).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import count, groupby, takewhile
+from itertools import count, groupby, pairwise, takewhile
 from typing import Any, ClassVar
 
 import torch
@@ -59,20 +59,13 @@ class CrevNet(Recurrent):
 
     openstl_names = (
         *(
-            (rf"^encoder\.stack\.0\.bottleneck_block\.{n}\.", f"coder.0.{ours}.")
-            for n, ours in zip(
-                (0, 1, 3, 5, 7),
-                ("convs.0", "norms.1", "convs.1", "norms.2", "convs.2"),
-                strict=True,
+            (rf"^encoder\.stack\.{block}\.bottleneck_block\.{n}\.", rf"coder.{ours}.{part}.")
+            for block, ours, names in (
+                ("0", "0", {0: "convs.0", 1: "norms.1", 3: "convs.1", 5: "norms.2", 7: "convs.2"}),
+                (r"(\d+)", r"\1", {0: "norms.0", 2: "convs.0", 3: "norms.1"}),
+                (r"(\d+)", r"\1", {5: "convs.1", 7: "norms.2", 9: "convs.2"}),
             )
-        ),
-        *(
-            (rf"^encoder\.stack\.(\d+)\.bottleneck_block\.{n}\.", rf"coder.\1.{ours}.")
-            for n, ours in zip(
-                (0, 2, 3, 5, 7, 9),
-                ("norms.0", "convs.0", "norms.1", "convs.1", "norms.2", "convs.2"),
-                strict=True,
-            )
+            for n, part in names.items()
         ),
         (r"^frame_predictor\.att\.(\d+)\.0\.", r"predictor.\1.blend."),
         (r"^frame_predictor\.convlstm\.", "predictor."),
@@ -119,13 +112,11 @@ class CrevNet(Recurrent):
         width = 2 * self.channels  # of each of the two streams
         for stage, several in enumerate(blocks):
             for k in range(several):
-                halve = stage > 0 and k == 0
-                coder.append(Block(width, 4 * width if halve else width, not coder, **around))
-                width *= 4 if halve else 1
+                wider = 4 * width if stage > 0 and k == 0 else width
+                coder.append(Block(width, wider, not coder, **around))
+                width = wider
         self.coder, self.width = nn.ModuleList(coder), width
         self.predictor = nn.ModuleList(Layer(width, **around) for _ in range(layers))
-
-    # --- a pass -----------------------------------------------------------------------------------
 
     def encode(self, window: Tensor) -> tuple[Tensor, Tensor]:
         """Code a window: (B, C, 3, H, W) -> two streams (B, c, 3, h, w), without loss."""
@@ -180,8 +171,6 @@ class CrevNet(Recurrent):
             a, b, h, c, memory = layer(a, b, h, c, memory)
             new.append((h, c))
         return self.decode((a, b)), (new, memory)
-
-    # --- loops ------------------------------------------------------------------------------------
 
     def unroll(
         self, x: Tensor, steps: int, y: Tensor | None = None, mask: Tensor | None = None
@@ -305,21 +294,15 @@ class Block(nn.Module):
     def __init__(self, c_in: int, c_out: int, first: bool, *, circular_longitude: bool) -> None:
         super().__init__()
         self.halves, self.first = c_out > c_in, first
-        middle = c_out // 2
+        widths = (c_in, c_out // 2, c_out // 2, c_out)
         self.norms = nn.ModuleList(
-            [
-                nn.Identity() if first else nn.BatchNorm3d(c_in),
-                nn.BatchNorm3d(middle),
-                nn.BatchNorm3d(middle),
-            ]
+            nn.Identity() if first and k == 0 else nn.BatchNorm3d(width)
+            for k, width in enumerate(widths[:-1])
         )
         options: dict[str, Any] = {"bias": False, "circular_longitude": circular_longitude}
         self.convs = nn.ModuleList(
-            [
-                Conv3d(c_in, middle, 3, stride=2 if self.halves else 1, **options),
-                Conv3d(middle, middle, 3, **options),
-                Conv3d(middle, c_out, 3, **options),
-            ]
+            Conv3d(*pair, 3, stride=2 if self.halves and k == 0 else 1, **options)
+            for k, pair in enumerate(pairwise(widths))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -344,7 +327,6 @@ class Layer(nn.Module):
 
     def __init__(self, width: int, *, circular_longitude: bool) -> None:
         super().__init__()
-        self.width = width
         around = {"circular_longitude": circular_longitude}
         self.input_cell, self.remember_cell, self.candidate_cell = (
             Conv3d(3 * width, width, 3, **around) for _ in range(3)
@@ -361,13 +343,11 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Streams, output, cell state and memory (B, width, 3, h, w) -> the next ones."""
         seen = torch.cat([a, h, c], dim=1)
-        c = torch.sigmoid(self.remember_cell(seen)) * c + torch.sigmoid(
-            self.input_cell(seen)
-        ) * torch.tanh(self.candidate_cell(seen))
+        i, f = torch.sigmoid(self.input_cell(seen)), torch.sigmoid(self.remember_cell(seen))
+        c = f * c + i * torch.tanh(self.candidate_cell(seen))
         shared = torch.cat([a, memory, c], dim=1)
-        memory = torch.sigmoid(self.remember_memory(shared)) * memory + torch.sigmoid(
-            self.input_memory(shared)
-        ) * torch.tanh(self.candidate_memory(shared))
+        i, f = torch.sigmoid(self.input_memory(shared)), torch.sigmoid(self.remember_memory(shared))
+        memory = f * memory + i * torch.tanh(self.candidate_memory(shared))
         gate = torch.sigmoid(self.output(torch.cat([a, h, c, memory], dim=1)))
         h = gate * torch.tanh(self.mix(torch.cat([c, memory], dim=1)))
         share = torch.sigmoid(self.blend(h))
