@@ -1,7 +1,6 @@
-"""The names of variables, and the pressure levels that are part of a name.
+"""The names of variables: what the caller calls them, and what they are called here.
 
-``geopotential_500`` is the variable ``geopotential`` on 500 hPa, whatever the caller calls its
-variable and its levels, and however these are written (``level``, ``plev`` in Pa, ...).
+``geopotential_500`` is the variable ``geopotential`` on 500 hPa, whatever the caller calls it.
 """
 
 from __future__ import annotations
@@ -9,24 +8,20 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from .attributes import PACKING, text, unread
+from .attributes import PACKING, unread
 from .axes import LAT, LEAD, LON, MEMBERS, TIME, X, Y, quoted, role_of, scalar
+from .levels import Levels, level_attrs, level_name, levels_of, split_level
 
 logger = logging.getLogger(__name__)
 
 # Canonical name (WeatherBench 2, ECMWF): short names in GRIB, CDS, WeatherBench 1, CMIP, WRF.
-VARIABLES = {
-    "2m_temperature": "t2m 2t tas t2",
-    "2m_dewpoint_temperature": "d2m 2d",
-    "sea_surface_temperature": "sst tos",
-    "skin_temperature": "skt ts",
+_UPPER_AIR = {  # on levels
     "temperature": "t ta",
     "geopotential": "z",
     "geopotential_height": "gh zg hgt",
@@ -42,6 +37,12 @@ VARIABLES = {
     "specific_cloud_ice_water_content": "ciwc",
     "specific_cloud_liquid_water_content": "clwc",
     "wind_speed": "",
+}
+VARIABLES = _UPPER_AIR | {
+    "2m_temperature": "t2m 2t tas t2",
+    "2m_dewpoint_temperature": "d2m 2d",
+    "sea_surface_temperature": "sst tos",
+    "skin_temperature": "skt ts",
     "10m_u_component_of_wind": "u10 10u uas",
     "10m_v_component_of_wind": "v10 10v vas",
     "100m_u_component_of_wind": "u100 100u",
@@ -67,114 +68,10 @@ VARIABLES = {
     "orography": "oro orog",
     "geopotential_at_surface": "",
 }
-_UPPER_AIR = {
-    "temperature",
-    "geopotential",
-    "geopotential_height",
-    "specific_humidity",
-    "relative_humidity",
-    "u_component_of_wind",
-    "v_component_of_wind",
-    "vertical_velocity",
-    "vorticity",
-    "divergence",
-    "potential_vorticity",
-    "ozone_mass_mixing_ratio",
-    "specific_cloud_ice_water_content",
-    "specific_cloud_liquid_water_content",
-    "wind_speed",
-}
 # `t1` and `v2` are too often other things: levels of one digit want an underscore.
 _ON_LEVEL = re.compile(r"(?:(.+)_(\d+(?:\.\d+)?)|(.*[a-z])(\d\d+))(?:_?hpa)?")
 _ALIASES = {alias: name for name, aliases in VARIABLES.items() for alias in aliases.split()}
-_LEVEL_NAMES = (
-    *("level", "levels", "lev", "plev", "plevel", "pressure_level", "pressure", "air_pressure"),
-    *("isobaricinhpa", "isobaricinpa", "isobaric", "isobaric1"),
-)
-_HECTOPASCALS = {
-    **dict.fromkeys(("hpa", "hectopascal", "hectopascals"), 1.0),
-    **dict.fromkeys(("millibar", "millibars", "mbar", "mb"), 1.0),
-    **dict.fromkeys(("pa", "pascal", "pascals"), 0.01),
-    "kpa": 10.0,
-}
-_IN_PASCALS = ("plev", "isobaricinpa")  # without units
-_OTHER_LEVELS = ("model", "hybrid", "sigma", "soil", "depth")
 _EXTRA = "an extra dimension"
-_LEVELLED = re.compile(r"(.+)_(\d+(?:\.\d+)?)")
-
-
-class Levels(NamedTuple):
-    """The pressure levels of a variable."""
-
-    coord: Hashable
-    dim: Hashable | None  # None: a scalar coordinate
-    values: np.ndarray  # hPa
-
-    def find(self, level: float) -> int | None:
-        """Position of a level, or None."""
-        near = np.flatnonzero(np.abs(self.values - level) <= 1e-4 * level)
-        return int(near[0]) if len(near) else None
-
-    @property
-    def text(self) -> str:
-        """The values, for a message."""
-        return ", ".join(f"{v:g}" for v in self.values)
-
-
-def level_name(base: str, level: float) -> str:
-    """Name of a variable on a level (hPa): ``geopotential_500``."""
-    return f"{base}_{level:g}"
-
-
-def split_level(name: str) -> tuple[str, float] | None:
-    """Read ``geopotential_500``: the variable and the level; None if there is no level in it."""
-    match = _LEVELLED.fullmatch(name)
-    return (match[1], float(match[2])) if match and float(match[2]) > 0 else None
-
-
-def level_attrs(level: float) -> dict[str, Any]:
-    """Attributes of a variable on one level."""
-    return {"level": float(level), "level_units": "hPa"}
-
-
-def levels_of(ds: xr.Dataset, name: Hashable) -> Levels | None:
-    """Find the pressure levels that a variable lies on; only coordinates are read."""
-    for coord, dim in _candidates(ds, name):
-        values = _hectopascals(coord, ds.variables[coord], along=dim is not None)
-        if values is not None:
-            return Levels(coord, dim, values)
-    return None
-
-
-def _candidates(ds: xr.Dataset, name: Hashable) -> Iterator[tuple[Hashable, Hashable | None]]:
-    dims = ds.variables[name].dims
-    for coord, array in ds.coords.items():
-        if array.ndim == 1 and array.dims[0] in dims:
-            yield coord, array.dims[0]
-    for coord, array in ds.coords.items():
-        if array.ndim == 0:
-            yield coord, None
-
-
-def _hectopascals(name: Hashable, variable: xr.Variable, *, along: bool) -> np.ndarray | None:
-    """Values of a coordinate in hPa, or None if it is no pressure level."""
-    if variable.dtype.kind not in "fiu":
-        return None
-    attrs, lower = variable.attrs, str(name).lower()
-    units = text(attrs, "units").lower()
-    factor = _HECTOPASCALS.get(units)
-    about = f"{text(attrs, 'long_name')} {text(attrs, 'standard_name')}".lower()
-    named = lower in _LEVEL_NAMES or "air_pressure" in about
-    if not (named or (along and factor)) or (units not in ("", "1") and factor is None):
-        return None
-    if factor is None and any(word in about for word in _OTHER_LEVELS):
-        return None
-    values = np.atleast_1d(variable.to_numpy()).astype(np.float64)
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        return None
-    if factor is None:  # no level lies below 1100 hPa, and hardly a file ends above 11 hPa
-        factor = 0.01 if lower in _IN_PASCALS or values.max() > 1100 else 1.0
-    return np.round(values * factor, 6)
 
 
 # --- what is meant by a name ---------------------------------------------------------------------

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..conventions.variables import VARIABLES, split_level
+from ..conventions.levels import split_level
+from ..conventions.variables import VARIABLES
 
 _KELVIN = 100.0  # no season changes the middle of a map by as much; from K to degC it is 273
 _FACTOR = 3.0  # from hPa to Pa it is 100, from geopotential to height 9.8

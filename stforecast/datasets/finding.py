@@ -8,7 +8,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..conventions.variables import canonical_name, split_level
+from ..conventions.levels import split_level
+from ..conventions.variables import canonical_name
 from ..errors import InputError
 from .archives import extract
 from .backends import existing, is_remote, is_zarr

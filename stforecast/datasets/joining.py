@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LAT, LEAD, LON, TIME, VALID, find_axes, role_of, scalar
+from ..conventions.axes import TIME, find_axes
 from ..conventions.forms import FINAL, PRELIMINARY
 from ..conventions.gate import canonicalize
 from ..conventions.grid import axis_difference
-from ..conventions.number_dates import dates_from_numbers
-from ..conventions.times import canonical_times
-from ..conventions.variables import VARIABLES, Meant, canonical_name, levels_of, meant, split_level
+from ..conventions.levels import levels_of
+from ..conventions.variables import canonical_name
 from ..errors import InputError
 from .backends import Reading, groups_of, stamp
 from .drift import kind_of_scale
 from .grib import open_parts
-from .lazy import Joined, Repeated, as_slice, in_chunks
+from .lazy import Joined, Repeated, in_chunks
+from .parts import Part, part_of
 from .periods import when
-from .streams import streams_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +55,7 @@ def open_joined(
             for ds in open_parts(source, reading):
                 stack.callback(ds.close)
                 ds = ds if adapt is None else adapt(ds, source)
-                opened.append(_part(source, ds, wanted, every))
+                opened.append(part_of(source, ds, wanted, every))
         raw, dims, spans = _combine(opened, label, wanted)
         stamps = [(str(s), *stamp(s)) for s in sources]  # a file that changed is another
         raw = in_chunks(raw, chunks, dims, partial(cut, spans), stamps, raw[dims[TIME]].variable)
@@ -90,143 +87,19 @@ def some(names: Iterable[object], most: int = 8) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """One opened file or store; dimensions and variables are looked up by their canonical names."""
-
-    source: str | Path
-    ds: xr.Dataset
-    dims: dict[str, Hashable]
-    coords: dict[str, Hashable | None]
-    labels: dict[str, Hashable]  # the file's names of variables
-    variables: dict[str, xr.Variable]
-    times: np.ndarray
-    streams: np.ndarray  # of ERA5, one for each time
-
-    def at(self, chosen: np.ndarray) -> _Part:
-        """The part at some of its times."""
-        here = {self.dims[TIME]: as_slice(np.flatnonzero(chosen))}
-        variables = {n: v.isel(here, missing_dims="ignore") for n, v in self.variables.items()}
-        times, streams = self.times[chosen], self.streams[chosen]
-        return replace(self, variables=variables, times=times, streams=streams)
-
-    def roles(self, name: str) -> set[str]:
-        """Canonical dimensions of a variable."""
-        return {role for role, dim in self.dims.items() if dim in self.variables[name].dims}
-
-    def stored(self, name: str) -> int:
-        """Time steps in a stored chunk of a variable."""
-        chunks = self.variables[name].encoding.get("preferred_chunks") or {}
-        return int(chunks.get(self.dims[TIME], 1))
-
-    @property
-    def covers(self) -> str:
-        return f"{when(self.times.min())} to {when(self.times.max())}"
-
-
-def _part(source: str | Path, ds: xr.Dataset, wanted: Sequence[str] | None, every: bool) -> _Part:
-    """Look at an opened file: its axes, its times, and the variables to take from it."""
-    ds = _with_time(ds)
-    found = find_axes(ds)
-    roles = {dim: role for dim, (role, _) in found.items()}
-    labels: dict[str, Hashable] = {}
-    variables: dict[str, xr.Variable] = {}
-    sought = _worth_taking(ds, roles, every) if wanted is None else None
-    for m in sought or (m for w in wanted or () for m in meant(ds, w)):
-        on_level = split_level(m.canonical) if m.levels else None
-        # With its level: another file may have the same variable on another one.
-        label = f"{m.name}_{on_level[1]:g}" if on_level else m.name
-        if labels.setdefault(m.canonical, label) != label:
-            raise InputError(
-                f"{source}: '{labels[m.canonical]}' and '{label}' are the same variable: name one"
-            )
-        variables[m.canonical] = m.of(ds)
-        variables[m.canonical].attrs = variables[m.canonical].attrs | m.attrs
-    dims = {
-        role: dim for dim, role in roles.items() if any(dim in v.dims for v in variables.values())
-    }
-    coords = {role: found[dim][1] for role, dim in dims.items()}
-    times = np.empty(0)
-    if TIME in dims:
-        if coords[TIME] is None:
-            raise InputError(
-                f"{source}: dimension '{dims[TIME]}' has no coordinate, expected times"
-            )
-        raw = ds.variables[coords[TIME]]
-        if not raw.size:
-            raise InputError(f"{source}: it has no times, dimension '{dims[TIME]}' has size 0")
-        try:
-            times = canonical_times(coords[TIME], dates_from_numbers(coords[TIME], raw))
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from error
-        if missing := int(pd.isna(times).sum()):
-            raise InputError(
-                f"{source}: {missing} of its {len(times)} times are missing, as of steps that were "
-                f"never written. Leave these out, with ds.isel({dims[TIME]}=...), and write the "
-                "file anew"
-            )
-    streams = streams_of(ds, dims.get(TIME), len(times))
-    return _Part(source, ds, dims, coords, labels, variables, times, streams)
-
-
-def _with_time(ds: xr.Dataset) -> xr.Dataset:
-    """Give a file of one time, which is a scalar in it, a dimension of times."""
-    if any(role == TIME for role, _ in find_axes(ds).values()):
-        return ds
-    plain = [n for n, v in ds.data_vars.items() if v.ndim == 0 and role_of(n, v.variable) == TIME]
-    ds = ds.set_coords(plain)  # what is no dimension is no coordinate to xarray, unless listed
-    name = VALID if VALID in ds.coords and ds[VALID].ndim == 0 else scalar(ds, TIME)
-    if name is None:
-        return ds
-    time = ds.variables[name]
-    others = [
-        c for c, v in ds.coords.items() if v.ndim == 0 and role_of(c, v.variable) in (TIME, LEAD)
-    ]
-    moving = {
-        n: Repeated(v.variable, 1).variable((name, *v.dims), v.attrs, v.encoding)
-        for n, v in ds.data_vars.items()
-        if v.ndim
-    }
-    ds = ds.drop_vars(others).assign(moving)
-    return ds.assign_coords({name: ((name,), np.atleast_1d(time.to_numpy()), time.attrs)})
-
-
-def _worth_taking(ds: xr.Dataset, roles: Mapping[Hashable, str], every: bool) -> list[Meant]:
-    """Variables on time and a grid: all of them, or those that are known, or else the only one."""
-    fits, plain = [], []
-    for m in meant(ds):
-        dims = ds.variables[m.name].dims
-        here = {roles[d] for d in dims if d in roles}
-        on_grid = {LAT, LON} <= here or {"y", "x"} <= here
-        levels = levels_of(ds, m.name)
-        several = levels is not None and levels.dim is not None and len(levels.values) > 1
-        if TIME in here and on_grid and not several:
-            fits.append(m)
-            if not any(d not in roles and ds.sizes[d] > 1 for d in dims):
-                plain.append(m)
-    if not every:
-        plain = [m for m in plain if _is_known(m.canonical)]
-    return plain if plain or len(fits) != 1 else fits
-
-
-def _is_known(canonical: str) -> bool:
-    on_level = split_level(canonical)
-    return canonical in VARIABLES or (on_level is not None and on_level[0] in VARIABLES)
-
-
 def _with_levels(ds: xr.Dataset, name: Hashable) -> str:
     levels = levels_of(ds, name)
     return f"{name} (on {levels.text} hPa)" if levels and levels.dim else str(name)
 
 
-def _on_levels(opened: Sequence[_Part]) -> list[str]:
+def _on_levels(opened: Sequence[Part]) -> list[str]:
     """Variables on several levels, of which none is taken unless it is asked for."""
     found = {str(v): levels_of(p.ds, v) for p in opened for v in p.ds.data_vars}
     several = {v: x.text for v, x in found.items() if x and x.dim and len(x.values) > 1}
     return [f"{v} (on {text} hPa)" for v, text in sorted(several.items())]
 
 
-def _same_grid(a: _Part, b: _Part) -> None:
+def _same_grid(a: Part, b: Part) -> None:
     """Refuse two files that do not share a grid: xarray would keep what they have in common."""
     for role in [r for r in a.dims if r != TIME and r in b.dims]:
         if difference := axis_difference(role, _axis(a, role), _axis(b, role)):
@@ -236,15 +109,15 @@ def _same_grid(a: _Part, b: _Part) -> None:
             )
 
 
-def _axis(part: _Part, role: str) -> np.ndarray | int:
+def _axis(part: Part, role: str) -> np.ndarray | int:
     coord = part.coords[role]
     return part.ds.sizes[part.dims[role]] if coord is None else part.ds[coord].to_numpy()
 
 
-def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
+def _join(name: str, parts: Sequence[Part], first: Part) -> xr.Variable:
     """Join one variable over files in order of time, in `first`'s names of dimensions."""
     pieces: list[tuple[str, xr.Variable]] = []
-    forms: dict[tuple[Any, str], _Part] = {}
+    forms: dict[tuple[Any, str], Part] = {}
     for part in parts:
         variable = part.variables[name]
         rename = {dim: first.dims[role] for role, dim in part.dims.items() if role in first.dims}
@@ -268,10 +141,10 @@ def _join(name: str, parts: Sequence[_Part], first: _Part) -> xr.Variable:
 
 
 def _combine(
-    opened: Sequence[_Part], label: object, wanted: Sequence[str] | None
+    opened: Sequence[Part], label: object, wanted: Sequence[str] | None
 ) -> tuple[xr.Dataset, dict[str, Hashable], list[tuple[int, int]]]:
     """Join all variables; also dimensions by canonical name, and `spans` as :func:`cut` takes."""
-    parts: dict[str, list[_Part]] = {}
+    parts: dict[str, list[Part]] = {}
     for part in opened:
         for name in part.variables:
             parts.setdefault(name, []).append(part)
@@ -341,7 +214,7 @@ def _combine(
     return xr.Dataset(names, coords, first.ds.attrs), first.dims, spans
 
 
-def _elsewhere(opened: Sequence[_Part]) -> str:
+def _elsewhere(opened: Sequence[Part]) -> str:
     """Say where else the data may be: in groups, or on a grid without a time."""
     for part in opened:
         if groups := groups_of(part.source):
@@ -360,7 +233,7 @@ def _elsewhere(opened: Sequence[_Part]) -> str:
     return ""
 
 
-def _final_first(parts: Sequence[_Part]) -> list[_Part]:
+def _final_first(parts: Sequence[Part]) -> list[Part]:
     """Leave out preliminary data (ERA5T) of times that have final data, in whichever file."""
     final = [p.times[p.streams == FINAL] for p in parts]
     out = []
@@ -384,7 +257,7 @@ def _final_first(parts: Sequence[_Part]) -> list[_Part]:
     return out
 
 
-def _in_order(parts: list[_Part]) -> list[_Part]:
+def _in_order(parts: list[Part]) -> list[Part]:
     """Sort files by time; refuse overlaps."""
     parts = _final_first(parts)
     for part in parts:

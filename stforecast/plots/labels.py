@@ -10,7 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from ..conventions.axes import LEAD, TIME, VALID, scalar
-from ..conventions.variables import VARIABLES, meant, split_level
+from ..conventions.levels import split_level
+from ..conventions.variables import VARIABLES, meant
 
 MINUS = "\N{MINUS SIGN}"
 METRICS = {"rmse": "RMSE", "mae": "MAE", "mse": "MSE", "bias": "bias", "acc": "ACC"}

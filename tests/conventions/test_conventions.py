@@ -16,8 +16,9 @@ from stforecast.conventions.angles import is_global
 from stforecast.conventions.gate import canonicalize, check, restore
 from stforecast.conventions.grid import Grid
 from stforecast.conventions.lazy import LazyArray
+from stforecast.conventions.levels import split_level
 from stforecast.conventions.times import time_gaps, time_step, valid_times
-from stforecast.conventions.variables import canonical_name, split_level
+from stforecast.conventions.variables import canonical_name
 from stforecast.errors import InputError
 from stforecast.testing.weather import make_forecast, make_weather, relabel
 
