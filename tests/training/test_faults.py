@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -22,53 +21,28 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import fill_up, mount, mounted, tiny
 from safetensors.torch import load_file, save_file
+from small_runs import CONFIG, TASK, data, go, good, network
 
 import stforecast.training.checkpoints
 from stforecast.errors import DivergenceError, InputError
 from stforecast.files import locked
 from stforecast.loading.feeds import ResidentFeed, StreamingFeed
 from stforecast.models.simvp import SimVPv2
-from stforecast.task import Task
-from stforecast.testing.weather import make_weather
-from stforecast.training import checkpoints
-from stforecast.training import log as journal
 from stforecast.training import validation as _validation
 from stforecast.training.checkpoints import read_checkpoint
-from stforecast.training.config import TrainConfig
 from stforecast.training.fit import fit
 from stforecast.training.log import read_log
 
-TASK = Task("t2m", input_steps=4, target_steps=3)
-CONFIG = TrainConfig(
-    steps=30,  # two epochs and a half
-    batch_size=8,
-    validate_every=7,
-    checkpoint_every=3,
-    val_windows=16,
-    precision="fp32",
-    device="cpu",
-    buffer=40 * 240,  # of the streaming feed: a part of the data
-)
-SHORT = replace(CONFIG, steps=6, validate_every=2)
-
-
-def network():
-    return tiny(drop_path=0.3)
-
-
-def data():
-    train = make_weather(96, shape=(6, 10))
-    return train, make_weather(48, time="2002-01-01", shape=(6, 10), seed=1)
+pytestmark = pytest.mark.usefixtures("without_curves")
 
 
 # --- the runs that are killed ---------------------------------------------------------------------
+
 
 #: What is called, and so can be killed, in the course of a run.
 CALLS = {
@@ -342,236 +316,6 @@ def test_the_command_itself_killed(whole, tmp_path):
     check(outcome(tmp_path), whole["resident"][0])
 
 
-# --- damaged checkpoints --------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True, scope="module")
-def without_curves():
-    """Neither TensorBoard's files nor pictures, here: they take longer than such a run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "_tensorboard", lambda *args: None)
-        patch.setattr(journal.util, "find_spec", lambda name: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def datasets():
-    return data()
-
-
-def go(datasets, directory, **options):
-    weather, valid = datasets
-    options = {"model": network, "config": SHORT, "validation": valid} | options
-    return fit(weather, TASK, run_dir=directory, **options)
-
-
-@pytest.fixture(scope="module")
-def finished(datasets, tmp_path_factory):
-    """A finished run of six steps, with checkpoints of the last two: 4 and 6."""
-    directory = tmp_path_factory.mktemp("finished")
-    result = go(datasets, directory)
-    assert [p.name for p in sorted(directory.glob("checkpoint-*"))] == [
-        "checkpoint-00000004", "checkpoint-00000006",
-    ]  # fmt: skip
-    return directory, result
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return Path(shutil.copytree(finished[0], tmp_path / "copy"))
-
-
-def same_weights(a, b):
-    weights = b.network.state_dict()
-    return all(torch.equal(v, weights[k]) for k, v in a.network.state_dict().items())
-
-
-def flip(path, place):
-    content = bytearray(path.read_bytes())
-    content[place if place >= 0 else len(content) + place] ^= 1 << 4
-    path.write_bytes(content)
-
-
-def cut(path, to):
-    os.truncate(path, to if to >= 0 else path.stat().st_size + to)
-
-
-DAMAGES = {
-    "the first byte flipped": lambda p: flip(p, 0),
-    "a byte in the middle flipped": lambda p: flip(p, p.stat().st_size // 2),
-    "the last byte flipped": lambda p: flip(p, -1),
-    "cut by a byte": lambda p: cut(p, -1),
-    "cut to a half": lambda p: cut(p, p.stat().st_size // 2),
-    "empty": lambda p: cut(p, 0),
-    "zeros": lambda p: p.write_bytes(bytes(p.stat().st_size)),
-    "gone": lambda p: p.unlink(),
-    "a byte more": lambda p: p.write_bytes(p.read_bytes() + b"\n"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("file", ["state.json", "state.safetensors"])
-def test_a_damaged_file(datasets, finished, copy, caplog, file, damage):
-    """The checkpoint before is taken, loudly; and the run ends as it did."""
-    damage(copy / "checkpoint-00000006" / file)
-    seen = []
-    again = go(datasets, copy, progress=seen.append)
-    assert [e["step"] for e in seen] == [5, 6]
-    loud = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
-    assert f"checkpoint-00000006/{file} is damaged" in loud[0]
-    assert same_weights(again, finished[1])
-    assert (copy / "damaged-checkpoint-00000006").is_dir()
-    assert go(datasets, copy, progress=seen.append).training["validation"]["step"]
-    assert len(seen) == 2  # the new checkpoint of the end is the last one now
-
-
-def test_every_byte_counts(copy):
-    path = copy / "checkpoint-00000006"
-    read_checkpoint(path)
-    rng = random.Random(0)
-    for file in path.iterdir():
-        content = file.read_bytes()
-        for place in rng.sample(range(len(content)), 300):
-            spoiled = bytearray(content)
-            spoiled[place] ^= 1 << rng.randrange(8)
-            file.write_bytes(spoiled)
-            with pytest.raises(InputError, match=f"{file.name} is damaged"):
-                read_checkpoint(path)
-        file.write_bytes(content)
-    read_checkpoint(path)
-
-
-def test_damaged_ones_do_not_outlive_good_ones(datasets, copy, monkeypatch):
-    """A stop at step 5 writes an earlier step than the damaged 6: it must not be dropped for it."""
-    cut(copy / "checkpoint-00000006/state.json", 10)
-    batch = ResidentFeed.batch
-
-    def interrupting(self, step):
-        if self.shuffle:
-            signal.raise_signal(signal.SIGINT)
-        return batch(self, step)
-
-    monkeypatch.setattr(ResidentFeed, "batch", interrupting)
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 5 of 6"):
-        go(datasets, copy)
-    names = sorted(p.name for p in copy.glob("checkpoint-*"))
-    assert names == ["checkpoint-00000004", "checkpoint-00000005"]
-
-
-def tree(directory):
-    """All that is there but what tells of the calls: those differ."""
-    calls = {"about.json", "loss.png", "log.jsonl"}
-    files = [p for p in sorted(directory.rglob("*")) if p.is_file() and p.name not in calls]
-    return {p: p.read_bytes() for p in files if p.parent.name != "tensorboard"}
-
-
-def test_no_checkpoint_is_whole(datasets, finished, copy):
-    cut(copy / "checkpoint-00000006/state.safetensors", 100)
-    flip(copy / "checkpoint-00000004/state.json", 30)
-    before = tree(copy)
-    words = (
-        r"no checkpoint in .*copy is whole: .*06/state.safetensors is damaged.*04/state.json is "
-        r"damaged.*Restore.*resume='never'"
-    )
-    for _ in range(2):
-        with pytest.raises(InputError, match=words):
-            go(datasets, copy)
-        assert tree(copy) == before
-    seen = []
-    again = go(datasets, copy, resume="never", progress=seen.append)
-    assert len(seen) == 6
-    assert same_weights(again, finished[1])
-
-
-def test_the_checkpoints_are_gone(datasets, copy):
-    for path in copy.glob("checkpoint-*"):
-        shutil.rmtree(path)
-    with pytest.raises(InputError, match=r"history.jsonl tells of a run, but its checkpoints are"):
-        go(datasets, copy)
-
-
-@pytest.mark.parametrize("spoil", ["torn", "beyond", "gone"])
-def test_history_is_the_checkpoints(datasets, copy, spoil):
-    history = copy / "history.jsonl"
-    before = history.read_text()
-    spoilt = {"torn": before[:-20], "beyond": before + '{"step": 8}\n{"st'}
-    history.unlink() if spoil == "gone" else history.write_text(spoilt[spoil])
-    go(datasets, copy)
-    assert history.read_text() == before
-
-
-def test_leftovers_of_a_kill_are_cleared(datasets, copy):
-    before = tree(copy)
-    (copy / ".checkpoint-00000008.0123abcd.part").mkdir()
-    (copy / ".checkpoint-00000008.0123abcd.part/state.json").write_text("{")
-    (copy / ".history.0123abcd.part.jsonl").write_text("{")
-    (copy / "notes.txt").write_text("mine")
-    go(datasets, copy)
-    assert tree(copy) == before | {copy / "notes.txt": b"mine"}
-
-
-class Steps(torch.nn.Linear):
-    """A network of another class, that fits the task."""
-
-    def __init__(self, size):
-        super().__init__(size, size)
-
-    def forward(self, x):
-        return super().forward(x[:, -3:])
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (
-            {"model": lambda: SimVPv2(4, 3, encoder_channels=8, translator_channels=12)},
-            r"\(model differ",
-        ),
-        ({"model": lambda: Steps(10)}, r"\(model differ"),
-        ({"config": replace(SHORT, seed=1)}, r"\(config differ"),
-        ({"init_time": "some"}, r"\(windows differ"),
-        ({"warmer": 10.0}, r"\(values of the data differ"),
-    ],
-    ids=lambda value: None if isinstance(value, str) else next(iter(value)),
-)
-def test_another_run(datasets, copy, change, words):
-    weather, valid = datasets
-    change = dict(change)
-    if "init_time" in change:
-        change["init_time"] = weather["time"].values[10:60]
-    if warmer := change.pop("warmer", 0):
-        weather = weather.assign({"2m_temperature": weather["2m_temperature"] + warmer})
-        weather["2m_temperature"].attrs = datasets[0]["2m_temperature"].attrs
-    before = tree(copy)
-    with pytest.raises(InputError, match=words):
-        go((weather, valid), copy, **change)
-    assert tree(copy) == before
-
-
-def test_a_network_of_another_size(datasets, tmp_path):
-    """Which says nothing of its settings, so that its tensors must."""
-
-    class Scale(torch.nn.Module):
-        def __init__(self, size):
-            super().__init__()
-            self.factor = torch.nn.Parameter(torch.ones(size))
-
-        def forward(self, x):
-            return x[:, -3:] * self.factor.mean()
-
-    go(datasets, tmp_path, model=lambda: Scale(4))
-    with pytest.raises(InputError, match=r"\(model differ"):
-        go(datasets, tmp_path, model=lambda: Scale(5))
-
-
-def test_a_checkpoint_of_another_version(datasets, copy):
-    for path in copy.glob("checkpoint-*"):
-        state, _ = read_checkpoint(path)
-        (path / "state.json").write_text(checkpoints.sealed(state | {"version": 1}))
-    with pytest.raises(InputError, match="it is of version 1, this library reads 3"):
-        go(datasets, copy)
-
-
 # --- stopping, and going on -----------------------------------------------------------------------
 
 
@@ -629,143 +373,6 @@ def test_weights_that_are_not_finite_are_not_kept(datasets, tmp_path):
     for path in tmp_path.glob("checkpoint-*"):
         _, tensors = read_checkpoint(path)
         assert all(v.isfinite().all() for v in tensors.values())
-
-
-# --- disks and directories ------------------------------------------------------------------------
-
-
-def good(directory):
-    """Steps of the checkpoints, all of which must be whole."""
-    return sorted(read_checkpoint(p)[0]["step"] for p in directory.glob("checkpoint-*"))
-
-
-def at(step, act):
-    def progress(event):
-        if event["step"] == step:
-            history = progress.directory / "history.jsonl"
-            # Its writer is a thread; what it does last is to write the history.
-            while not history.exists() or history.read_text().count("\n") < step // 2:
-                time.sleep(0.01)
-            time.sleep(0.2)
-            act()
-
-    return progress
-
-
-def fails_then_goes_on(datasets, finished, directory, act, mend, words):
-    """Let something fail after the checkpoint of step 4; mend it; the same call goes on."""
-    progress, seen = at(4, act), []
-    progress.directory = directory
-    try:
-        with pytest.raises(InputError, match=words):
-            go(datasets, directory, progress=progress)
-    finally:
-        mend()
-    assert good(directory)[-1] == 4
-    assert [p.name for p in directory.iterdir() if p.name.startswith(".")] == []
-    again = go(datasets, directory, progress=seen.append)
-    assert [e["step"] for e in seen] == [5, 6]
-    assert same_weights(again, finished[1])
-
-
-def test_disk_full(datasets, finished, tmp_path):
-    """A file system of its own, filled up by somebody else in the course of the run."""
-    with mounted(tmp_path, "-t", "tmpfs", "-o", "size=2m", "tmpfs"):
-        run, other = tmp_path / "run", tmp_path / "other"
-
-        words = r"cannot write the checkpoint of step 6 in .*No space left.*goes on from checkpoint"
-        fails_then_goes_on(datasets, finished, run, partial(fill_up, other), other.unlink, words)
-
-
-def test_quota(datasets, finished, tmp_path):
-    """As full as a disk can be without one's own: files must not grow past a size."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = (finished[0] / "checkpoint-00000006/state.safetensors").stat().st_size
-    fails_then_goes_on(
-        datasets,
-        finished,
-        tmp_path,
-        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size * 2 // 3, hard)),
-        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)),
-        r"cannot write the checkpoint of step 6 in .*goes on from checkpoint-00000004",
-    )
-
-
-def make_read_only(directory):
-    """Return how to undo it. Root writes whatever the mode says, but not to a read-only mount."""
-    if os.geteuid():
-        directory.chmod(0o555)
-        return lambda: directory.chmod(0o755)
-    mount("--bind", directory, directory)
-    mount("-o", "remount,ro,bind", directory)
-    return lambda: subprocess.run(["umount", str(directory)], check=False)
-
-
-def test_read_only_in_the_course_of_the_run(datasets, finished, tmp_path):
-    undo = []
-    fails_then_goes_on(
-        datasets,
-        finished,
-        tmp_path,
-        lambda: undo.append(make_read_only(tmp_path)),
-        lambda: undo[0](),
-        "cannot write to",
-    )
-
-
-def test_read_only_from_the_start(datasets, copy):
-    before = tree(copy)
-    undo = make_read_only(copy)
-    try:
-        with pytest.raises(InputError, match=r"cannot write to .*choose a directory you may write"):
-            go(datasets, copy)
-    finally:
-        undo()
-    assert tree(copy) == before
-
-
-def test_a_file_where_the_directory_should_be(datasets, tmp_path):
-    (tmp_path / "run").write_text("")
-    with pytest.raises(InputError, match="cannot write to"):
-        go(datasets, tmp_path / "run")
-
-
-@pytest.mark.parametrize("again", [False, True], ids=["removed", "removed and made again"])
-def test_the_directory_is_removed(datasets, tmp_path, again):
-    run = tmp_path / "run"
-
-    def remove():
-        while not (run / "checkpoint-00000004").exists():  # a thread writes it
-            time.sleep(0.01)
-        time.sleep(0.5)  # and then the history
-        shutil.rmtree(run)
-        if again:
-            run.mkdir()
-
-    progress = at(4, remove)
-    progress.directory = run
-    words = r"run was removed or replaced while the run in it went on.*step 6"
-    with pytest.raises(InputError, match=words):
-        go(datasets, run, progress=progress)
-    there = [p.name for p in run.iterdir()] if run.exists() else []
-    assert set(there) <= {"log.jsonl", "about.json"}  # no checkpoint, and nothing half-written
-
-
-def test_the_clock_jumps_backwards(datasets, finished, copy, monkeypatch):
-    """The step says what is the latest, not the times of the files."""
-    shutil.rmtree(copy / "checkpoint-00000006")
-    shutil.copytree(copy / "checkpoint-00000004", copy / "checkpoint-00000002")
-    for path in copy.rglob("*"):
-        os.utime(path, (2e9, 2e9))
-    for path in (copy / "checkpoint-00000004", *(copy / "checkpoint-00000004").iterdir()):
-        os.utime(path, (0, 0))
-    clock = iter(range(10**6, 0, -1000))
-    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
-    seen = []
-    again = go(datasets, copy, progress=seen.append)
-    assert [e["step"] for e in seen] == [5, 6]
-    assert same_weights(again, finished[1])
-    assert good(copy) == [4, 6]
 
 
 # --- two runs, one directory ----------------------------------------------------------------------

@@ -1,0 +1,59 @@
+"""Runs that are stopped go on, or begin anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import tiny
+from weather_task import CONFIG, TASK, stop_at
+
+from stforecast.errors import InputError
+from stforecast.models.simvp import SimVPv2
+from stforecast.training.fit import fit
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_stopped_and_resumed_gives_the_same_weights(weather, valid, tmp_path, step):
+    options = {"model": lambda: SimVPv2(**(tiny().settings | {"drop_path": 0.3})), "config": CONFIG}
+    whole = fit(weather, TASK, validation=valid, **options)
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {step + 1} of 6"):
+        fit(weather, TASK, validation=valid, run_dir=tmp_path, progress=stop_at(step), **options)
+    seen = []
+    again = fit(weather, TASK, validation=valid, run_dir=tmp_path, progress=seen.append, **options)
+    assert seen[0]["step"] == step + 2
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(weather, tmp_path, caplog):
+    whole = fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
+    last = sorted(tmp_path.glob("checkpoint-*"))[-1]
+    state = last / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    seen = []
+    again = fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path, progress=seen.append)
+    assert "damaged" in caplog.text
+    assert [e["step"] for e in seen] == [5, 6]
+    name = "readout.weight"
+    assert torch.equal(whole.network.state_dict()[name], again.network.state_dict()[name])
+
+
+def test_another_run_in_the_directory_is_refused(weather, tmp_path):
+    fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
+    other = replace(CONFIG, learning_rate=0.1)
+    before = (tmp_path / "run.json").read_text()
+    with pytest.raises(InputError, match=r"a run with other settings \(config differ\)"):
+        fit(weather, TASK, model=tiny, config=other, run_dir=tmp_path)
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_starting_anew_leaves_nothing_of_the_old_run(weather, tmp_path):
+    fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
+    shorter = {"model": tiny, "config": replace(CONFIG, steps=2), "run_dir": tmp_path}
+    fit(weather, TASK, resume="never", **shorter)
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000002"]
+    seen = []
+    fit(weather, TASK, progress=seen.append, **shorter)  # the new run is what is gone on with
+    assert seen == []
