@@ -282,7 +282,9 @@ class GateConv(nn.Sequential):
 
 
 class ConvRecurrent(Recurrent):
-    """What the networks of stacked convolutional cells share: their settings, and the read-out.
+    """What the networks of stacked convolutional cells share: settings, inlet and read-out.
+
+    A subclass sets ``cells``, the first of which has the convolution ``conv_x`` of frames.
 
     Parameters
     ----------
@@ -306,6 +308,11 @@ class ConvRecurrent(Recurrent):
         (r"^cell_list\.", "cells."),
         (r"^conv_last\.", "readout."),
     )
+    benchmarks: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "moving_mnist": {"patch": 4},
+        "": {"patch": 2},
+    }
+    cells: nn.ModuleList
 
     def __init__(
         self,
@@ -382,6 +389,10 @@ class ConvRecurrent(Recurrent):
                 settings[ours] = int(options.pop(theirs))
         settings["layer_norm"] = bool(options.pop("layer_norm", 0))
         return settings
+
+    def inlet(self, frames: Tensor) -> Tensor:
+        """The first layer's convolution of frames: (N, P, h, w) -> (N, gates, h, w)."""
+        return self.cells[0].conv_x(frames)  # type: ignore[operator]
 
     def readout_of(self, hidden: int) -> Conv2d:
         """A 1 x 1 convolution without bias from the top layer to patches of the outputs."""

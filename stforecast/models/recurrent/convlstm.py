@@ -7,7 +7,7 @@ public code of the SimVPv2 paper (arXiv:2211.12509) has it.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +44,6 @@ class ConvLSTM(ConvRecurrent):
 
     has_legacy = True
     flags = (*ConvRecurrent.flags, "legacy")
-    benchmarks: ClassVar[dict[str, dict[str, Any]]] = {
-        "moving_mnist": {"patch": 4},
-        "": {"patch": 2},
-    }
 
     def __init__(
         self,
@@ -90,10 +86,6 @@ class ConvLSTM(ConvRecurrent):
         if size not in _WIDTHS:
             raise InputError(f"no size {size!r} of ConvLSTM; there are {', '.join(_WIDTHS)}")
         return super().for_benchmark(name, **({"hidden": [_WIDTHS[size]] * 4} | overrides))
-
-    def inlet(self, frames: Tensor) -> Tensor:
-        """The first layer's convolution of frames: (N, P, h, w) -> (N, 4c, h, w)."""
-        return self.cells[0].conv_x(frames)  # type: ignore[operator]
 
     def begin(self, frame: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Output and cell state of each layer, zero."""

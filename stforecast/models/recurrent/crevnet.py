@@ -343,10 +343,10 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Streams, output, cell state and memory (B, width, 3, h, w) -> the next ones."""
         seen = torch.cat([a, h, c], dim=1)
-        i, f = torch.sigmoid(self.input_cell(seen)), torch.sigmoid(self.remember_cell(seen))
+        f, i = torch.sigmoid(self.remember_cell(seen)), torch.sigmoid(self.input_cell(seen))
         c = f * c + i * torch.tanh(self.candidate_cell(seen))
         shared = torch.cat([a, memory, c], dim=1)
-        i, f = torch.sigmoid(self.input_memory(shared)), torch.sigmoid(self.remember_memory(shared))
+        f, i = torch.sigmoid(self.remember_memory(shared)), torch.sigmoid(self.input_memory(shared))
         memory = f * memory + i * torch.tanh(self.candidate_memory(shared))
         gate = torch.sigmoid(self.output(torch.cat([a, h, c, memory], dim=1)))
         h = gate * torch.tanh(self.mix(torch.cat([c, memory], dim=1)))

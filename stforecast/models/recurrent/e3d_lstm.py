@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import Conv2d, full_precision
-from .base import ConvRecurrent
+from .base import ConvRecurrent, Recurrent
 
 
 class States(NamedTuple):
@@ -84,6 +84,7 @@ class E3DLSTM(ConvRecurrent):
         "bridgedata": {"patch": 4, "hidden": (64, 64, 64, 64)},
         "": {"patch": 4},
     }
+    inlet = Recurrent.inlet  # frames as they are: its convolutions are of windows
 
     def __init__(
         self,

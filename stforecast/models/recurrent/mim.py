@@ -113,10 +113,6 @@ class MIM(ConvRecurrent):
         """Always: the peepholes are weights at points."""
         return True
 
-    def inlet(self, frames: Tensor) -> Tensor:
-        """The first layer's convolution of frames: (N, P, h, w) -> (N, 7c, h, w)."""
-        return self.cells[0].conv_x(frames)  # type: ignore[operator]
-
     def begin(self, frame: Tensor) -> States:
         """All zero."""
         z = zeros(frame, self.hidden[0])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ..layers import Conv2d, ConvTranspose2d, full_precision
+from .base import zeros
 from .bounded import Bounded
 from .sampling import draw
 
@@ -151,15 +152,9 @@ class PhyDNet(Bounded):
 
     def begin(self, frame: Tensor) -> State:
         """The state of PhyCell, and output and cell state of each layer of ConvLSTM: zero."""
-        B, _, H, W = frame.shape
-        h, w = H // self.stride, W // self.stride
-
-        def zero(channels: int) -> Tensor:
-            z = frame.new_zeros(B, channels, h, w)
-            return z.contiguous(memory_format=torch.channels_last)
-
-        deep = 2 * self.settings["width"]
-        return zero(deep), [(zero(c), zero(c)) for c in (*self.settings["hidden"], deep)]
+        frame, deep = frame[..., :: self.stride, :: self.stride], 2 * self.settings["width"]
+        widths = (*self.settings["hidden"], deep)
+        return zeros(frame, deep), [(zeros(frame, c), zeros(frame, c)) for c in widths]
 
     def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
         """One step of both branches, whose outputs are added before they are decoded.

@@ -7,7 +7,7 @@ public code of the SimVPv2 paper (arXiv:2211.12509) has it.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +43,6 @@ class PredRNN(ConvRecurrent):
     .. [1] arXiv:2103.09504, section 3, the equations of the ST-LSTM.
     """
 
-    benchmarks: ClassVar[dict[str, dict[str, Any]]] = {
-        "moving_mnist": {"patch": 4},
-        "": {"patch": 2},
-    }
-
     def __init__(
         self, input_steps: int = 12, target_steps: int = 12, channels: int = 1, **options: Any
     ) -> None:
@@ -58,10 +53,6 @@ class PredRNN(ConvRecurrent):
             for i in range(len(self.hidden))
         )
         self.readout = self.readout_of(c)
-
-    def inlet(self, frames: Tensor) -> Tensor:
-        """The first layer's convolution of frames: (N, P, h, w) -> (N, 7c, h, w)."""
-        return self.cells[0].conv_x(frames)  # type: ignore[operator]
 
     def begin(self, frame: Tensor) -> States:
         """All zero."""

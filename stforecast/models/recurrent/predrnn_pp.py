@@ -50,10 +50,6 @@ class PredRNNpp(ConvRecurrent):
 
     has_legacy = True
     flags: ClassVar[tuple[str, ...]] = (*ConvRecurrent.flags, "legacy")
-    benchmarks: ClassVar[dict[str, dict[str, Any]]] = {
-        "moving_mnist": {"patch": 4},
-        "": {"patch": 2},
-    }
     openstl_names = (*ConvRecurrent.openstl_names, (r"^gradient_highway\.", "highway."))
 
     def __init__(
@@ -75,10 +71,6 @@ class PredRNNpp(ConvRecurrent):
         )
         self.highway = Highway(c, self.kernel, **self.conv)
         self.readout = self.readout_of(c)
-
-    def inlet(self, frames: Tensor) -> Tensor:
-        """The first layer's convolution of frames: (N, P, h, w) -> (N, 7c, h, w)."""
-        return self.cells[0].conv_x(frames)  # type: ignore[operator]
 
     def begin(self, frame: Tensor) -> States:
         """All zero."""
