@@ -308,10 +308,7 @@ class ConvRecurrent(Recurrent):
         (r"^cell_list\.", "cells."),
         (r"^conv_last\.", "readout."),
     )
-    benchmarks: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "moving_mnist": {"patch": 4},
-        "": {"patch": 2},
-    }
+    benchmarks: ClassVar[Mapping[str, Any]] = {"moving_mnist": {"patch": 4}, "": {"patch": 2}}
     cells: nn.ModuleList
 
     def __init__(
