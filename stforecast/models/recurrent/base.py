@@ -298,16 +298,10 @@ class ConvRecurrent(Recurrent):
         As of :class:`Recurrent`.
     """
 
-    limits: ClassVar[Mapping[str, tuple[int, int]]] = {
-        "hidden": (1, 100_000),
-        "kernel": (1, 999),
-    }
+    limits: ClassVar[Mapping[str, Any]] = {"hidden": (1, 100_000), "kernel": (1, 999)}
     flags: ClassVar[tuple[str, ...]] = ("layer_norm",)
     lists: ClassVar[tuple[str, ...]] = ("hidden",)
-    openstl_names: ClassVar[Sequence[tuple[str, str]]] = (
-        (r"^cell_list\.", "cells."),
-        (r"^conv_last\.", "readout."),
-    )
+    openstl_names: ClassVar[Any] = ((r"^cell_list\.", "cells."), (r"^conv_last\.", "readout."))
     benchmarks: ClassVar[Mapping[str, Any]] = {"moving_mnist": {"patch": 4}, "": {"patch": 2}}
     cells: nn.ModuleList
 
@@ -325,10 +319,8 @@ class ConvRecurrent(Recurrent):
         **options: Any,
     ) -> None:
         options["patch"] = patch
-        shared = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm}
-        super().__init__(
-            input_steps, target_steps, channels, own=shared | dict(own or {}), **options
-        )
+        own = {"hidden": hidden, "kernel": kernel, "layer_norm": layer_norm} | dict(own or {})
+        super().__init__(input_steps, target_steps, channels, own=own, **options)
         if kernel % 2 == 0:
             raise InputError(f"kernel must be odd, found {kernel}")
         self.hidden, self.kernel = [int(c) for c in hidden], kernel

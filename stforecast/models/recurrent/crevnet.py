@@ -20,7 +20,6 @@ from ..kernels import wrap
 from .base import Recurrent
 
 _DEPTH = 3  # frames of a window
-
 State = tuple[list[tuple[Tensor, Tensor]], Tensor]
 
 
