@@ -15,7 +15,7 @@ import xarray as xr
 from ..conventions.axes import LEAD
 from ..errors import InputError
 from ..files import replacing
-from .significance import LEAST, compare
+from .significance import LEAST, QUANTITIES, compare
 
 __all__ = ["mean_over_time", "save_scores", "scorecard", "to_table", "verdicts"]
 
@@ -33,7 +33,6 @@ BASELINES = (
     *("persistence", "usual week"),
 )
 _COPIES = ("Persistence", "persistence", "FrameCopy")
-_QUANTITIES = ("difference", "low", "high", "p_value", "block_length")
 
 
 def scorecard(
@@ -76,9 +75,10 @@ def scorecard(
         With `by_time` also ``V_difference`` with dims ``(model, other_model, quantity, *by)`` and
         ``V_difference_overall``: RMSE of the model minus RMSE of the other_model (all models, and
         so not ``reference``, which has the references of skill only), the ends ``low`` and
-        ``high`` of its interval, the ``p_value`` of no difference, and the length of the blocks
-        that were drawn. They are NaN for a model and itself. With fewer than 20 initialisations
-        there are none. The attribute ``intervals`` tells the method, or why there are none.
+        ``high`` of its interval, the ``p_value`` of no difference, ``p_adjusted`` for the number of
+        lead times, the ``lag_correlation``, and the ``block_length``, NaN where no blocks were
+        drawn. They are NaN for a model and itself. With fewer than 20 initialisations there are
+        none. The attribute ``intervals`` tells the methods, or why there are none.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def _add_differences(
         dim = next((d for d in several if d in a.dims), None)
         if dim is None:
             found = compare(a, b, metric=metric, samples=samples, level=level)
-            return found.sel(quantity=list(_QUANTITIES))
+            return found.sel(quantity=list(QUANTITIES))
         labels = card[dim]
         parts = [between(*(x.sel({dim: c}, drop=True) for x in (a, b))) for c in labels.values]
         return xr.concat(parts, labels, combine_attrs="override")
@@ -199,6 +199,8 @@ def _add_differences(
             }
             card[f"{v}_difference{suffix}"] = array
     about = f"{first.attrs['method']}; block length {first.attrs['block_length']}"
+    if LEAD in card.dims:
+        about += f"; {first.attrs['correction']}"
     return card.assign_attrs(
         intervals=about, interval_metric=metric, interval_level=level, interval_samples=samples
     )
@@ -206,10 +208,11 @@ def _add_differences(
 
 def _turned(compared: xr.Dataset) -> xr.Dataset:
     """What :func:`compare` gives with its models exchanged."""
-    sign = xr.DataArray([-1.0, -1, -1, 1, 1], {"quantity": list(_QUANTITIES)}, "quantity")
+    signs = [-1.0 if q in ("difference", "low", "high") else 1.0 for q in QUANTITIES]
+    sign = xr.DataArray(signs, {"quantity": list(QUANTITIES)}, "quantity")
     source = {"low": "high", "high": "low"}
-    picked = compared.sel(quantity=[source.get(q, q) for q in _QUANTITIES])
-    return picked.assign_coords(quantity=list(_QUANTITIES)) * sign
+    picked = compared.sel(quantity=[source.get(q, q) for q in QUANTITIES])
+    return picked.assign_coords(quantity=list(QUANTITIES)) * sign
 
 
 def mean_over_time(scores: xr.Dataset) -> xr.Dataset:
@@ -417,12 +420,13 @@ def verdicts(
         A row for each pair of models (index), of all lead times together: ``difference`` of
         the scores, ``low`` and ``high`` of its interval, ``p_value``, ``block_length`` and
         ``verdict``: "better" or "worse" where the interval leaves out 0, else "no difference
-        shown". ``leads`` says at how many lead times the interval leaves out 0, each taken by
-        itself, on the side of the verdict; ``against``, at which ones it does on the other side.
-        Empty where the card has no intervals.
+        shown". ``leads`` says at how many lead times there is a difference on the side of the
+        verdict by p-values corrected for the number of lead times (Benjamini and Hochberg);
+        ``against``, at which ones there is one on the other side. Empty where the card has no
+        intervals.
     """
     card, v, _ = _selected(card, variable, weights, region)
-    columns = [*_QUANTITIES, "leads", "verdict", "against"]
+    columns = [*QUANTITIES, "leads", "verdict", "against"]
     index = pd.MultiIndex.from_tuples([], names=["model", "other_model"])
     if f"{v}_difference" not in card:
         return pd.DataFrame([], index, columns)
@@ -432,13 +436,13 @@ def verdicts(
     models.sort(key=lambda m: m in BASELINES)  # these come second in a pair
     for m, r in itertools.combinations(models, 2):
         of = overall.sel(model=m, other_model=r)
-        figures = dict(zip(_QUANTITIES, of.values.tolist(), strict=True))
-        low, high = (by_lead.sel(model=m, other_model=r, quantity=q) for q in ("low", "high"))
-        verdict, beyond, contrary = "no difference shown", (high < 0) | (low > 0), low > high
+        figures = dict(zip(QUANTITIES, of.values.tolist(), strict=True))
+        sign = beyond_chance(by_lead.sel(model=m, other_model=r), card.attrs["interval_level"])
+        verdict, beyond, contrary = "no difference shown", sign != 0, sign > 1
         if figures["high"] < 0:
-            verdict, beyond, contrary = "better", high < 0, low > 0
+            verdict, beyond, contrary = "better", sign < 0, sign > 0
         elif figures["low"] > 0:
-            verdict, beyond, contrary = "worse", low > 0, high < 0
+            verdict, beyond, contrary = "worse", sign > 0, sign < 0
         leads = against = ""
         if LEAD in by_lead.dims:
             leads = f"{int(beyond.sum())} of {beyond.size}"
@@ -448,6 +452,12 @@ def verdicts(
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     table.index = pd.MultiIndex.from_tuples(list(rows), names=["model", "other_model"])
     return table
+
+
+def beyond_chance(difference: xr.DataArray, level: float) -> xr.DataArray:
+    """Sign of each difference that is more than chance, all of them taken together; else 0."""
+    found = difference.sel(quantity="p_adjusted", drop=True) <= 1 - level
+    return np.sign(difference.sel(quantity="difference", drop=True)).where(found, 0)
 
 
 def _to_csv_table(card: xr.Dataset) -> pd.DataFrame:
@@ -481,7 +491,7 @@ def _to_csv_table(card: xr.Dataset) -> pd.DataFrame:
     if "weights" not in table:
         table["weights"] = card.attrs.get("weights", "")
     front = ["model", "variable", "metric", "lead_hours"]
-    back = ["value", *(q for q in _QUANTITIES[1:] if q in table), "units", "weights"]
+    back = ["value", *(q for q in QUANTITIES[1:] if q in table), "units", "weights"]
     others = [c for c in table.columns if c not in (*front, *back)]  # other dims of `by`
     return table[[*front, *others, *back]]
 

@@ -215,33 +215,20 @@ def _verdict(card: xr.Dataset, v: str, row: Mapping[Any, Any], weights: str) -> 
         size = f" {metric.upper()} {number(a)}{unit} against {number(b)}{unit}."
     of = f" in {variable_label(card[v])}" if len(variables_of(card)) > 1 else ""
     p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
-    leads = f"; the same at {row['leads']} lead times taken singly" if row["leads"] else ""
-    against = _leads_against(card, v, row, first)
+    leads = f"; the same at {row['leads']} lead times, corrected for their number"
+    leads = leads if row["leads"] and verb in does.values() else ""
+    word = "worse" if row["verdict"] == "better" else "better"
+    against = f"; {word} at {row['against']}" if row["against"] else ""
     low, high = _signed(row["low"]), _signed(row["high"])
     sure = (
         f"Difference {_signed(row['difference'])}{unit}, "
         f"{float(card.attrs.get('interval_level', 0.95)):.0%} interval {low} to {high}, {p} "
-        f"({weights}; all lead times together{leads if verb in does.values() else ''}{against})."
+        f"({weights}; all lead times together{leads}{against})."
     )
     return (
         f"<li><strong>{html.escape(heading)}</strong>{html.escape(of)}.{html.escape(size)} "
         f'<span class="note">{html.escape(sure)}</span></li>'
     )
-
-
-def _leads_against(
-    card: xr.Dataset, v: str, row: Mapping[Any, Any], first: Mapping[str, int]
-) -> str:
-    """Lead times at which it is the other way round, by more than chance."""
-    by_lead = card[f"{v}_difference"].isel(first)
-    if LEAD not in by_lead.dims or row["verdict"] not in ("better", "worse"):
-        return ""
-    at = by_lead.sel(model=row["model"], other_model=row["other_model"])
-    low, high = (at.sel(quantity=q).values for q in ("low", "high"))
-    better = row["verdict"] == "better"
-    found = [lead_label(x) for x in card[LEAD].values[low > 0 if better else high < 0]]
-    word = "worse" if better else "better"
-    return f"; {word} at {', '.join(found)}" if found else ""
 
 
 def _signed(value: float) -> str:

@@ -8,8 +8,10 @@ import pytest
 import xarray as xr
 
 from stforecast.errors import InputError
+from stforecast.evaluation.cosines import ar1_variances, student
 from stforecast.evaluation.evaluate import evaluate
-from stforecast.evaluation.significance import block_length, compare
+from stforecast.evaluation.scorecards import mean_over_time, scorecard, verdicts
+from stforecast.evaluation.significance import adjusted_for_number, block_length, compare
 
 LEAD = "prediction_timedelta"
 HOURS = np.array([1, 2], dtype="m8[h]").astype("m8[ns]")
@@ -49,20 +51,101 @@ def test_block_lengths_of_what_does_not_vary_and_of_what_never_forgets():
     assert block_length(np.cumsum(np.random.default_rng(4).normal(size=25))) == 9
 
 
-def coverage(phi, block):
-    """How often intervals of mean differences hold the true one, 0: 120 series as lead times."""
-    x = np.stack([correlated(300, phi, seed, burn=100) for seed in range(120)], axis=1)
-    leads = np.arange(120).astype("m8[h]").astype("m8[ns]")
+def coverage(phi, n, replications=300, **options):
+    """How often 95% intervals of mean differences hold the true one, 0: series as lead times."""
+    rng = np.random.default_rng([n, round(100 * phi)])
+    x = rng.normal(size=(n, replications))
+    for i in range(1, n):
+        x[i] = phi * x[i - 1] + np.sqrt(1 - phi**2) * x[i]
+    leads = np.arange(replications).astype("m8[h]").astype("m8[ns]")
     both = (make_scores(losses, leads=leads) for losses in (10 + x, 0 * x + 10))
-    found = compare(*both, metric="mse", samples=400, level=0.9, block=block)["field"]
+    found = compare(*both, metric="mse", samples=200, **options)["field"]
     low, high = found.sel(quantity="low"), found.sel(quantity="high")
-    return ((low < 0) & (high > 0)).mean()
+    return float(((low < 0) & (high > 0)).mean())
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    assert 0.84 <= coverage(0, None) <= 0.96  # nominal 0.9, standard deviation 0.027
-    assert 0.78 <= coverage(0.6, None) <= 0.96
-    assert coverage(0.6, 1) < 0.7  # single initialisations: much too sure
+@pytest.mark.parametrize(("phi", "n"), [(0, 300), (0.5, 100), (0.9, 100), (0.97, 100), (0.97, 400)])
+def test_intervals_hold_the_truth_as_often_as_they_say(phi, n):
+    assert 0.92 <= coverage(phi, n) <= 0.98  # 0.95, standard deviation 0.013
+
+
+def test_what_holds_less():
+    assert 0.86 <= coverage(0.6, 300, method="bootstrap") <= 0.97
+    assert coverage(0.6, 300, 100, block=1) < 0.75  # single initialisations: much too sure
+    assert coverage(0.97, 100, method="ewc") < 0.75  # its spectrum is not flat
+
+
+def test_published_cosines_are_a_mean_square():
+    """EWC from its definition: projections on nu cosines, Student's t (Lazarus et al., eq. 4)."""
+    x, n, nu = correlated(400, 0.3, 1), 400, 21
+    found = compare(
+        make_scores(np.stack([10 + x] * 2, 1)), make_scores(np.full((n, 2), 10.0)), metric="mse",
+        method="ewc",
+    )["field"].isel({LEAD: 0})  # fmt: skip
+    t = np.arange(n) + 0.5
+    projected = [np.sqrt(2 / n) * x @ np.cos(np.pi * j * t / n) for j in range(1, nu + 1)]
+    error = np.sqrt(np.mean(np.square(projected)) / n)
+    half = 2.0796138447276626 * error  # 97.5% quantile of Student's t with 21 degrees
+    np.testing.assert_allclose(
+        found.sel(quantity=["low", "high"]), [x.mean() - half, x.mean() + half]
+    )
+    assert np.isnan(found.sel(quantity="block_length"))
+
+
+def test_tails_and_variances_of_the_cosines():
+    stats = pytest.importorskip("scipy.stats")
+    for nu in (1, 2, 7, 126):
+        t = np.array([0, 0.3, 2.5, 8])
+        tail, density = student(t, nu)
+        np.testing.assert_allclose(tail, 2 * stats.t.sf(t, nu), atol=1e-14)
+        np.testing.assert_allclose(density, stats.t.pdf(t, nu), rtol=1e-10)
+    for n, phi in ((40, 0.9), (41, 0.99), (41, -0.4)):
+        lag = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+        basis = np.sqrt(2 / n) * np.cos(np.pi * np.outer(np.arange(n) + 0.5, np.arange(12)) / n)
+        basis[:, 0] = np.sqrt(1 / n)
+        expected = np.einsum("ij,ik,kj->j", basis, phi**lag / (1 - phi**2), basis)
+        found = ar1_variances(n, 11, np.array([phi]))[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_the_method_follows_from_the_lag_correlation():
+    x = np.stack([correlated(200, phi, 3) for phi in (0, 0.8)], axis=1)
+    found = compare(make_scores(20 + x), make_scores(20 + 0 * x), metric="mse")["field"]
+    lag, block = (found.sel(quantity=q).values for q in ("lag_correlation", "block_length"))
+    assert lag[0] < 0.2 < 0.6 < lag[1]
+    assert np.isnan(block).tolist() == [False, True]
+    daily = np.tile([3.0, -1, -1, -1], 50)[:, None] + 0.1 * x  # only the fourth lag is alike
+    found = compare(make_scores(20 + daily), make_scores(20 + 0 * x), metric="mse")["field"]
+    assert (found.sel(quantity="lag_correlation") > 0.9).all()
+
+
+def test_p_values_are_adjusted_for_their_number():
+    # Benjamini and Hochberg (1995), section 3.2: four of these fifteen are found at q = 0.05.
+    p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459]
+    p += [0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000]
+    mixed = np.random.default_rng(0).permutation(15)
+    found = adjusted_for_number(np.array(p)[mixed])[np.argsort(mixed)]
+    assert (found <= 0.05).tolist() == [True] * 4 + [False] * 11
+    np.testing.assert_allclose(found[:4], [0.0015, 0.003, 0.0095, 0.035625])
+    assert (np.diff(found) >= 0).all()
+    assert found[-1] == 1
+    assert adjusted_for_number([0.04]) == 0.04
+
+
+def test_verdicts_count_leads_after_the_correction():
+    """40 lead times without a difference: some intervals leave out 0, no verdict does."""
+    rng = np.random.default_rng(8)
+    leads = np.arange(1, 41).astype("m8[h]").astype("m8[ns]")
+    pair = [make_scores(1 + rng.random((60, 40)), leads=leads, metric="rmse") for _ in range(2)]
+    whole = {name: mean_over_time(s) for name, s in zip("ab", pair, strict=True)}
+    card = scorecard(whole, by_time=dict(zip("ab", pair, strict=True)))
+    of = card["field_difference"].sel(model="a", other_model="b")
+    low, high = of.sel(quantity="low"), of.sel(quantity="high")
+    assert int(((low > 0) | (high < 0)).sum()) >= 1
+    row = verdicts(card).loc["a", "b"]
+    assert row["leads"] == "0 of 40"
+    assert row["against"] == ""
+    assert "Benjamini and Hochberg (1995)" in card.attrs["intervals"]
 
 
 def make_scores(losses, by=("time", LEAD), name="field", metric="mse", leads=HOURS):
@@ -204,6 +287,8 @@ def _changed(scores, **attrs):
         (make_scores(LOSSES), make_scores(LOSSES), {"metric": "mae"}, "no 'mae', found"),
         (make_scores(LOSSES), make_scores(LOSSES), {"level": 95}, "level must lie"),
         (make_scores(LOSSES), make_scores(LOSSES), {"block": 41}, "block must be from 1 to 40"),
+        (make_scores(LOSSES), make_scores(LOSSES), {"method": "hac"}, "found 'hac'"),
+        (make_scores(LOSSES), make_scores(LOSSES), {"block": 4, "method": "ewc"}, "of the boots"),
         (make_scores(LOSSES), make_scores(LOSSES * np.nan), {}, "80 scores are NaN"),
         (
             make_scores(LOSSES).mean("time"),

@@ -95,7 +95,8 @@ def test_masked_points_have_no_mean_over_time(forecasts, truth):
 def test_differences_are_those_of_the_paired_bootstrap(card, forecasts, truth):
     a, b = (evaluate(forecasts[n], truth, by=("time", LEAD)) for n in ("Net", "Other"))
     expected = compare(a, b)
-    wanted = ["difference", "low", "high", "p_value", "block_length"]
+    wanted = ["difference", "low", "high", "p_value", "p_adjusted", "lag_correlation"]
+    wanted.append("block_length")
     at = {"model": "Net", "other_model": "Other", "weights": "area"}
     for name in (T2M, f"{T2M}_overall"):
         found = card[name.replace(T2M, f"{T2M}_difference")].sel(at)
@@ -170,7 +171,7 @@ def test_intervals_are_in_the_files(card, tmp_path):
     )
     at = {"model": "Net", "other_model": "Persistence", "weights": "uniform", LEAD: "2h"}
     expected = card[f"{T2M}_difference"].sel(at)
-    names = ["value", "low", "high", "p_value", "block_length"]
+    names = ["value", "low", "high", "p_value", "p_adjusted", "lag_correlation", "block_length"]
     np.testing.assert_allclose(row[names].to_numpy()[0], expected)
     assert row["units"].tolist() == ["K"]
     assert rows.query("metric == 'rmse'")["low"].isna().all()
