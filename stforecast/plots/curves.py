@@ -13,7 +13,7 @@ from ..conventions.axes import LEAD
 from ..errors import InputError
 from ..evaluation.scorecards import to_table
 from .colours import upper_limit
-from .labels import MINUS, plain, score_label, score_title
+from .labels import MINUS, lead_axis, plain, score_label, score_title
 from .layout import SMALL, TEXT, new_figure, plain_axes, require
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _ORANGE = "#c43c1d"  # what is to be seen first
 # Okabe and Ito's colours, which colour-blind readers can tell apart. Baselines are grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _BASELINES = {
     "Persistence": ("0.30", "--"),
     "Climatology": ("0.55", "-."),
@@ -165,19 +165,13 @@ def lead_curve(
     card, table, name = _table(card, variable, metric)
     if table.shape[1] < 2:
         raise InputError("the scores are not by lead time alone: evaluate with the default of by=")
-    lead, unit = card[LEAD].values / np.timedelta64(1, "h"), "h"
-    if lead[-1] > 96:
-        lead, unit = lead / 24, "days"
-    elif lead[-1] < 2 / 60:
-        lead, unit = lead * 3600, "s"
-    elif lead[-1] < 2:
-        lead, unit = lead * 60, "min"
+    lead, unit = lead_axis(card[LEAD].values)
     models = [str(m) for m in card["model"].values]
     scores = table.to_numpy(float)[: len(models), :-1]
 
     figure = new_figure(7.2, 3.8, score_title(card, name) if title is None else title)
     ax = figure.add_subplot()
-    colours = iter(_COLOURS * len(models))
+    colours = iter(COLOURS * len(models))
     ends = []
     bands = _bands(card, name, metric, dict(zip(models, scores, strict=True)))
     for model, values in zip(models, scores, strict=True):

@@ -273,7 +273,8 @@ def lead_positions(have: np.ndarray, wanted: Any, default: int | None = None) ->
     positions = []
     for one in wanted:
         try:
-            if isinstance(one, (int, float, np.integer, np.floating)):
+            # numpy's timedelta64 is one of its integers
+            if isinstance(one, (int, float, np.number)) and not isinstance(one, np.timedelta64):
                 raise ValueError("a number has no unit")
             at = np.flatnonzero(have == pd.Timedelta(one).to_timedelta64())
         except ValueError as error:

@@ -79,6 +79,16 @@ def lead_label(lead: Any) -> str:
     return f"{hours / 24:+g} d" if hours > 96 and hours % 24 == 0 else f"{hours:+g} h"
 
 
+def lead_axis(leads: np.ndarray) -> tuple[np.ndarray, str]:
+    """Lead times as numbers for an axis, and their unit: days, hours, minutes or seconds."""
+    hours = leads / np.timedelta64(1, "h")
+    if hours[-1] > 96:
+        return hours / 24, "days"
+    if hours[-1] < 2 / 60:
+        return hours * 3600, "s"
+    return (hours * 60, "min") if hours[-1] < 2 else (hours, "h")
+
+
 def lead_range(leads: np.ndarray) -> str:
     """Write ``lead +1 h to +6 h``, or the one lead time there is."""
     return f"lead {' to '.join(dict.fromkeys(lead_label(leads[i]) for i in (0, -1)))}"

@@ -78,6 +78,7 @@ def plain_axes(ax: Any, grid: str = "both") -> None:
     """Style the axes of a curve: light lines of the grid, no frame above and on the right."""
     ax.tick_params(labelsize=SMALL, length=3)
     ax.grid(axis=grid, color="0.91", linewidth=0.8)
+    ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
 
 

@@ -349,7 +349,7 @@ def test_the_headline_says_how_large_errors_are_and_where_it_is_otherwise(
     late = {m: late[m] for m in ("Net", "Persistence")}
     text = Page(write_report(compare_forecasts(late, truth), late, truth, tmp_path / "r.html")).text
     assert "Net beats Persistence" in text
-    assert "the same at 2 of 3 lead times taken singly; worse at +1 h" in text
+    assert "the same at 2 of 3 lead times, corrected for their number; worse at 1 h" in text
 
 
 @pytest.mark.parametrize(("steps", "word"), [(2, "larger"), (0, "smaller")])
