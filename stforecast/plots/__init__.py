@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from .clips import clip_strip
 from .curves import lead_curve, loss_curve, performance, scorecard
+from .diagrams import (
+    power_spectrum,
+    rank_histogram,
+    reliability_diagram,
+    roc_curve,
+    spread_skill,
+)
 from .fields import forecast_panel
 from .graphs import mesh
 from .layout import save
 from .maps import difference_map, error_map, plot_map, projection_for
+from .members import member_stamps, plume, probability_map
 from .motion import animate, hovmoller
 from .report import write_report
 from .results import write_results
@@ -21,12 +29,20 @@ __all__ = [
     "hovmoller",
     "lead_curve",
     "loss_curve",
+    "member_stamps",
     "mesh",
     "performance",
     "plot_map",
+    "plume",
+    "power_spectrum",
+    "probability_map",
     "projection_for",
+    "rank_histogram",
+    "reliability_diagram",
+    "roc_curve",
     "save",
     "scorecard",
+    "spread_skill",
     "write_report",
     "write_results",
 ]

@@ -122,6 +122,17 @@ def plume(
     return figure
 
 
+def widest_place(forecast: Any, truth: Any = None) -> Place:
+    """Where the members differ most at the last lead time: a place for :func:`plume`."""
+    fields, case = _members(forecast, truth, None, None, _one(None, forecast))
+    grid = case.grid
+    spread = fields.isel({LEAD: 0}).std(DIM).transpose(*grid.dims).values
+    spread = np.nan_to_num(spread[grid.row_order][:, grid.column_order])
+    row, column = np.unravel_index(int(spread.argmax()), spread.shape)
+    middle = [(s[i] + s[i + 1]) / 2 for s, i in ((grid.rows, row), (grid.columns, column))]
+    return float(middle[0]), float(middle[1])
+
+
 def _fan(ax: Any, x: np.ndarray, members: np.ndarray) -> None:
     """Bands of quantiles over lead times, from members (M, L)."""
     few = len(members) < 10

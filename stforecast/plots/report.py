@@ -27,6 +27,7 @@ from ..files import replacing
 from ..package import __version__
 from .colours import STOPS
 from .labels import lead_label, number, plain, unit_label, variable_label
+from .report_ensembles import ensemble_section
 from .report_maps import map_data, rounded
 
 __all__ = ["write_report"]
@@ -56,7 +57,7 @@ def write_report(
         initialisation.
     forecasts : mapping of str to xarray.Dataset
         What was scored, by the card's names of models, (time, prediction_timedelta, latitude,
-        longitude) or (…, y, x). Of each only the initialisations shown are read. May be some of
+        longitude) or (…, y, x); with ``realization`` the members are drawn, too. Of each only the initialisations shown are read. May be some of
         the models only, or empty: then there are no maps.
     truth : xarray.Dataset
         What they were scored against, (time, latitude, longitude).
@@ -102,6 +103,7 @@ def write_report(
     parts = {
         "TITLE": html.escape(plain(title or f"Forecasts of {names}", 200)),
         "SUMMARY": _summary(card),
+        "MEMBERS": ensemble_section(card, forecasts, truth),
         "PROVENANCE": _provenance(card, forecasts, truth, training, about or {}),
         "WRITTEN": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         # No tag may open in a script; JSON has another way to write the letter.

@@ -688,3 +688,18 @@ def test_the_page_in_a_browser(card, forecasts, truth, tmp_path, scheme):
     assert width <= 380
     assert said == []
     assert asked == [address]
+
+
+def test_an_ensemble_is_shown_with_its_members(card, forecasts, truth, tmp_path):
+    pytest.importorskip("cartopy")
+    assert "How sure?" not in write_report(card, forecasts, truth, tmp_path / "r.html").read_text()
+    members = [noisy(truth, 0.3, seed, inits=2) for seed in range(3)]
+    named = forecasts | {"Net": xr.concat(members, "realization")}
+    text = write_report(card, named, truth, tmp_path / "r.html").read_text()
+    assert "How sure?" in text
+    pictures = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', text)
+    assert [words for words, _ in pictures] == [
+        "Net: members where they differ most",
+        "Net: members at the last lead time",
+    ]
+    assert all(base64.b64decode(data).startswith(b"\x89PNG") for _, data in pictures)
