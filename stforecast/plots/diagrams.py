@@ -159,7 +159,7 @@ def reliability_diagram(
         side, at = ("left", 0.005) if base > 0.5 else ("right", 0.995)  # where the curve is not
         style: dict[str, Any] = {"fontsize": SMALL, "color": "0.4", "ha": side, "va": "bottom"}
         above.text(at, base + 0.01, f"frequency {100 * base:.3g}%", **style)
-        above.text(at, (round(at) + base) / 2 + 0.015, "no skill", **style)
+        above.text(at, (round(at) + base) / 2 + 0.03, "no skill", **style)
         size = 18 + 90 * np.sqrt(share[there] / share[there].max())
         above.plot(probability[there], frequency[there], color=BLUE, linewidth=1.8, zorder=3)
         above.scatter(probability[there], frequency[there], size, color=BLUE, zorder=4)

@@ -213,7 +213,7 @@ def member_stamps(
     maps = [*fields.isel({DIM: shown}), *([case.fields["Truth"][0]] if truth is not None else [])]
     if departures:
         maps = [(field - mean).assign_attrs(fields.attrs) for field in maps]
-        label = with_unit(f"Member {MINUS} mean", unit)
+        label = with_unit("Departure from the mean", unit)
         scale = Scale.of(maps, grid, symmetric=True, label=label)
         means = Scale.of([mean], grid)
     else:
@@ -235,7 +235,7 @@ def member_stamps(
     width = min(1.9, 1.55 * aspect)
     size = columns * (width + 0.1) + 1.0
     large = min(1.7 * width, size / len(top) - 0.2)
-    above, height = large / aspect + 0.95, lines * (width / aspect + 0.24)
+    above, height = large / aspect + 1.2, lines * (width / aspect + 0.24)
     if title is None:
         title = (
             f"{case.name}, {fields.sizes[DIM]} members\ninitialised {case.start}, lead "
