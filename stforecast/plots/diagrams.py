@@ -279,7 +279,7 @@ def _scores(
     known = [str(v)[: -len("_overall")] for v in scores.data_vars if str(v).endswith("_overall")]
     known = [v[: len(v) - len(suffix)] for v in known if v.endswith(suffix)]
     if metric is None:
-        known = [v for v in known if "metric" in scores[v].dims]
+        known = [v for v in known if v in scores and "metric" in scores[v].dims]
     name = variable if variable is not None else next(iter(known), None)
     if name not in known:
         what = f"scores {metric!r} of " if metric else ""

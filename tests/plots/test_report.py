@@ -693,7 +693,7 @@ def test_the_page_in_a_browser(card, forecasts, truth, tmp_path, scheme):
 def test_an_ensemble_is_shown_with_its_members(card, forecasts, truth, tmp_path):
     pytest.importorskip("cartopy")
     assert "How sure?" not in write_report(card, forecasts, truth, tmp_path / "r.html").read_text()
-    members = [noisy(truth, 0.3, seed, inits=2) for seed in range(3)]
+    members = [noisy(truth, 0.3, seed) for seed in range(3)]
     named = forecasts | {"Net": xr.concat(members, "realization")}
     text = write_report(card, named, truth, tmp_path / "r.html").read_text()
     assert "How sure?" in text
