@@ -22,8 +22,10 @@ __all__ = ["adjusted_for_number", "block_length", "compare"]
 
 LEAST = 20  # initialisations: with fewer an autocorrelation is a guess
 STRONG = 0.2  # lag correlation from which blocks no longer hold what they say
-QUANTITIES = ("difference", "low", "high", "p_value", "p_adjusted")
-QUANTITIES += ("lag_correlation", "block_length")
+QUANTITIES = (
+    *("difference", "low", "high", "p_value", "p_adjusted"),
+    *("lag_correlation", "block_length"),
+)
 _METHODS = {
     "bootstrap": "paired circular block bootstrap over initialisations (Politis and Romano, 1992), "
     "percentile interval, p-value from the centred samples",

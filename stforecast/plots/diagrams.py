@@ -210,7 +210,7 @@ def roc_curve(
         )
         area = float(np.sum((false[:-1] - false[1:]) * (hits[:-1] + hits[1:]) / 2))
         text = f"{label + ': ' if label else ''}area {area:.3f}"
-        style = {"linewidth": 2, "marker": "o", "markersize": 4, "clip_on": False}
+        style: dict[str, Any] = {"linewidth": 2, "marker": "o", "markersize": 4, "clip_on": False}
         ax.plot(false, hits, color=colour, label=text, **style)
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.set_box_aspect(1)

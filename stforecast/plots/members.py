@@ -116,7 +116,12 @@ def plume(
         text = with_unit(case.name, fields.attrs.get("units"))
         ax.set_ylabel(text if rows == 1 else unit_label(fields.attrs.get("units")), fontsize=TEXT)
     handles, words = axes[0].get_legend_handles_labels()
-    style = {"ncols": len(words), "loc": "upper right", "frameon": False, "columnspacing": 1.2}
+    style: dict[str, Any] = {
+        "ncols": len(words),
+        "loc": "upper right",
+        "frameon": False,
+        "columnspacing": 1.2,
+    }
     legend = figure.legend(handles, words, fontsize=SMALL, **style)
     legend.set_in_layout(False)  # it stands beside the title
     return figure
@@ -242,7 +247,8 @@ def member_stamps(
             f"{lead_label(case.leads[0])}, valid {case.valid[0]}"
         )
     figure = new_figure(size, height + above, title)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[above, height])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[above, height])
+    upper, lower = parts
     subplots: dict[str, Any] = {"squeeze": False, "subplot_kw": {"projection": projection}}
     for ax, (name, field, colours) in zip(
         upper.subplots(1, len(top), **subplots)[0], top, strict=True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-_DIAGRAMS = {
+_DIAGRAMS: dict[str, tuple[Callable[..., Figure], str]] = {
     "rank_histogram": (rank_histogram, "how often truth has each rank among the members"),
     "reliability": (reliability_diagram, "how often an event came, by its forecast probability"),
     "roc": (roc_curve, "hits and false alarms of those who act on a probability"),
