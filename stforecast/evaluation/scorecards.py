@@ -457,8 +457,8 @@ def verdicts(
 def beyond_chance(difference: xr.DataArray, level: float) -> xr.DataArray:
     """Sign of each difference that is more than chance, all of them taken together; else 0."""
     found = difference.sel(quantity="p_adjusted", drop=True) <= 1 - level
-    sign: xr.DataArray = np.sign(difference.sel(quantity="difference", drop=True))
-    return sign.where(found, 0)
+    of = difference.sel(quantity="difference", drop=True)
+    return of.copy(data=np.sign(of.values)).where(found, 0)
 
 
 def _to_csv_table(card: xr.Dataset) -> pd.DataFrame:

@@ -116,13 +116,8 @@ def plume(
         text = with_unit(case.name, fields.attrs.get("units"))
         ax.set_ylabel(text if rows == 1 else unit_label(fields.attrs.get("units")), fontsize=TEXT)
     handles, words = axes[0].get_legend_handles_labels()
-    style: dict[str, Any] = {
-        "ncols": len(words),
-        "loc": "upper right",
-        "frameon": False,
-        "columnspacing": 1.2,
-    }
-    legend = figure.legend(handles, words, fontsize=SMALL, **style)
+    beside: dict[str, Any] = {"ncols": len(words), "frameon": False, "columnspacing": 1.2}
+    legend = figure.legend(handles, words, loc="upper right", fontsize=SMALL, **beside)
     legend.set_in_layout(False)  # it stands beside the title
     return figure
 

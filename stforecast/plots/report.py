@@ -57,8 +57,9 @@ def write_report(
         initialisation.
     forecasts : mapping of str to xarray.Dataset
         What was scored, by the card's names of models, (time, prediction_timedelta, latitude,
-        longitude) or (…, y, x); with ``realization`` the members are drawn, too. Of each only the initialisations shown are read. May be some of
-        the models only, or empty: then there are no maps.
+        longitude) or (…, y, x); with ``realization`` the members are drawn, too. Of each only the
+        initialisations shown are read. May be some of the models only, or empty: then there are no
+        maps.
     truth : xarray.Dataset
         What they were scored against, (time, latitude, longitude).
     path : path-like
