@@ -55,6 +55,11 @@ class BenchmarkOptions(TrainingOptions):
     """What SimVPv2 has in its middle, in place of gsta: one of the paper's ablation (up to
     convmixer), or of its authors' framework. incepu makes it SimVP, the first version; tau makes it
     TAU, whose loss is --loss tau."""
+    drop_path: float | None = None
+    """Stochastic depth of all blocks of SimVPv2, in place of the preset's: a long training on few
+    years learns their weather by heart without."""
+    dropout: float | None = None
+    """Dropout in SimVPv2's feed-forward parts, in place of the preset's."""
 
 
 @dataclass(kw_only=True)
@@ -268,6 +273,8 @@ def recipe(
     if (kind := network_class(options.model)) is not SimVPv2:
         if options.translator != "gsta" or (size != "S" and model not in SMALL):
             raise InputError(f"translator and size L are SimVPv2's, found model {options.model!r}")
+        if options.drop_path is not None or options.dropout is not None:
+            raise InputError(f"drop_path and dropout are SimVPv2's, found model {options.model!r}")
         if model in SMALL:
             task = own.task if own.like else task
             return network_of(model, name, paper, size, task, grid), config
@@ -284,6 +291,10 @@ def recipe(
         settings |= {"circular_longitude": False} if chosen == "mlpmixer" else {}
     if chosen in ("swin", "mlpmixer") or settings.get("linear_guess"):
         settings["grid"] = grid
+    if options.drop_path is not None:
+        settings |= {"drop_path": options.drop_path, "stochastic_depth": "uniform"}
+    if options.dropout is not None:
+        settings["dropout"] = options.dropout
     return partial(SimVPv2.for_benchmark, name, **settings), config
 
 

@@ -211,6 +211,8 @@ def test_a_network_of_choice_has_its_own_settings_of_a_benchmark(drift):
     assert recipe("taxibj", BenchmarkOptions(model="drift"))[0] == "drift"
     with pytest.raises(InputError, match="translator and size L are SimVPv2's"):
         recipe("taxibj", BenchmarkOptions(model="drift", translator="vit"))
+    with pytest.raises(InputError, match="drop_path and dropout are SimVPv2's"):
+        recipe("taxibj", BenchmarkOptions(model="drift", dropout=0.1))
 
 
 def test_a_graph_network_as_it_was_printed(tmp_path, monkeypatch, capsys):
@@ -530,10 +532,14 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
     assert pipeline("weatherbench_t2m", *first, monkeypatch=monkeypatch) == 0
     settings = ["--precision", "fp32", "--accumulate", 2, "--clip-norm", 1, "--ema", 0.9]
     settings += ["--patience", 3, "--seed", 5, "--learning-rate", 0.002, "--device", "cpu"]
+    settings += ["--drop-path", 0.25, "--dropout", 0.125]
     second = shared(tmp_path, "--steps", 2, *settings, "--warm-start", tmp_path / "out/model")
     second[-1] = tmp_path / "tuned"
     assert pipeline("weatherbench_t2m", *second, monkeypatch=monkeypatch) == 0
-    training = load(tmp_path / "tuned/model").training
+    tuned = load(tmp_path / "tuned/model")
+    training, settings = tuned.training, tuned.network.settings
+    assert (settings["drop_path"], settings["stochastic_depth"]) == (0.25, "uniform")
+    assert settings["dropout"] == 0.125
     wanted = {"precision": "fp32", "accumulate": 2, "clip_norm": 1.0, "ema": 0.9, "patience": 3}
     wanted |= {"seed": 5, "learning_rate": 0.002, "batch_size": 2, "device": "cpu"}
     assert {k: training["config"][k] for k in wanted} == wanted
