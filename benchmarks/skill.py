@@ -290,10 +290,11 @@ def ensemble(
     train, chosen, test = (select_period(ds, p).load() for p in ("2013:2016", "2017", "2018"))
     one = load(bundle or HERE.parent / "stforecast/bundles/t2m_5.625deg_12h")
     config = TrainConfig(
-        seed=seed, area_weighted=True, balance_leads=True, val_windows=64, ema=0.99
+        seed=seed, batch_size=4, area_weighted=True, balance_leads=True, val_windows=64, ema=0.98
     )
     rate = 0.1 if draws == "dropout" else None
-    how, began = EnsembleConfig(draws=draws, dropout=rate), time.monotonic()
+    how = EnsembleConfig(draws=draws, dropout=rate, learning_rate=5e-4)
+    began = time.monotonic()
     many = fit(
         train, one.task, config=config, validation=chosen, warm_start=one, ensemble=how,
         run_dir=output and output / "run",

@@ -152,7 +152,7 @@ class Forecaster(Frames):
         return (
             f"<stforecast.Forecaster {type(self.network).__name__}, {size:,} parameters>\n"
             f"  task      {self.task}\n  trained   {period}\n  data      {self.data}"
-            + (f"\n  around    the {self.reference.cycle}'s climatology" if self.reference else "")
+            + (f"\n  around    a climatology ({self.reference.cycle})" if self.reference else "")
             + (f"\n  draws     members by {self.draws}" if self.draws else "")
         )
 
@@ -422,7 +422,7 @@ class Forecaster(Frames):
             return None
         if init_time is None:
             raise InputError(
-                f"the network forecasts differences from the {self.reference.cycle}'s climatology: "
+                f"the network forecasts differences from a climatology ({self.reference.cycle}): "
                 "give forecast(init_time=), the times of the last input steps"
             )
         return self.reference.at(valid_times(init_time, self.task.step * steps), variables)

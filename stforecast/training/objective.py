@@ -107,7 +107,7 @@ class Objective(nn.Module):
             )
 
     def train(self, mode: bool = True) -> Objective:
-        """As of any module; what draws members is in :func:`draw_mode`."""
+        """As of any module; what draws members goes on to draw."""
         super().train(mode)
         if mode and self.draws is not None:
             draw_mode(self.network, self.draws)

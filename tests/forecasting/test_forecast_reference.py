@@ -98,7 +98,7 @@ def test_the_climatology_is_subtracted_before_and_added_after(case, steps, tmp_p
         predict(ds.chunk(time=100), again, init_time=at, steps=steps).to_dataarray(),
         found.to_dataarray(),
     )
-    assert f"{case}'s climatology" in repr(again)
+    assert f"climatology ({case})" in repr(again)
     assert again.trained_on == usual.trained_on != {}
 
 

@@ -125,7 +125,7 @@ class MIM(ConvRecurrent):
         Parameters
         ----------
         u : Tensor of shape (B, 7c, h, w)
-            Of :meth:`inlet`.
+            Of :meth:`.Unrolled.inlet`.
         state : States
 
         Returns
