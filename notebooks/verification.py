@@ -74,8 +74,7 @@ plots.scorecard(card)
 
 # %% [markdown]
 # Against persistence the skill is about three quarters at every lead. Against the regression, the
-# reference that matters, it is smallest in the first hour, when a linear guess is nearly as good,
-# and largest after five or six hours.
+# reference that matters, it is smaller: much of what happens in a few hours is linear.
 #
 # ## Do the patterns agree?
 #
@@ -93,8 +92,7 @@ plots.lead_curve(card.sel(model=["SimVPv2", "Persistence", "LinearRegression"]),
 # ## Is it chance?
 #
 # Forecasts that start three hours apart err alike, so they are not so many independent cases as
-# they look. `compare` draws blocks of consecutive initialisations, as long as the errors remember,
-# and draws the same for both models.
+# they look. `compare` measures how long the differences remember, and widens its intervals by it.
 
 # %%
 references = ("LinearRegression", "Persistence", "Climatology")
@@ -102,8 +100,7 @@ found = {r: compare(by_time["SimVPv2"], by_time[r])["2m_temperature_overall"] fo
 pd.DataFrame({f"SimVPv2 − {r}": a.to_series() for r, a in found.items()}).T.round(4)
 
 # %% [markdown]
-# No interval comes near 0 (`difference` in K, `low` and `high` its 95% interval; a p-value cannot
-# be smaller than 1 in 2001 draws). But the interval knows only the four weeks it was drawn from,
+# No interval comes near 0 (`difference` in K, `low` and `high` its 95% interval). But it knows only the four weeks it was drawn from,
 # which it takes as one series: it says nothing of other years, other seasons or other planets.
 #
 # ## Where
@@ -219,7 +216,7 @@ pd.DataFrame(rows, index=pd.Index(range(1, 6), name="fifth")).round(2)
 #
 # ## In sum
 #
-# On these four weeks of simulated weather the network has a quarter less error than a linear
+# On these four weeks of simulated weather the network has nearly 30% less error than a linear
 # regression and a quarter of persistence's, by far more than chance, and the smaller error than
 # either in every region and every week. Its errors sit over the continents of the north and over
 # Antarctica, and where the most changes. What this cannot tell: other seasons and years, and the

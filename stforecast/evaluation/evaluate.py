@@ -207,7 +207,9 @@ def evaluate(
         check_frames(of_frames, first, truth, points, set(by) & set(space), masks)
     maps = [name for name, metric in chosen.items() if metric.of_maps and metric.weighted]
     if maps and set(by) & set(space):
-        raise InputError(f"{', '.join(maps)} is of whole maps, over the map: it has no value by {space}")
+        raise InputError(
+            f"{', '.join(maps)} is of whole maps, over the map: it has no value by {space}"
+        )
     if rows := [name for name, metric in chosen.items() if metric.of_rows]:
         check_rows(rows, points, by, space[1], nan == "mask" or where is not None)
     if reference is not None:

@@ -60,7 +60,7 @@ def compare(
     - Below 0.2: paired circular block bootstrap (Politis and Romano, 1992). Blocks of consecutive
       initialisations are drawn with replacement, the same for both models; the root of RMSE is
       taken of each drawn mean. Their length follows from the autocorrelation
-      (:func:`block_length`). From 400 values with lag-one correlation 0, 0.6 and 0.9 about 95, 92
+      (``block_length``). From 400 values with lag-one correlation 0, 0.6 and 0.9 about 95, 92
       and 86% of nominal 95% intervals hold the truth, which is why it ends here.
     - From 0.2 on: cosines over an AR(1) spectrum (:mod:`stforecast.evaluation.cosines`), of the
       differences or, for RMSE, of the differences to first order, ``a / (2 RMSE_a) - b / (2
