@@ -100,8 +100,9 @@ found = {r: compare(by_time["SimVPv2"], by_time[r])["2m_temperature_overall"] fo
 pd.DataFrame({f"SimVPv2 − {r}": a.to_series() for r, a in found.items()}).T.round(4)
 
 # %% [markdown]
-# No interval comes near 0 (`difference` in K, `low` and `high` its 95% interval). But it knows only the four weeks it was drawn from,
-# which it takes as one series: it says nothing of other years, other seasons or other planets.
+# No interval comes near 0 (`difference` in K, `low` and `high` its 95% interval). But it knows only
+# the four weeks that it was made from, which it takes as one series: it says nothing of other
+# years, other seasons or other planets.
 #
 # ## Where
 #

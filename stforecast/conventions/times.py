@@ -185,7 +185,10 @@ def without_rounding(name: Hashable, values: np.ndarray) -> np.ndarray:
         import cftime
 
         calendar = values.flat[0].calendar
-        ticks = np.asarray(cftime.date2num(values, _SINCE, calendar=calendar)).astype(np.int64)
+        try:
+            ticks = np.asarray(cftime.date2num(values, _SINCE, calendar=calendar)).astype(np.int64)
+        except OverflowError:  # so far from now that microseconds do not count
+            return values
         second = 10**6
     elif np.isnat(values).any():
         return values

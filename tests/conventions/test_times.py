@@ -270,3 +270,10 @@ def test_periods_of_rounded_times_and_of_times_with_a_zone(weather):
     assert select_period(early, 2018).sizes["time"] == 24
     zoned = weather.assign_coords(time=pd.DatetimeIndex(weather["time"].values).tz_localize("UTC"))
     assert select_period(zoned, "2018-01-01T05/2018-01-01T06").sizes["time"] == 2
+
+
+def test_years_beyond_all_counting_stay_as_they_are():
+    far = [cftime.datetime(400_000, 1, day, calendar="proleptic_gregorian") for day in (1, 2)]
+    flow = (("time", "y", "x"), np.zeros((2, 2, 2), np.float32))
+    ds = xr.Dataset({"flow": flow}, {"time": far})
+    assert list(canonical_times_of(ds)) == far
