@@ -106,6 +106,20 @@ def told_of(attrs: Mapping[str, Any]) -> dict[str, str]:
     return told
 
 
+def with_earlier(now: Mapping[str, str], earlier: Mapping[str, str]) -> dict[str, str]:
+    """Add the period of an earlier training to what :func:`period_of` says.
+
+    Parameters
+    ----------
+    now, earlier : mapping
+        Times of data with different fingerprints have nothing in common, and are not added.
+    """
+    one, two = now[TRAINED], earlier.get(TRAINED, now[TRAINED])
+    if one == two or now.get(TRAINED_FINGERPRINT) != earlier.get(TRAINED_FINGERPRINT):
+        return dict(now)
+    return {**now, TRAINED: f"{one};{two}"}
+
+
 def make_fingerprint(name: str, split: str | None, options: str, digest: str) -> str:
     """Write what tells a data set with invented times from others that have the same times.
 

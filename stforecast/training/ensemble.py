@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import nn
 
-from ..conventions.overlap import TRAINED
 from ..errors import InputError
 from ..forecasting.forecaster import Forecaster, load
 from ..models.members import DRAWS, Draws
@@ -196,7 +195,7 @@ def fine_tuned(
                 f"the trained network is of another task ({trained.task}) than the one given "
                 f"({task}): give Forecaster.task, or leave out warm_start"
             )
-    made = fit(
+    return fit(
         ds,
         task,
         model=how.network(trained),
@@ -205,7 +204,3 @@ def fine_tuned(
         run_dir=None if run_dir is None else Path(run_dir) / "ensemble",
         **options,
     )
-    earlier, now = trained.trained_on.get(TRAINED), made.training[TRAINED]
-    if earlier is not None and earlier != now:  # what the first training saw is no judge either
-        made.training[TRAINED] = f"{now};{earlier}"
-    return made

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..conventions.grid import Grid
-from ..conventions.overlap import period_of
+from ..conventions.overlap import period_of, with_earlier
 from ..errors import DivergenceError, InputError
 from ..forecasting.bundle import checksum
 from ..forecasting.forecaster import Forecaster
@@ -203,10 +203,14 @@ def fit(
         network = ready_network(model, task, grid, scale, span)
         starts = feed.starts if own is None else source.starts  # labels are those of all of `ds`
         seen = source.ds.sel(time=covered(source, starts, source.task.window))
-        told = provenance(source.ds, config, steps, about) | period_of(seen)
+        here = period_of(seen)
+        before: dict[str, str] = {}
+        told = provenance(source.ds, config, steps, about) | here
         told["fingerprint"] = checksum({"mean": mean, "std": std, "change": change})[:16]
         if warm_start is not None:
             told["warm_start"] = carry_over(network, warm_start)
+            before = told["warm_start"]["trained_on"]
+            told |= with_earlier(here, before)
         if world.rank:
             torch.manual_seed(config.seed + 2**32 * world.rank)
         named = units(source.ds, task)
@@ -218,7 +222,7 @@ def fit(
             std=std,
             grid=grid,
             variables=named,
-            reference=None if usual is None else usual.reference(task, period_of(seen)),
+            reference=None if usual is None else usual.reference(task, here),
             still=source.still,
             draws=config.draws if config.members > 1 else None,
         )
@@ -265,7 +269,7 @@ def fit(
             drawn = config.members, config.seed
             checker = Validation(validation, forecaster, one, device, rollout, *drawn)
             if not allow_overlap:
-                checker.refuse_overlap(source, starts)
+                checker.refuse_overlap(source, starts, before)
             told["validation_period"] = checker.period
 
         # From its last checkpoint, if it has one: the step says all about the feed and the rate.

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..conventions.overlap import told_of
 from ..errors import InputError
 from ..forecasting.bundle import checksum, plain_tensors, read_bundle, under
 from ..forecasting.forecaster import Forecaster
@@ -35,7 +36,8 @@ def carry_over(
     -------
     dict
         ``from``, ``sha256`` (of the weights), ``carried`` (how many tensors), ``share`` (of the
-        network's parameters) and ``left``: names of those that keep their initial values, and why.
+        network's parameters), ``left``: names of those that keep their initial values, and why; and
+        ``trained_on``: the period behind the weights, where it is known.
 
     Raises
     ------
@@ -44,8 +46,11 @@ def carry_over(
     """
     if isinstance(warm_start, Forecaster):
         name, given = "a forecaster", plain_tensors(warm_start.network.state_dict())
+        before = warm_start.trained_on
     else:
-        name, given = os.fspath(warm_start), under("network.", read_bundle(warm_start)[1])
+        description, tensors = read_bundle(warm_start)
+        name, given = os.fspath(warm_start), under("network.", tensors)
+        before = told_of(description.get("training") or {})
     mine, fit, left = network.state_dict(), {}, {}
     for key, tensor in mine.items():
         if key.rpartition(".")[2] in _OF_THE_DATA:
@@ -75,4 +80,5 @@ def carry_over(
         "carried": len(fit),
         "share": round(count / total, 6),
         "left": left,
+        "trained_on": before,
     }

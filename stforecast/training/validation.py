@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..conventions.grid import Grid, area_weights
-from ..conventions.overlap import FINGERPRINT, refuse_overlap
+from ..conventions.overlap import FINGERPRINT, TRAINED, TRAINED_FINGERPRINT, refuse_overlap
 from ..errors import InputError
 from ..forecasting.core import check_units
 from ..forecasting.draws import Drawn
@@ -154,7 +154,9 @@ class Validation:
         rows = windows.first[:, None] + np.arange(task.window)
         return reference.at(self.source.ds["time"].values[rows], task.outputs)
 
-    def refuse_overlap(self, trained: Source, starts: np.ndarray) -> None:
+    def refuse_overlap(
+        self, trained: Source, starts: np.ndarray, earlier: Mapping[str, str]
+    ) -> None:
         """Refuse targets that lie in the training period; the steps before them may.
 
         Parameters
@@ -163,6 +165,8 @@ class Validation:
             The training data.
         starts : numpy.ndarray of int
             First steps of the windows that are trained on.
+        earlier : mapping
+            What is told of the data behind the weights of a warm start; empty without one.
 
         Raises
         ------
@@ -171,14 +175,19 @@ class Validation:
         """
         window, inputs = trained.task.window, trained.task.history
         mark, other = (source.ds.attrs.get(FINGERPRINT) for source in (trained, self.source))
-        refuse_overlap(
-            covered(trained, starts, window),
-            covered(self.source, self.source.starts + inputs, window - inputs),
-            "the validation period",
-            fingerprints=(mark, other),
-            invented=trained.invented and self.source.invented,
-            remedy="fit(allow_overlap=True)",
-        )
+        judge = covered(self.source, self.source.starts + inputs, window - inputs)
+        periods: list[tuple[Any, str | None]] = [(covered(trained, starts, window), mark)]
+        if TRAINED in earlier:
+            periods.append((earlier[TRAINED], earlier.get(TRAINED_FINGERPRINT)))
+        for seen, whose in periods:
+            refuse_overlap(
+                seen,
+                judge,
+                "the validation period",
+                fingerprints=(whose, other),
+                invented=trained.invented and self.source.invented,
+                remedy="fit(allow_overlap=True)",
+            )
 
     def _sums(self, loss: Tensor) -> Tensor:
         """Sum of weight times loss, and of the weights; NaN is masked, or there is none."""

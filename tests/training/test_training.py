@@ -14,6 +14,7 @@ from weather_task import CONFIG, TASK, stop_at, weights
 
 from stforecast.baselines.persistence import Persistence
 from stforecast.conventions.grid import area_weights
+from stforecast.conventions.overlap import write_period
 from stforecast.errors import DivergenceError, InputError
 from stforecast.evaluation.evaluate import evaluate
 from stforecast.forecasting.forecaster import load
@@ -227,6 +228,23 @@ def test_warm_start(weather, valid, tmp_path, caplog):
         fit(weather, TASK, model=Linear, config=config, warm_start=bundle)
     with pytest.raises(InputError, match="no bundle at"):
         fit(weather, TASK, model=tiny, config=config, warm_start=tmp_path / "nothing")
+
+
+def test_what_a_warm_start_was_trained_on_is_no_judge_either(weather, tmp_path):
+    """However often a network is trained on, all that it has seen stays with it."""
+    early, late = weather.isel(time=slice(None, 20)), weather.isel(time=slice(20, None))
+    first = fit(early, TASK, model=tiny, config=CONFIG)
+    bundle = first.save(tmp_path / "model")
+    seen = first.training["training_period"]
+    for init in (first, bundle):
+        second = fit(late, TASK, model=tiny, config=CONFIG, warm_start=init)
+        both = second.training["training_period"]
+        assert both == f"{write_period(late.time.values)};{seen}"
+        with pytest.raises(InputError, match="validation period lie in the training period"):
+            fit(late, TASK, model=tiny, config=CONFIG, warm_start=init, validation=early)
+    assert second.predict(late).attrs["training_period"] == both
+    again = fit(early, TASK, model=tiny, config=CONFIG, warm_start=first)
+    assert again.training["training_period"] == seen
 
 
 def test_a_float64_network_computes_in_float64(weather, valid):
