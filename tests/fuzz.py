@@ -86,7 +86,7 @@ def damage_json(value, rng: np.random.Generator):
             if isinstance(node, dict) and rng.random() < 0.2:
                 del node[key]
             else:
-                node[key] = ODD[int(rng.integers(len(ODD)))]
+                node[key] = copy.deepcopy(ODD[int(rng.integers(len(ODD)))])
             break
     return value
 

@@ -13,6 +13,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from ..conventions.codecs import refuse_unknown_codecs
+from ..errors import InputError
 from .limits import refuse_claim
 
 _METADATA = re.compile(r"^(?:(?P<array>.*)/)?(?:zarr\.json|\.zarray|\.zmetadata)$")
@@ -63,7 +64,13 @@ class GuardedStore(WrapperStore[Store]):
             return  # zarr says so
         for array, about in _arrays(path, found):
             self._arrays[array] = about
-            shape = about["shape"]
+            shape, chunk = about["shape"], _chunk(about)
+            lengths = chunk if isinstance(chunk, list) else [chunk]
+            if any(n == 0 for n in lengths) and all(shape):
+                raise InputError(
+                    f"{self._name}: '{array}' is said to lie in chunks of {chunk}: each length "
+                    f"must be at least 1. Its metadata are damaged; copy {array or 'it'} anew"
+                )
             if len(shape) == 1:  # a coordinate, of which xarray makes an index
                 refuse_claim(f"{self._name}: '{array}'", 8 * shape[0], len(text))
 
@@ -78,8 +85,7 @@ class GuardedStore(WrapperStore[Store]):
 
     def _refuse_size(self, key: str, value: Buffer | None) -> None:
         path, about = self._of(key)
-        grid = about.get("chunk_grid") or {}
-        chunk = about.get("chunks") or (grid.get("configuration") or {}).get("chunk_shape")
+        chunk = _chunk(about)
         if value is not None and chunk is not None and _numbers(chunk):
             digits = re.search(r"\d+$", str(about.get("dtype") or about.get("data_type")))
             width = min(int(digits[0]), _WIDEST) if digits and "dtype" in about else 8
@@ -100,6 +106,13 @@ def _arrays(path: str, found: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         array = str(name).removesuffix("/.zarray") if str(name) != ".zarray" else ""
         if isinstance(about, Mapping) and _numbers(about.get("shape")):
             yield f"{path}/{array}".strip("/"), about
+
+
+def _chunk(about: Mapping[str, Any]) -> Any:
+    """Find the lengths of a chunk as the metadata of an array have them, whatever they are."""
+    grid = about.get("chunk_grid") or {}
+    own = grid.get("configuration") or {} if isinstance(grid, Mapping) else {}
+    return about.get("chunks", own.get("chunk_shape") if isinstance(own, Mapping) else None)
 
 
 def _numbers(shape: Any) -> bool:

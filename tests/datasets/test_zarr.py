@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from functools import partial
@@ -141,3 +142,24 @@ def test_a_store_is_read_over_http_and_a_lost_chunk_is_refused(tmp_path):
         with pytest.raises(InputError, match="is missing"):
             open_weatherbench(url)[T2M].compute()
         server.shutdown()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("length", [0, False, [0], [False]])
+def test_chunks_of_no_length_are_refused(tmp_path, zarr_format, length):
+    """Nobody can divide by them, and zarr would."""
+    path = tmp_path / "era5.zarr"
+    store(path, zarr_format)
+    for file in (path / ".zmetadata", path / "zarr.json"):
+        file.unlink(missing_ok=True)
+    if zarr_format == 3:
+        (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    file = path / "latitude" / (".zarray" if zarr_format == 2 else "zarr.json")
+    about = json.loads(file.read_text())
+    if zarr_format == 2:
+        about["chunks"] = length
+    else:
+        about["chunk_grid"]["configuration"]["chunk_shape"] = length
+    file.write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"'latitude' is said to lie in chunks of .*at least 1"):
+        open_weatherbench(path)
