@@ -60,6 +60,9 @@ class BenchmarkOptions(TrainingOptions):
     years learns their weather by heart without."""
     dropout: float | None = None
     """Dropout in SimVPv2's feed-forward parts, in place of the preset's."""
+    mirror: bool = False
+    """Teach SimVPv2 the mirror image about the equator as well, and forecast the mean of both: for
+    global grids."""
 
 
 @dataclass(kw_only=True)
@@ -258,6 +261,7 @@ def recipe(
     InputError
         If there is no such network, or SimVPv2's options are given for another.
     """
+    from ..models.mirror import odd_channels
     from ..models.registry import make_network, network_class, spelled
     from ..models.simvp import SimVPv2
 
@@ -273,8 +277,10 @@ def recipe(
     if (kind := network_class(options.model)) is not SimVPv2:
         if options.translator != "gsta" or (size != "S" and model not in SMALL):
             raise InputError(f"translator and size L are SimVPv2's, found model {options.model!r}")
-        if options.drop_path is not None or options.dropout is not None:
-            raise InputError(f"drop_path and dropout are SimVPv2's, found model {options.model!r}")
+        if options.drop_path is not None or options.dropout is not None or options.mirror:
+            raise InputError(
+                f"drop_path, dropout and mirror are SimVPv2's, found model {options.model!r}"
+            )
         if model in SMALL:
             task = own.task if own.like else task
             return network_of(model, name, paper, size, task, grid), config
@@ -295,6 +301,8 @@ def recipe(
         settings |= {"drop_path": options.drop_path, "stochastic_depth": "uniform"}
     if options.dropout is not None:
         settings["dropout"] = options.dropout
+    if options.mirror:
+        settings |= {"mirror": True, "odd_channels": odd_channels(task or own.task, where)}
     return partial(SimVPv2.for_benchmark, name, **settings), config
 
 

@@ -33,6 +33,7 @@ from .layers import (
     full_precision,
 )
 from .members import Perturbation
+from .mirror import Mirror, odd_channels
 from .rollout import rollout
 from .translators import NAMES, NEED_GRID, IncepU, translator_block
 from .translators_gated import GATED, gated_block
@@ -108,6 +109,13 @@ class SimVPv2(nn.Module):
         With `predict_change`: forecast the change from a first guess that is linear, a ridge
         regression of each point's own (:class:`stforecast.models.first_guess.FirstGuess`), which
         the network also sees. It then belongs to its `grid`.
+    mirror : bool
+        Learn from the mirror image about the equator as well, and forecast the mean of both
+        (:mod:`stforecast.models.mirror`). Beyond the paper; for grids that are the same north and
+        south. A forecast takes twice as long.
+    odd_channels : sequence of int
+        With `mirror`: input channels whose sign the mirror changes, such as the sine of latitude.
+        :meth:`for_task` finds them.
     translator : str
         "gsta"; one of the paper's ablation: "incepu" (which makes this SimVP, the first version),
         "vit", "swin", "poolformer", "mlpmixer", "convmixer"; or one more of the authors' framework:
@@ -165,6 +173,8 @@ class SimVPv2(nn.Module):
         circular_longitude: bool = False,
         predict_change: bool = False,
         linear_guess: bool = False,
+        mirror: bool = False,
+        odd_channels: Sequence[int] = (),
         translator: str = "gsta",
         grid: Sequence[int] | None = None,
         noise: int = 0,
@@ -190,11 +200,13 @@ class SimVPv2(nn.Module):
             "circular_longitude": circular_longitude,
             "predict_change": predict_change,
             "linear_guess": linear_guess,
+            "mirror": mirror,
+            "odd_channels": list(odd_channels),
             "translator": translator,
             "grid": list(grid) if isinstance(grid, Iterable) else grid,
             "noise": noise,
         }
-        flags = ("circular_longitude", "predict_change", "linear_guess")
+        flags = ("circular_longitude", "predict_change", "linear_guess", "mirror")
         whole = sizing.STEPS | _WHOLE
         sizing.check_settings(self.settings, whole, _FRACTION, flags=flags, absent=("drop_path",))
         if encoder_layers < 2 or encoder_layers % 2:
@@ -231,6 +243,8 @@ class SimVPv2(nn.Module):
                 f"input steps; found {predict_change}, {grid!r:.40}, {target_steps} and "
                 f"{input_steps}"
             )
+        if unknown := [i for i in odd_channels if i not in range(channels)]:
+            raise InputError(f"odd_channels must be from 0 to {channels - 1}, found {unknown}")
         if translator in NEED_GRID and grid is None:
             raise InputError(
                 f"translator={translator!r} has weights that depend on the grid: give grid=(H, W)"
@@ -284,6 +298,7 @@ class SimVPv2(nn.Module):
         self.readout = nn.Conv2d(S, out_channels, 1)
         if predict_change:
             self.register_buffer("tendency_std", torch.ones(target_steps, out_channels))
+        self.mirror = Mirror(channels, odd_channels) if mirror else None
         #: The linear first guess, where there is one: training fits it before its first step.
         self.first_guess: FirstGuess | None = None
         if linear_guess and grid is not None:
@@ -310,6 +325,8 @@ class SimVPv2(nn.Module):
         wants = settings.get("translator") in NEED_GRID or settings.get("linear_guess")
         if wants and grid is not None:
             sizes["grid"] = sizing.of_grid(grid)
+        if settings.get("mirror"):
+            sizes["odd_channels"] = odd_channels(task, grid)
         return cls(**(sizes | settings))
 
     def check_task(self, task: Task) -> None:
@@ -486,7 +503,19 @@ class SimVPv2(nn.Module):
         return torch.cat([first, *others], dim=1) if others else first
 
     def _one_pass(self, x: Tensor, lead: int, noise: Tensor | None = None) -> Tensor:
-        """T steps from T: encoder, translator, decoder (paper, Fig. 2, eq. 2)."""
+        """T steps from T, one way or the other."""
+        guess = None
+        if self.first_guess is not None:  # its weights belong to the places as they are
+            with full_precision(x):
+                guess = self.first_guess(x[:, :, : self.settings["out_channels"]])
+
+        def apply(x: Tensor, guess: Tensor | None) -> Tensor:
+            return self._through(x, guess, lead, noise)
+
+        return self.mirror(apply, x, guess, noise) if self.mirror else apply(x, guess)
+
+    def _through(self, x: Tensor, guess: Tensor | None, lead: int, noise: Tensor | None) -> Tensor:
+        """Encoder, translator, decoder (paper, Fig. 2, eq. 2)."""
         B, T, _, H, W = x.shape
         frames = x
         if self.predict_change:
@@ -498,9 +527,7 @@ class SimVPv2(nn.Module):
             own = x[:, :, : scale.shape[2]]  # what is forecast: the first C'
             change = (own - last[:, :, : scale.shape[2]]) / self._lag_scale(x)
             frames = torch.cat([x, change], dim=2)  # (B,T,C+C',H,W)
-        if self.first_guess is not None:
-            with full_precision(x):
-                guess = self.first_guess(own)
+        if guess is not None:
             more = guess / scale[:, : guess.shape[1]]
             more = F.pad(more, (0, 0, 0, 0, 0, 0, 0, T - guess.shape[1]))
             frames = torch.cat([frames, more], dim=2)
@@ -531,7 +558,7 @@ class SimVPv2(nn.Module):
         y = z.reshape(B, T, -1, H, W)
         if self.predict_change:
             base = last[:, :, : y.shape[2]]
-            if self.first_guess is not None:
+            if self.first_guess is not None and guess is not None:
                 base, y = base + guess, y[:, : self.target_steps]
                 scale = self.first_guess.residual_std.to(x.dtype)[None, :, :, None, None]
             y = base + scale * y.to(x.dtype)
