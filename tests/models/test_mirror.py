@@ -81,10 +81,7 @@ def test_a_member_goes_one_way():
         one = alone(made)
         for sign in (1, -1):
             noise[:, 0, 0, 0, 0] = noise[:, 0, 0, 0, 0].abs() * sign
-            if sign < 0:
-                wanted = one(x, noise)
-            else:
-                wanted = one(turned(x), noise).flip(-2)
+            wanted = one(x, noise) if sign < 0 else one(turned(x), noise).flip(-2)
             torch.testing.assert_close(made(x, noise), wanted)
 
 
@@ -121,7 +118,7 @@ def test_a_bundle_keeps_its_mirror(tmp_path):
 
 
 def test_what_has_no_mirror_image_is_refused():
-    with pytest.raises(InputError, match="the same north and south of the equator.* 20 to 80"):
+    with pytest.raises(InputError, match=r"the same north and south of the equator.* 20 to 80"):
         trained(globe((20.0, 40.0, 60.0, 80.0)))
     wind = "v_component_of_wind"
     with pytest.raises(InputError, match=rf"whose sign the mirror leaves, found \['{wind}'\]"):
