@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -257,6 +258,8 @@ def member_stamps(
         ax.set_title(f"Member {i + 1}", fontsize=SMALL, pad=3)
     for ax in axes[count:]:
         ax.remove()
+    if lines == 1:  # too low for more than the unit
+        scale = replace(scale, label=unit_label(unit))
     scale.bar(lower, mesh, list(axes[:count]), inches=height)
     return figure
 
