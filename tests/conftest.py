@@ -22,6 +22,11 @@ hypothesis.settings.register_profile("stforecast", deadline=None)
 hypothesis.settings.load_profile("stforecast")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the notebooks: a file is one worker's, and at the end the others would wait."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(scope="module")
 def several_threads():
     """What is computed by several threads, tested with several."""
