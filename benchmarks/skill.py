@@ -300,11 +300,10 @@ def ensemble(
     rate = 0.1 if draws == "dropout" else None
     how = EnsembleConfig(draws=draws, dropout=rate, learning_rate=5e-4, steps=TAUGHT)
     began = time.monotonic()
-    commands = [one.training.get("command"), " ".join(["python", *sys.argv])]
     many = fit(
         seen, one.task, config=config, warm_start=one, ensemble=how,
         init_time=initialisations(unseen, one.task), run_dir=output and output / "run",
-        about={"command": "; ".join(filter(None, commands))},
+        about={"command": " ".join(["python", *sys.argv])},
     )  # fmt: skip
     minutes = round((time.monotonic() - began) / 60, 1)
     if output:
