@@ -1,10 +1,12 @@
-"""What the package is: its version, and names that are loaded when they are first used."""
+"""What the package is: its version, names loaded at their first use, and what is loaded first."""
 
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -60,3 +62,25 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
         return found
 
     return load, lambda: sorted(homes), list(homes)
+
+
+def load_proj() -> None:
+    """Load pyproj, if it is installed, so that it calls its own copy of the C library PROJ.
+
+    From release 2.48 on, ecCodes' wheels bring a second PROJ and offer its functions to all that
+    is loaded later. A pyproj that is loaded then calls these, and the process crashes, at its end
+    at the latest. What reads GRIB calls this first; where ecCodes is there already, pyproj is told
+    to look for functions in its own libraries before others.
+    """
+    if "pyproj" in sys.modules:
+        return
+    before = sys.getdlopenflags() if hasattr(sys, "getdlopenflags") else None
+    deep = getattr(os, "RTLD_DEEPBIND", 0) if "gribapi" in sys.modules else 0
+    if before is not None and deep:  # Linux: elsewhere each library has functions of its own
+        sys.setdlopenflags(before | deep)
+    try:
+        with suppress(ImportError):
+            import_module("pyproj")
+    finally:
+        if before is not None and deep:
+            sys.setdlopenflags(before)

@@ -77,7 +77,14 @@ def hourly_netcdf(directory: Path) -> None:
 #: Files that a page takes for granted, as a reader's own.
 GIVEN = {"README.md": (regional_zarr, hourly_netcdf)}
 #: Packages of extras that a page cannot do without.
-NEEDED = {"cluster.md": "distributed", "climetlab.md": "climetlab"}
+NEEDED = {"cluster.md": "distributed", "climetlab.md": "climetlab", "earthkit.md": "earthkit.data"}
+
+
+def installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # nor what it is within
+        return False
 
 
 def printed(got: str, wanted: str) -> bool:
@@ -118,7 +125,7 @@ def test_every_block_runs(page, tmp_path, monkeypatch):
     blocks = blocks_of(page.read_text())
     if not any(b.language in RUN and b.reason is None for b in blocks):
         pytest.skip("no code on this page")
-    if page.name in NEEDED and find_spec(NEEDED[page.name]) is None:
+    if page.name in NEEDED and not installed(NEEDED[page.name]):
         pytest.skip(f"needs the package {NEEDED[page.name]}")
     if page.name == "climetlab.md" and not entry_points(group="climetlab.datasets").names:
         pytest.skip("the package was installed before it had entry points: install it again")

@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import InputError
+from ..package import load_proj
 from .axes import (
     LEAD,
     MEMBER,
@@ -44,6 +45,31 @@ Form = Literal["history", "forecast"]
 EXPVER, FINAL, PRELIMINARY = "expver", 1, 5  # the streams of ERA5, and of ERA5T
 
 
+def from_source(source: Any) -> Any:
+    """What a source of earthkit-data or climetlab holds, as xarray; anything else as it is.
+
+    Raises
+    ------
+    InputError
+        If its fields do not fit into one Dataset.
+    """
+    if isinstance(source, (xr.Dataset, xr.DataArray)) or not hasattr(source, "to_xarray"):
+        return source
+    load_proj()  # the source may be GRIB, and what it holds drawn on a map
+    try:
+        return source.to_xarray()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # each library has kinds of its own
+        name = type(source).__name__
+        said = " ".join(str(error).split())
+        raise InputError(
+            f"{name}.to_xarray() fails ({type(error).__name__}: {said:.300}): take the fields of "
+            f"one grid, time by time, as with sel(...) of {name}, or give the Dataset that "
+            "to_xarray(...) makes with options of your own"
+        ) from error
+
+
 def as_dataset(ds: Any, variables: Sequence[str] | None = None) -> xr.Dataset:
     """Make a Dataset of a DataArray, a tree with one node of data, or what becomes xarray.
 
@@ -52,8 +78,7 @@ def as_dataset(ds: Any, variables: Sequence[str] | None = None) -> xr.Dataset:
     InputError
         If that cannot be, or there is no variable in it.
     """
-    if not isinstance(ds, (xr.Dataset, xr.DataArray)) and hasattr(ds, "to_xarray"):
-        ds = ds.to_xarray()
+    ds = from_source(ds)
     if isinstance(ds, xr.DataArray):
         only = variables[0] if variables is not None and len(variables) == 1 else "data"
         ds = ds.to_dataset(name=only if ds.name is None else ds.name)

@@ -14,6 +14,7 @@ import xarray as xr
 
 from ..conventions.forms import EXPVER, FINAL, PRELIMINARY, stream_number
 from ..errors import InputError
+from ..package import load_proj
 from .backends import Reading, fault, is_remote, open_lazy, reason
 
 SUFFIXES = (".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".gb2")
@@ -63,6 +64,7 @@ def open_grib(path: Path, *, forecast: bool = False) -> list[xr.Dataset]:
         If the file is cut, damaged or no GRIB; if cfgrib is not installed; if two fields lie on
         one time with different values: nothing tells which one is meant.
     """
+    load_proj()
     try:
         import cfgrib
     except (ImportError, RuntimeError) as error:  # the latter where the library ecCodes is missing

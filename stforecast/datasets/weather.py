@@ -78,8 +78,8 @@ def open_weatherbench(
     path : path, URL, glob or a list of these
         A directory of netCDF files (WeatherBench 1: ``2m_temperature_2013_5.625deg.nc`` and so on,
         also in subdirectories named by variable), such a file, a ``.zip`` of them, a zarr store
-        (WeatherBench 2, ARCO-ERA5) or its URL (``gs://...``, with the extra ``cloud``). Or what
-        climetlab loads, and any other object with ``to_xarray()``: it keeps its own chunks.
+        (WeatherBench 2, ARCO-ERA5) or its URL (``gs://...``, with the extra ``cloud``). Or a source
+        of earthkit-data or climetlab, or another object with ``to_xarray()``: it keeps its chunks.
     variables : str or sequence of str, optional
         Variables by their own or their canonical names, and on pressure levels with the level:
         ``["z500", "t850", "t2m"]``. Default: all known ones on time and a grid, but none on several

@@ -44,9 +44,10 @@ def predict(
 
     Parameters
     ----------
-    ds : xarray.Dataset, DataArray or any object with ``to_xarray()``, such as climetlab's
-        The history, in any of the usual conventions: names (``t2m``, ``2m_temperature``, ...),
-        dimension order, latitude direction, longitude from 0 or from -180, kelvin or Celsius.
+    ds : xarray.Dataset, DataArray or any object with ``to_xarray()``
+        The history, such as a source of earthkit-data or climetlab, in any of the usual
+        conventions: names (``t2m``, ``2m_temperature``, ...), dimension order, latitude direction,
+        longitude from 0 or from -180, kelvin or Celsius.
     model : Forecaster, Persistence, Climatology, LinearRegression or path, or several, optional
         A forecaster, or the directory of a saved one. Without it, the bundle that ships with the
         package: hourly 2 m temperature on a global 5.625 degree grid, 12 hours in, 12 hours out.

@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..conventions import pairs
 from ..conventions.axes import LEAD, TIME, X, Y
+from ..conventions.forms import from_source
 from ..conventions.gate import Labels, canonicalize
 from ..conventions.grid import grid_weights
 from ..conventions.overlap import refuse_other_data
@@ -224,8 +225,7 @@ def on_own_axes(field: xr.DataArray, labels: Labels) -> xr.DataArray:
 
 def one_variable(data: Any, variable: str | None) -> xr.DataArray:
     """The one variable to draw, from whatever xarray or earthkit object holds it."""
-    if not isinstance(data, (xr.DataArray, xr.Dataset)) and hasattr(data, "to_xarray"):
-        data = data.to_xarray()
+    data = from_source(data)
     if isinstance(data, xr.DataArray):
         return data
     if not isinstance(data, xr.Dataset):

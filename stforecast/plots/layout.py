@@ -6,6 +6,7 @@ Sizes are inches; matplotlib's constrained layout places maps, labels and colour
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from importlib import import_module
 from io import BytesIO
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import replacing
+from ..package import load_proj
 from .labels import plain
 
 if TYPE_CHECKING:
@@ -24,14 +26,39 @@ TITLE, TEXT, SMALL = 12.0, 10.0, 8.5  # sizes of type in points
 
 
 def require(*modules: str) -> None:
-    """Import optional packages, or say how to install them."""
+    """Import optional packages, or say how to install them.
+
+    Raises
+    ------
+    ImportError
+        If one is not there.
+    InputError
+        If the program has loaded ecCodes and then pyproj, so that cartopy would crash.
+    """
     for name in modules:
         try:
+            if name == "cartopy":
+                load_proj()
+                _refuse_second_proj()
             import_module(name)
         except ImportError as error:
             raise ImportError(
                 f"maps need matplotlib and cartopy ({error}): pip install 'stforecast[maps]'"
             ) from error
+
+
+def _refuse_second_proj() -> None:
+    """Refuse a pyproj that calls the copy of PROJ in ecCodes' wheels (see `load_proj`)."""
+    proj: Any = sys.modules.get("pyproj")
+    if proj is None or "eckitlib" not in sys.modules:
+        return
+    runs, wants = (getattr(proj, f"__proj_{k}version__", None) for k in ("", "compiled_"))
+    if runs != wants:
+        raise InputError(
+            f"eccodes was loaded before pyproj, which now calls eccodes' copy of PROJ ({runs}) "
+            f"instead of its own ({wants}): maps would be wrong or crash. Begin the program with "
+            "'import pyproj', before eccodes, cfgrib and earthkit, or pip install 'eccodes<2.48'"
+        )
 
 
 @cache

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..conventions.axes import LAT, LON, TIME
+from ..package import load_proj
 from .weather import make_weather
 
 _HISTORY = (
@@ -278,6 +279,7 @@ def _write_old(ds: xr.Dataset, path: Path, preliminary: int) -> Path:
 
 
 def _write_grib(ds: xr.Dataset, path: Path) -> Path:
+    load_proj()
     import eccodes
 
     lat, lon = ds[LAT].to_numpy(), ds[LON].to_numpy()
