@@ -140,9 +140,9 @@ class Prognostic:
         times = out[TIME].astype("datetime64[ns]") + (out["lead_time"] - task.step)
         init_time = np.broadcast_to(times.reshape(along), leading).ravel()
         rows = x.detach().cpu().numpy().reshape(-1, *x.shape[-3:])  # (B T, C, H, W)
-        about = {v: ((TIME, LAT, LON), rows[:1, c]) for c, v in enumerate(task.variables)}
-        about = xr.Dataset(about, {TIME: init_time[:1], **self._where})
-        known = find_known(self.forecaster, None, about, np.unique(init_time), steps, None)
+        fields = {v: ((TIME, LAT, LON), rows[:1, c]) for c, v in enumerate(task.variables)}
+        own = xr.Dataset(fields, {TIME: init_time[:1], **self._where})
+        known = find_known(self.forecaster, None, own, np.unique(init_time), steps, None)
         ends = task.history * np.arange(1, len(init_time) + 1) - 1
         run = Batch(self.forecaster, steps, dict(self._where), known)
         found = run(init_time, ends, *rows.swapaxes(0, 1))
