@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": ("PATH -o OUT", "forecast from a file, with a trained model or the package's"),
     "score": ("FORECAST... TRUTH", "score forecasts against truth, each other and baselines"),
     "compare": ("--benchmark NAME", "train the paper's models on a benchmark, side by side"),
+    "ablate": ("--study NAME", "exchange parts of SimVPv2 between steps, or its translator"),
     "prepare": ("DATA STORE", "write a zarr store that is quick to train from"),
 }
 _LINES = "\n".join(f"  {f'{name} {words}':<26}{what}" for name, (words, what) in COMMANDS.items())

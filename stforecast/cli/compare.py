@@ -93,9 +93,9 @@ def main(options: Options) -> None:
         raise InputError("give --steps or --minutes, not both: a comparison has one budget")
     if options.trials < 1:
         raise InputError(f"--trials must be at least 1, found {options.trials}")
-    chosen = models_of(options.models, list(map(str, benchmark_table(_published(options)).index)))
+    chosen = models_of(options.models, list(map(str, benchmark_table(published_as(options)).index)))
     _one_comparison(options)
-    opened = OPENINGS[options.benchmark](options, _run_options(options, {}))
+    opened = OPENINGS[options.benchmark](options, run_options(options, {}))
     shape = (
         1,
         opened.task.input_steps,
@@ -131,7 +131,8 @@ def main(options: Options) -> None:
         raise SystemExit(1)
 
 
-def _published(options: Options) -> str:
+def published_as(options: Options) -> str:
+    """The name of the benchmark's published table."""
     return _PUBLISHED.get(options.benchmark, options.benchmark)
 
 
@@ -160,7 +161,7 @@ def _one_comparison(options: Options) -> None:
         new.write_text(json.dumps(settings, indent=1) + "\n")
 
 
-def _run_options(options: Options, form: Mapping[str, Any], **more: Any) -> BenchmarkOptions:
+def run_options(options: Options, form: Mapping[str, Any], **more: Any) -> BenchmarkOptions:
     """Options of one training."""
     names = ("steps", "preset", "batch_size", "stride", "seed", "device", "output")
     given = {name: getattr(options, name) for name in names}
@@ -184,12 +185,12 @@ def _run(
     if not missing:
         return
     log.info("%s: %d of %d trials to go", name, len(missing), len(wanted))
-    network, config = _made(form, options, opened)
+    network, config = made(form, options, opened)
     planned = _planned(network, config, options, opened, directory)
     config = replace(config, **planned["training"])
     for path in missing:
         seed = options.seed + wanted.index(path)
-        own = _run_options(options, form, output=path, seed=seed)
+        own = run_options(options, form, output=path, seed=seed)
         config = replace(config, seed=seed)
         forecaster = train(
             opened.parts, opened.task, network, config, own, opened.finish,
@@ -200,7 +201,7 @@ def _run(
         if path is wanted[0]:  # for the pictures
             store = write_forecast(forecast, path / "forecast.zarr")
             forecast = xr.open_zarr(store)[list(forecast.data_vars)]
-        scores = _evaluated(forecast, opened)
+        scores = evaluated(forecast, opened)
         with replacing(path / "scores.nc") as new:
             scores.drop_encoding().to_netcdf(new)
         found = planned["cost"] | _cost(forecaster, shape, config.batch_size)
@@ -211,16 +212,16 @@ def _run(
     (directory / "failed.txt").unlink(missing_ok=True)
 
 
-def _made(form: Mapping[str, Any], options: Options, opened: Opened) -> tuple[Any, Any]:
+def made(form: Mapping[str, Any], options: Options, opened: Opened) -> tuple[Any, Any]:
     """The network, and its training: that of all, but for the learning rate."""
-    name, own = options.benchmark, _run_options(options, form)
+    name, own = options.benchmark, run_options(options, form)
     grid = Grid.of(opened.parts["test"])
     if not as_printed(own):
-        made = recipe(name, own, grid=grid.shape, task=opened.task)
-        network: Any = made[0]
+        found = recipe(name, own, grid=grid.shape, task=opened.task)
+        network: Any = found[0]
         if own.model == "SimVPv2" and own.preset == "fast":
             network = partial(network, linear_guess=False)  # the others have none
-        return network, made[1]
+        return network, found[1]
     # A graph network as printed has windows, periods and faults of its own.
     network, _ = recipe(name, replace(own, preset="fast"), grid=grid.shape, task=opened.task)
     return network, own.config(**RECIPES[name].paper)
@@ -236,12 +237,8 @@ def _planned(
     parts: dict[str, Any] = {"ds": opened.parts["train"], "validation": opened.parts["validation"]}
     parts |= {"init_time": opened.train_times}
     found = pace(task=opened.task, model=network, config=config, **parts)
-    times = opened.train_times
-    if times is None:
-        times = initialisations(opened.parts["train"], opened.task)
-    windows = len(times)
-    per_epoch = math.ceil(windows / config.batch_size)
-    cost = {"seconds_per_epoch": found["step"] * per_epoch}
+    per_epoch = steps_per_epoch(opened, config.batch_size)
+    cost = {"seconds_per_step": found["step"], "seconds_per_epoch": found["step"] * per_epoch}
     if "peak_memory" in found:
         cost["peak_memory_gib"] = found["peak_memory"] / 2**30
     training: dict[str, Any] = {}
@@ -273,6 +270,14 @@ def _planned(
     return planned
 
 
+def steps_per_epoch(opened: Opened, batch_size: int) -> int:
+    """Optimiser steps in which every training window is shown once."""
+    times = opened.train_times
+    if times is None:
+        times = initialisations(opened.parts["train"], opened.task)
+    return math.ceil(len(times) / batch_size)
+
+
 def _cost(forecaster: Any, shape: tuple[int, ...], batch: int) -> dict[str, float]:
     """What the network costs: counted, but for the speed."""
     network = forecaster.network
@@ -293,7 +298,8 @@ def _minutes(run: Path) -> float:
     return max((line.get("seconds", 0.0) for line in read_log(run)), default=math.nan) / 60
 
 
-def _evaluated(forecast: xr.Dataset, opened: Opened) -> xr.Dataset:
+def evaluated(forecast: xr.Dataset, opened: Opened) -> xr.Dataset:
+    """Scores of a forecast of the test part."""
     scored = opened.scored
     how: dict[str, Any] = {"allow_overlap": False, **opened.scoring}
     return evaluate(scored(forecast), scored(opened.parts["test"]), **how)
@@ -314,10 +320,10 @@ def _report(options: Options, opened: Opened, chosen: Mapping[str, Any]) -> None
     }
     forecasts |= {n: predict(test, m, init_time=opened.init_time) for n, m in floors.items()}
     scores = {name: [one for _, one in results] for name, results in there.items()}
-    scores |= {name: [_evaluated(forecasts[name], opened)] for name in floors}
+    scores |= {name: [evaluated(forecasts[name], opened)] for name in floors}
 
     costs = {name: pd.DataFrame([found for found, _ in results]) for name, results in there.items()}
-    table = compared(_published(options), scores, costs, opened.sample)
+    table = compared(published_as(options), scores, costs, opened.sample)
     ours = table.iloc[: len(there)]  # published rows may have the same names
     with replacing(options.output / "compare.csv") as path:
         table.to_csv(path)
@@ -337,7 +343,7 @@ def _report(options: Options, opened: Opened, chosen: Mapping[str, Any]) -> None
         training=training,
         about=about,
     )
-    error = str(benchmark_table(_published(options)).columns[0])
+    error = str(benchmark_table(published_as(options)).columns[0])
     try:
         cost = ("seconds_per_epoch", "forecasts_per_second")
         figure = performance(ours, quality=error, costs=cost)

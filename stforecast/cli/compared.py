@@ -198,5 +198,33 @@ def models_of(given: Sequence[str], published: Sequence[str]) -> dict[str, dict[
     return dict(known[_plain(name)] for name in names)
 
 
+def translators_of(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options that make SimVPv2 with one translator or another, by the names that tables print.
+
+    Parameters
+    ----------
+    given : sequence of str
+        As of :func:`models_of`; ``"all"``: all translators that there are.
+
+    Returns
+    -------
+    dict of str to dict
+        As of :func:`models_of`.
+
+    Raises
+    ------
+    InputError
+        If there is no such model, or it is another network.
+    """
+    everything = [name.strip().lower() for name in given] == ["all"]
+    found = models_of(list(_TRANSLATORS) if everything else given, [])
+    if other := [name for name, form in found.items() if "translator" not in form]:
+        raise InputError(
+            f"{', '.join(other)}: another network, not SimVPv2 with a translator, expected of "
+            f"{', '.join(_TRANSLATORS)}; stforecast compare takes any network"
+        )
+    return found
+
+
 def _plain(name: str) -> str:
     return name.strip().lower().replace("+", "p").replace("_", "").replace("-", "")

@@ -4,6 +4,7 @@ from . import graph
 from .cost import Summary, forecasts_per_second, summary
 from .inference import for_inference
 from .openstl import load_openstl
+from .parts import PARTS, assemble
 from .recurrent import (
     E3DLSTM,
     MAU,
@@ -25,6 +26,7 @@ __all__ = [
     "MAU",
     "MIM",
     "MMVP",
+    "PARTS",
     "ConvLSTM",
     "CrevNet",
     "PhyDNet",
@@ -35,6 +37,7 @@ __all__ = [
     "Summary",
     "SwinLSTMB",
     "SwinLSTMD",
+    "assemble",
     "for_inference",
     "forecasts_per_second",
     "graph",

@@ -141,6 +141,8 @@ class SimVPv2(nn.Module):
         for part in ("encoder", "decoder", "readout"):
             getattr(mixed, part).load_state_dict(getattr(a, part).state_dict())
 
+    Of several states of one network :func:`stforecast.models.assemble` makes one.
+
     References
     ----------
     .. [1] arXiv:2211.12509, section III (SimVP) and IV (gSTA).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .clips import clip_strip
+from .clips import clip_strip, is_clip
 from .curves import lead_curve, loss_curve, performance, scorecard
 from .diagrams import (
     power_spectrum,
@@ -17,6 +17,7 @@ from .layout import save
 from .maps import difference_map, error_map, plot_map, projection_for
 from .members import member_stamps, plume, probability_map
 from .motion import animate, hovmoller
+from .panels import forecast_grid
 from .report import write_report
 from .results import write_results
 
@@ -25,8 +26,10 @@ __all__ = [
     "clip_strip",
     "difference_map",
     "error_map",
+    "forecast_grid",
     "forecast_panel",
     "hovmoller",
+    "is_clip",
     "lead_curve",
     "loss_curve",
     "member_stamps",

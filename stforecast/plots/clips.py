@@ -134,6 +134,17 @@ def clip_strip(
     return figure
 
 
+def is_clip(forecast: xr.Dataset, truth: xr.Dataset) -> bool:
+    """Whether :func:`clip_strip` shows a forecast best: of one variable or of colours, on clips.
+
+    Parameters
+    ----------
+    forecast, truth : xarray.Dataset
+    """
+    variables = {str(v) for v in forecast.data_vars}
+    return "clip" in truth.coords and (len(variables) == 1 or variables == COLOURS)
+
+
 def _inputs(
     truth: Any, opened: xr.Dataset, when: Any, ahead: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

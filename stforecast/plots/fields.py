@@ -126,7 +126,7 @@ def forecast_panel(
         for i, (ax, field) in enumerate(zip(axes[:, j], fields, strict=True)):
             ends = {"left": labelled and j == 0, "bottom": labelled and j == 0 and i == n - 1}
             mesh = colours.draw(ax, grid, field, **ends)
-            text = (lead_label(case.leads[i]), case.valid[i], _error_label(field, grid))[j]
+            text = (lead_label(case.leads[i]), case.valid[i], error_label(field, grid))[j]
             style = {"fontsize": SMALL, "fontweight": "bold" if j == 0 else "normal"}
             ax.set_title(textwrap.fill(text, letters), pad=4, parse_math=False, **style)
         style = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
@@ -318,7 +318,7 @@ def choose_initialisation(
     return at, valid_positions(forecast.isel(time=[at]), truth)[0]
 
 
-def _error_label(error: xr.DataArray, grid: carto.Grid) -> str:
+def error_label(error: xr.DataArray, grid: carto.Grid) -> str:
     """RMSE and bias of one map, weighted as the scores are."""
     values = error.transpose(*grid.dims).values.astype(float)
     there = np.isfinite(values)

@@ -12,7 +12,7 @@ import xarray as xr
 from ..conventions.axes import LEAD
 from ..evaluation.aggregation import FRAMES
 from ..evaluation.scorecards import save_scores
-from .clips import COLOURS, clip_strip
+from .clips import clip_strip, is_clip
 from .curves import lead_curve, scorecard
 from .fields import forecast_panel
 from .layout import save
@@ -81,7 +81,7 @@ def _fields(forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset) -> Iterator[
     """Pictures of forecasts, by the names of their files."""
     first = next(iter(forecasts.values()))
     variables = [str(v) for v in first.data_vars]
-    if "clip" in truth.coords and (len(variables) == 1 or set(variables) == COLOURS):
+    if is_clip(first, truth):
         yield "clips.png", clip_strip(forecasts, truth)
         return
     for v in variables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .checkpoint_files import kept_steps, weights_at
 from .config import TrainConfig
 from .ensemble import EnsembleConfig
 from .fit import fit
@@ -15,6 +16,8 @@ __all__ = [
     "TrainConfig",
     "find_learning_rate",
     "fit",
+    "kept_steps",
     "read_log",
     "trials",
+    "weights_at",
 ]

@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..files import is_plain_file
+from ..forecasting.bundle import under
 
 FORMAT, VERSION = "stforecast-checkpoint", 3
 Checkpoint = tuple[dict[str, Any], dict[str, Tensor]]
@@ -107,7 +109,59 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], tensors: dict[str, Te
 def find_checkpoints(directory: Path) -> list[Path]:
     """The latest first, by their steps."""
     found = [p for p in directory.glob("*") if re.fullmatch(r"checkpoint-\d{8,}", p.name)]
-    return sorted(found, key=_step_of, reverse=True)
+    return sorted(found, key=step_of, reverse=True)
+
+
+def kept_steps(run_dir: str | os.PathLike[str]) -> list[int]:
+    """Steps of a run whose checkpoints are there, in their order; empty where there is no run.
+
+    Parameters
+    ----------
+    run_dir : path-like
+        As of :func:`stforecast.fit`.
+
+    Returns
+    -------
+    list of int
+    """
+    return [step_of(path) for path in reversed(find_checkpoints(Path(run_dir)))]
+
+
+def weights_at(run_dir: str | os.PathLike[str], step: int | Literal["best"]) -> dict[str, Tensor]:
+    """Weights and buffers of a run's network as they were after a step.
+
+    They are those that a validation judged: where the run keeps a moving average, that.
+
+    Parameters
+    ----------
+    run_dir : path-like
+        As of :func:`stforecast.fit`.
+    step : int or "best"
+        One of :func:`kept_steps`; or the weights that the run has chosen.
+
+    Returns
+    -------
+    dict of Tensor
+        For the network's ``load_state_dict``.
+
+    Raises
+    ------
+    InputError
+        If there is no checkpoint of this step, or it is damaged.
+    """
+    steps = kept_steps(run_dir)
+    if not steps or step not in ("best", *steps):
+        there = f"those of steps {', '.join(map(str, steps))}" if steps else "none"
+        raise InputError(
+            f"{run_dir} has no checkpoint of step {step}, found {there}: a run keeps the last two, "
+            "and those of TrainConfig(keep_checkpoints=)"
+        )
+    at = steps[-1] if step == "best" else step
+    _, tensors = read_checkpoint(Path(run_dir) / f"checkpoint-{at:08d}")
+    best = under("best.", tensors)
+    if step == "best" and best:
+        return best
+    return under("network.", tensors) | under("average.", tensors)
 
 
 def best_of(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -191,8 +245,8 @@ def _check(state: Mapping[str, Any], path: Path) -> None:
             raise ValueError(f"it says {state[name]!r:.60} of {name!r}")
     if unknown := state.keys() - _ENTRIES.keys() - {_TENSORS}:
         raise ValueError(f"nothing is known of {min(unknown)!r}")
-    if state["step"] != _step_of(path):
-        raise ValueError(f"it is of step {state['step']}, its directory of {_step_of(path)}")
+    if state["step"] != step_of(path):
+        raise ValueError(f"it is of step {state['step']}, its directory of {step_of(path)}")
     if state["losses"] > state["step"] or not is_rising(state["history"], state["step"]):
         raise ValueError(f"it tells of steps after the last, which is {state['step']}")
     # As text, in which NaN equals NaN.
@@ -200,7 +254,8 @@ def _check(state: Mapping[str, Any], path: Path) -> None:
         raise ValueError("the best validation is not that of its history")
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its name."""
     return int(path.name.rpartition("-")[2])
 
 

@@ -1,8 +1,8 @@
 """What a training run leaves on disk, and how the same call goes on from it to the bit.
 
 The run's directory holds ``run.json`` (which run this is), ``history.jsonl`` (a line a validation),
-``run.lock`` while it goes on, and the last two checkpoints. A checkpoint is a directory named after
-its step, ``checkpoint-00000120``, with two files:
+``run.lock`` while it goes on, the last two checkpoints, and those of ``keep_checkpoints``.
+A checkpoint is a directory named after its step, ``checkpoint-00000120``, with two files:
 
 ``state.safetensors``
     ``network.*``: weights and buffers. ``average.*``: their moving average, where there is one.
@@ -67,6 +67,7 @@ from .checkpoint_files import (
     read_checkpoint,
     sealed,
     sha256,
+    step_of,
     write_checkpoint,
 )
 from .distributed import World
@@ -161,8 +162,12 @@ class Run:
         self._normalizer, self._resume = forecaster.normalizer, resume
         self._best_weights: dict[str, Tensor] = {}
         self._seconds, self._since = 0.0, time.monotonic()
+        self._keep = config.keep_checkpoints
         settings = getattr(self.network, "settings", type(self.network).__name__)
-        same = replace(config, feed=feed.kind, steps=steps, epochs=1).to_dict() | _FREE
+        same = (
+            replace(config, feed=feed.kind, steps=steps, epochs=1, keep_checkpoints=()).to_dict()
+            | _FREE
+        )
         # What makes two runs the same run: going on with other settings would be neither of them.
         self._identity = json.loads(
             json.dumps(
@@ -350,7 +355,8 @@ class Run:
         with replacing(directory / "history.jsonl") as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in history))
         for old in find_checkpoints(directory)[KEPT:]:
-            _remove(old)
+            if step_of(old) not in self._keep:
+                _remove(old)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

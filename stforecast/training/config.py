@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
@@ -128,6 +128,9 @@ class TrainConfig:
     checkpoint_every : int, optional
         Steps between checkpoints that are written beside those, within long epochs: what a killed
         run loses. The result is the same to the bit whatever this is.
+    keep_checkpoints : sequence of int
+        Steps whose checkpoints are written, and kept, besides the last two: what the network was
+        like at these steps (:func:`stforecast.training.weights_at`).
     val_windows : int
         Windows of the validation period to score, evenly spread over it.
     patience : int, optional
@@ -178,6 +181,7 @@ class TrainConfig:
     variable_weights: Mapping[str, float] | Sequence[float] | None = None
     validate_every: int | None = None
     checkpoint_every: int | None = None
+    keep_checkpoints: Sequence[int] = ()
     val_windows: int = 256
     patience: int | None = None
     minutes: float | None = None
@@ -208,6 +212,7 @@ class TrainConfig:
                     f"TrainConfig.{name} must be one of {', '.join(allowed)}{more}, found {value!r}"
                 )
         object.__setattr__(self, "rollout", _rollout(self.rollout))
+        object.__setattr__(self, "keep_checkpoints", _steps(self.keep_checkpoints))
         if self.members > 1 and isinstance(self.loss, str) and self.loss != "crps":
             raise InputError(
                 f"TrainConfig.members={self.members} are for loss='crps', found {self.loss!r}: "
@@ -253,6 +258,8 @@ class TrainConfig:
         out = asdict(self)
         if self.rollout == 1:  # a run that was begun before there was such a setting goes on
             del out["rollout"], out["rollout_gradients"]
+        if not self.keep_checkpoints:
+            del out["keep_checkpoints"]
         if callable(self.loss):
             named = self.loss if hasattr(self.loss, "__qualname__") else type(self.loss)
             out["loss"] = f"{named.__module__}.{named.__qualname__}"
@@ -277,6 +284,16 @@ def _rollout(given: Any) -> int | list[tuple[int, int]]:
             f"say from which step on it is how many, [(0, 1), (400, 4)], found {given!r:.80}"
         )
     return pairs[0][1] if one else pairs
+
+
+def _steps(given: Any) -> tuple[int, ...]:
+    """Steps of a run in their order, each once."""
+    steps = list(given) if isinstance(given, Sequence | Set) and not isinstance(given, str) else [0]
+    if not all(isinstance(n, numbers.Integral) and type(n) is not bool and n > 0 for n in steps):
+        raise InputError(
+            f"TrainConfig.keep_checkpoints must be steps, whole numbers from 1 on, found {given!r}"
+        )
+    return tuple(sorted(set(map(int, steps))))
 
 
 def _weights(given: Any) -> dict[str, float] | list[float]:

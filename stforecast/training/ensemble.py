@@ -113,6 +113,7 @@ class EnsembleConfig:
             learning_rate=self.learning_rate,
             validate_every=max(1, -(-self.steps // _VALIDATIONS)),
             patience=None,
+            keep_checkpoints=(),
         )
 
     def network(self, trained: Forecaster) -> nn.Module:

@@ -186,6 +186,8 @@ def fit(
         stages = [] if isinstance(config.rollout, int) else config.rollout
         if beyond := [first for first, _ in stages if first >= steps]:
             logger.warning("the roll-out changes at step %d, the run has %d", beyond[0], steps)
+        if beyond := [step for step in config.keep_checkpoints if step > steps]:
+            logger.warning("no checkpoint of step %d is kept, the run has %d", beyond[0], steps)
         usual = world.from_main(lambda: fit_usual(source.ds, source.task))
         in_order = None if usual is None else usual.in_order
         mean, std, change = world.from_main(partial(statistics, feed, in_order))
@@ -349,7 +351,8 @@ def fit(
                 if config.clip_norm:
                     line["grad_norm"] = float(grad_norm)
                 log.note(line)
-            if due or stop or (step + 1) % (config.checkpoint_every or every) == 0:
+            wanted = (step + 1) % (config.checkpoint_every or every) == 0
+            if due or stop or wanted or step + 1 in config.keep_checkpoints:
                 run.checkpoint(step + 1, loss_sum, losses)
             report(event)
             if stop == 2 and not last:

@@ -109,7 +109,8 @@ def find_learning_rate(
             "is to start from the same initial weights"
         )
     rows: dict[float, dict[str, Any]] = {}
-    config = replace(config, steps=steps, validate_every=steps, minutes=None)
+    alone: dict[str, Any] = {"minutes": None, "keep_checkpoints": ()}
+    config = replace(config, steps=steps, validate_every=steps, **alone)
     for rate in rates:
         row: dict[str, Any] = {"val_score": math.inf, "val_rmse": math.inf, "note": ""}
         try:
@@ -180,7 +181,7 @@ def pace(
     steps = max(4, steps)
     config = replace(
         config or TrainConfig(), steps=steps, validate_every=steps, checkpoint_every=None,
-        minutes=None, patience=None, compile="never",
+        minutes=None, patience=None, compile="never", keep_checkpoints=(),
     )  # fmt: skip
     device = find_device(config.device)
     on_gpu = device.type == "cuda"

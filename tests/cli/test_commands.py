@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import sys
 
 import numpy as np
 import pandas as pd
@@ -21,22 +20,6 @@ from stforecast.testing.moving_mnist import write_mnist
 from stforecast.testing.weather import make_weather, relabel
 
 NAMES = {"2m_temperature": "t2m", "latitude": "lat", "longitude": "lon"}
-
-
-@pytest.fixture
-def typed(monkeypatch, capsys):
-    """Type a command; gives its exit code, and what it said."""
-
-    def type_(*words):
-        monkeypatch.setitem(sys.modules, "tensorboard", None)  # a log that takes seconds to import
-        monkeypatch.setattr(sys, "argv", ["/usr/bin/stforecast", *map(str, words)])
-        try:
-            __main__.main()
-        except SystemExit as stop:
-            return stop.code, capsys.readouterr()
-        return 0, capsys.readouterr()
-
-    return type_
 
 
 @pytest.fixture(scope="module")

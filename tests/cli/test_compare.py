@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-from stforecast import __main__
 from stforecast.cli.compared import models_of
 from stforecast.errors import InputError
 from stforecast.files import locked
 from stforecast.models import registry
 from stforecast.testing.flow import write_nyc_flow
 from stforecast.testing.moving_mnist import write_mnist
-from stforecast.testing.weather import make_weather, relabel
+from stforecast.testing.weather import make_weather
 from stforecast.training.tuning import pace
 
 
 @pytest.fixture
-def compare(monkeypatch, capsys):
+def compare(typed):
     """Type the command; gives its exit code, and what it said."""
-
-    def type_(*words):
-        monkeypatch.setitem(sys.modules, "tensorboard", None)  # a log that takes seconds to import
-        monkeypatch.setattr(sys, "argv", ["stforecast", "compare", *map(str, words)])
-        try:
-            __main__.main()
-        except SystemExit as stop:
-            return stop.code, capsys.readouterr()
-        return 0, capsys.readouterr()
-
-    return type_
-
-
-@pytest.fixture(scope="module")
-def weather(tmp_path_factory):
-    """Eight days of WeatherBench's layout."""
-    directory = tmp_path_factory.mktemp("weather")
-    ds = make_weather(192, shape=(4, 6))
-    theirs = relabel(ds, names={"2m_temperature": "t2m", "latitude": "lat", "longitude": "lon"})
-    theirs.to_netcdf(directory / "2m_temperature_2001_5.625deg.nc")
-    periods = ["--train", "2001-01-01/2001-01-04", "--validation", "2001-01-05/2001-01-06"]
-    return ["--data", directory, *periods, "--test", "2001-01-07/2001-01-08"]
+    return partial(typed, "compare")
 
 
 def test_models_have_the_names_of_the_papers_tables():
@@ -72,6 +50,7 @@ def test_a_comparison_in_small(weather, compare, tmp_path, monkeypatch):
     for column in (
         "parameters_m",
         "gflops",
+        "seconds_per_step",
         "seconds_per_epoch",
         "forecasts_per_second",
         "minutes",

@@ -458,6 +458,27 @@ def test_panel_without_truth_and_with_truth_that_ends_early(weather, forecast):
     assert "initialised 2001-01-01 01:00 UTC" in words(figure)
 
 
+def test_a_grid_of_forecasts_and_of_their_errors(weather, forecast):
+    warmer = forecast + 2
+    warmer["2m_temperature"].attrs = forecast["2m_temperature"].attrs
+    both = {"ours": forecast, "warmer": warmer, "again": forecast}
+    truth, *shown = meshes(figure := plots.forecast_grid(both, weather, columns=2))
+    assert len({m.get_clim() for m in (truth, *shown)}) == 1
+    assert "Truth" in words(figure)
+    missed = meshes(errors := plots.forecast_grid(both, weather, errors=True, lead="3h"))
+    assert bars(errors) == ["Forecast \N{MINUS SIGN} truth [K]"]
+    for panel, error in zip(shown, missed, strict=True):
+        difference = panel.get_array() - truth.get_array()
+        np.testing.assert_allclose(difference, error.get_array(), atol=1e-4)
+    for words_of in (words(figure), words(errors)):
+        assert "ours\nRMSE 3.04 K, bias +0.5 K" in words_of
+        assert "warmer\nRMSE 3.91 K, bias +2.5 K" in words_of  # sqrt(2.5 ** 2 + 9)
+    with pytest.raises(InputError, match="'later' is valid"):
+        plots.forecast_grid({"a": forecast, "later": forecast.isel(time=[0])}, weather)
+    with pytest.raises(InputError, match="at least one"):
+        plots.forecast_grid({}, weather)
+
+
 @pytest.mark.parametrize("chunks", [None, {"realization": 1}])
 def test_of_an_ensemble_the_mean_is_drawn(weather, forecast, chunks):
     members = [forecast - 1, forecast, forecast + 4]

@@ -11,6 +11,7 @@ from weather_task import CONFIG, TASK, stop_at
 
 from stforecast.errors import InputError
 from stforecast.models.simvp import SimVPv2
+from stforecast.training import kept_steps, weights_at
 from stforecast.training.fit import fit
 
 
@@ -57,3 +58,30 @@ def test_starting_anew_leaves_nothing_of_the_old_run(weather, tmp_path):
     seen = []
     fit(weather, TASK, progress=seen.append, **shorter)  # the new run is what is gone on with
     assert seen == []
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_states_of_chosen_steps_are_kept(weather, tmp_path, ema):
+    config, network, seen = replace(CONFIG, ema=ema, keep_checkpoints=(3, 1)), tiny(), {}
+
+    def watch(event):
+        seen[event["step"]] = {k: v.clone() for k, v in network.state_dict().items()}
+
+    options = {"model": network, "run_dir": tmp_path}
+    whole = fit(weather, TASK, config=config, progress=watch, **options).network.state_dict()
+    assert kept_steps(tmp_path) == [1, 3, 4, 6]
+    for step in (1, 3, 6):
+        same = all(seen[step][n].equal(t) for n, t in weights_at(tmp_path, step).items())
+        assert same is (ema is None)  # else they are the averaged weights
+    for step, same in (("best", True), (6, True), (3, False)):
+        weights = weights_at(tmp_path, step)
+        assert weights.keys() == whole.keys()
+        assert all(whole[n].equal(t) for n, t in weights.items()) is same
+    with pytest.raises(InputError, match=r"no checkpoint of step 2, found those of steps 1, 3,"):
+        weights_at(tmp_path, 2)
+    with pytest.raises(InputError, match="no checkpoint of step best, found none"):
+        weights_at(tmp_path / "nowhere", "best")
+
+    # It is no other run without them; they go then.
+    fit(weather, TASK, config=replace(config, keep_checkpoints=()), **options)
+    assert kept_steps(tmp_path) == [4, 6]

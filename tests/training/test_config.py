@@ -41,6 +41,15 @@ def test_none_is_for_what_may_be_left_out(name):
     assert TrainConfig(steps=None, clip_norm=None, ema=None, minutes=None) == TrainConfig()
 
 
+@pytest.mark.parametrize("given", [3, "3", [0], [-1], [1.5], [True], [None], {1: 2}])
+def test_steps_to_keep(given):
+    with pytest.raises(InputError, match=r"TrainConfig\.keep_checkpoints must be steps, .*found"):
+        TrainConfig(keep_checkpoints=given)
+    kept = TrainConfig(keep_checkpoints=[np.int64(5), 2, 5])
+    assert kept.to_dict()["keep_checkpoints"] == (2, 5)
+    assert "keep_checkpoints" not in TrainConfig().to_dict()  # runs of before go on
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
 def test_seeds(seed):
     with pytest.raises(InputError, match=r"TrainConfig\.seed must be at least 0 and below 2\*\*63"):
