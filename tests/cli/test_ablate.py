@@ -22,15 +22,18 @@ def ablate(typed):
     return partial(typed, "ablate")
 
 
-def score(run, step, weather, network=None):
-    """RMSE of a whole state, past the command: the weights as the checkpoint has them."""
+def score(run, encoder, translator, decoder, weather):
+    """RMSE past the command: the weights of each part as that step's checkpoint has them."""
     from stforecast.datasets import open_weatherbench, split
     from stforecast.task import initialisations
 
     model = load(run / "model")
-    saved = load_file(run / "run" / f"checkpoint-{step:08d}" / "state.safetensors")
-    own = {k.removeprefix("network."): t for k, t in saved.items() if k.startswith("network.")}
-    model.network.load_state_dict(own)
+    steps = {"encoder": encoder, "translator": translator, "decoder": decoder, "readout": decoder}
+    for module, step in steps.items():
+        saved = load_file(run / "run" / f"checkpoint-{step:08d}" / "state.safetensors")
+        front = f"network.{module}."
+        own = {k.removeprefix(front): t for k, t in saved.items() if k.startswith(front)}
+        getattr(model.network, module).load_state_dict(own)
     ds = open_weatherbench(weather[1], ["2m_temperature"])
     test = split(ds, test=weather[-1])["test"].load()
     times = initialisations(test, model.task)[::12]
@@ -62,9 +65,9 @@ def test_parts_of_several_steps(weather, ablate, tmp_path, monkeypatch):
     assert table.loc["2 / 12 / 2", ["encoder", "translator", "decoder"]].tolist() == [2, 12, 2]
     rmse = table["rmse"]
     # All parts of one step are that step's network; every exchange is another.
-    for step in (2, 12):
-        whole = rmse[" / ".join([str(step)] * 3)]
-        assert whole == pytest.approx(score(out, step, weather), rel=1e-5)
+    for at in [(2, 2, 2), (2, 2, 12), (2, 12, 12)]:
+        by_hand = score(out, *at, weather)
+        assert rmse[" / ".join(map(str, at))] == pytest.approx(by_hand, rel=1e-5)
     best = load(out / "model").training["validation"]["step"]
     assert rmse["as trained"] == rmse[" / ".join([str(best)] * 3)]
     assert rmse.iloc[1:].nunique() == 8
