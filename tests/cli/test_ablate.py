@@ -12,6 +12,8 @@ from stforecast.cli.compared import translators_of
 from stforecast.errors import InputError
 from stforecast.evaluation import evaluate
 from stforecast.forecasting import load, predict
+from stforecast.testing.flow import write_nyc_flow
+from stforecast.testing.moving_mnist import write_mnist
 
 SMALL = ["--batch-size", 2, "--stride", 12]
 
@@ -133,3 +135,23 @@ def test_the_default_is_table_viii(ablate, weather, monkeypatch):
     models = {"ViT", "Swin", "PoolFormer", "MLP-Mixer", "ConvMixer", "SimVP", "SimVPv2"}
     assert set(seen[0].models) == models
     assert (seen[0].steps, str(seen[0].output)) == (3, "runs/ablate")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", ["taxibj", "moving_mnist"])
+def test_other_benchmarks_in_small(benchmark, ablate, tmp_path):
+    writer = {"taxibj": write_nyc_flow, "moving_mnist": write_mnist}[benchmark]
+    data, out = writer(tmp_path / "data"), tmp_path / "out"
+    line = ["--benchmark", benchmark, "--data", data, "--steps", 2, "--at", 1, 2]
+    line += ["--batch-size", 1, "--stride", 20, "--sequences", 10, "--test-sequences", 40]
+    code, said = ablate(*line, "--output", out)
+    assert code == 0, said.err
+    table = pd.read_csv(out / "modules.csv", index_col="parts")
+    best = load(out / "model").training["validation"]["step"]
+    whole = " / ".join([str(best)] * 3)
+    pd.testing.assert_series_equal(table.loc["as trained"], table.loc[whole], check_names=False)
+    pictures = {p.name for p in out.glob("*.png")}
+    flows = {
+        f"{name}_{v}.png" for name in ("modules", "modules_error") for v in ("inflow", "outflow")
+    }
+    assert pictures == ({"modules.png"} if benchmark == "moving_mnist" else flows)
