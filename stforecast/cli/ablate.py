@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import xarray as xr
@@ -102,7 +102,8 @@ def _modules(options: Options) -> None:
         mixed = copy.deepcopy(whole)  # a forecast that is computed later has its own weights
         parts = dict(zip(PARTS, at or (), strict=at is not None))
         if parts:
-            assemble(mixed.network, {part: states[step] for part, step in parts.items()})
+            taken: Any = mixed.network
+            assemble(taken, {part: states[step] for part, step in parts.items()})
         forecast = predict(opened.parts["test"], mixed, init_time=opened.init_time)
         if parts:
             words = ", ".join(f"{part}\N{NO-BREAK SPACE}{step}" for part, step in parts.items())

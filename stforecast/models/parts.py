@@ -53,9 +53,9 @@ def assemble(network: SimVPv2, states: Mapping[str, Mapping[str, Tensor]]) -> No
         for name in (n for n in own if of[n] is None):
             if not torch.equal(state[name].to(own[name]), own[name]):
                 raise InputError(f"the state for the {part} is of another training: {name} differs")
-    for name, part in of.items():
-        if part is not None:
-            own[name].copy_(states[part][name])
+    for name, owner in of.items():
+        if owner is not None:
+            own[name].copy_(states[owner][name])
 
 
 def part_of(name: str) -> str | None:

@@ -289,7 +289,9 @@ def _rollout(given: Any) -> int | list[tuple[int, int]]:
 def _steps(given: Any) -> tuple[int, ...]:
     """Steps of a run in their order, each once."""
     steps = list(given) if isinstance(given, Sequence | Set) and not isinstance(given, str) else [0]
-    if not all(isinstance(n, numbers.Integral) and type(n) is not bool and n > 0 for n in steps):
+    if not all(
+        isinstance(n, numbers.Integral) and type(n) is not bool and int(n) > 0 for n in steps
+    ):
         raise InputError(
             f"TrainConfig.keep_checkpoints must be steps, whole numbers from 1 on, found {given!r}"
         )
