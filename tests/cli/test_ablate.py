@@ -103,6 +103,7 @@ def test_parts_of_several_steps(weather, ablate, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("without_matplotlib")
+@pytest.mark.slow  # the comparison that it is has its own test
 def test_translators_in_small(weather, ablate, tmp_path):
     out = tmp_path / "out"
     line = [*weather, *SMALL, "--steps", 1, "--output", out, "--study", "translators"]

@@ -211,7 +211,7 @@ def test_a_network_of_choice_has_its_own_settings_of_a_benchmark(drift):
     assert recipe("taxibj", BenchmarkOptions(model="drift"))[0] == "drift"
     with pytest.raises(InputError, match="translator and size L are SimVPv2's"):
         recipe("taxibj", BenchmarkOptions(model="drift", translator="vit"))
-    with pytest.raises(InputError, match="drop_path and dropout are SimVPv2's"):
+    with pytest.raises(InputError, match="drop_path, dropout and mirror are SimVPv2's"):
         recipe("taxibj", BenchmarkOptions(model="drift", dropout=0.1))
 
 
