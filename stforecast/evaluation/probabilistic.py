@@ -11,6 +11,7 @@ small ensemble for its size. A fair one (Ferro 2014, *Fair scores for ensemble f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -106,7 +107,10 @@ def energy_score(squares: np.ndarray, fair: bool) -> np.ndarray:
     count = int(np.sqrt(2 * len(squares) + 0.25))  # M + M (M - 1) / 2 of them
     norms = np.sqrt(squares)
     pairs = count * (count - 1) if fair else count**2
-    return norms[:count].sum(0) / count - norms[count:].sum(0) / max(pairs, 1)
+    # One by one: numpy's own order of summation depends on how many maps there are.
+    none = np.zeros(norms.shape[1:])
+    near, apart = (reduce(np.add, some, none) for some in (norms[:count], norms[count:]))
+    return near / count - apart / max(pairs, 1)
 
 
 def pinball(members: np.ndarray, truth: np.ndarray, levels: Sequence[float]) -> Iterator:

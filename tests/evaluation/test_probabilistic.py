@@ -21,6 +21,7 @@ from stforecast.evaluation import (
     roc,
     roc_area,
 )
+from stforecast.evaluation.probabilistic import energy_score
 from stforecast.testing import make_forecast, make_weather
 
 T2M, LEAD, MEMBERS = "2m_temperature", "prediction_timedelta", "realization"
@@ -259,6 +260,17 @@ def test_energy_scores_in_full(pair):
     for name, pairs in (("energy_score", 25), ("energy_score_fair", 20)):
         expected = (near - apart / (2 * pairs)).mean(0)
         np.testing.assert_allclose(found[T2M].sel(metric=name), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fair", [False, True])
+def test_energy_scores_are_the_same_beside_other_maps(fair):
+    squares = np.random.default_rng(0).random((1275, 1, 7, 3))  # of 50 members and their pairs
+    whole = energy_score(squares, fair)
+    one = [
+        [energy_score(squares[:, :, i : i + 1, j : j + 1], fair) for j in range(3)]
+        for i in range(7)
+    ]
+    np.testing.assert_array_equal(np.block(one), whole)
 
 
 # --- streamed -------------------------------------------------------------------------------------
