@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..forecasting.forecaster import Forecaster, load
-from ..models.members import DRAWS, Draws
+from ..models.members import DRAWS, Draws, Perturbation
 from ..task import Task
 from .config import TrainConfig
 
@@ -42,6 +42,9 @@ class EnsembleConfig:
         Random numbers at each place of the latent grid.
     dropout : float, optional
         With ``draws="dropout"``: a rate in place of the network's own.
+    noise_alone : bool
+        With ``draws="noise"``: learn what noise does and nothing else, so that the forecast without
+        random numbers stays what it is.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class EnsembleConfig:
     learning_rate: float = 1e-3
     noise: int = 8
     dropout: float | None = None
+    noise_alone: bool = False
 
     def __post_init__(self) -> None:
         if self.draws not in DRAWS:
@@ -80,6 +84,11 @@ class EnsembleConfig:
         if not isinstance(rate, numbers.Real) or isinstance(rate, bool) or not 0 < rate < math.inf:
             raise InputError(f"EnsembleConfig.learning_rate must be positive, found {rate!r:.60}")
         object.__setattr__(self, "learning_rate", float(rate))
+        if not isinstance(self.noise_alone, bool) or (self.noise_alone and self.draws != "noise"):
+            raise InputError(
+                "EnsembleConfig.noise_alone must be True or False, and is for draws='noise'; found "
+                f"{self.noise_alone!r:.60} and {self.draws!r}"
+            )
         if (share := self.dropout) is not None:
             fits = isinstance(share, numbers.Real) and not isinstance(share, bool) and 0 < share < 1
             if not fits or self.draws != "dropout":
@@ -128,15 +137,23 @@ class EnsembleConfig:
         more = {"noise": self.noise} if self.draws == "noise" else {"dropout": self.dropout}
         has = self.draws == "noise" and getattr(network, "takes_noise", False)
         if has or more == {"dropout": None}:
-            return copy.deepcopy(network)
+            return self._kept(copy.deepcopy(network))
         if not hasattr(network, "altered"):
             way = "takes no noise" if self.draws == "noise" else "has no other dropout than its own"
             raise InputError(
                 f"a {type(network).__name__} {way}: give ensemble=EnsembleConfig(draws='dropout'), "
                 "where it drops something in training, or SimVPv2"
             )
-        made: nn.Module = network.altered(**more)
-        return made
+        return self._kept(network.altered(**more))
+
+    def _kept(self, network: nn.Module) -> nn.Module:
+        """Keep all but what noise does from being learned, where that is asked for."""
+        if self.noise_alone:
+            network.requires_grad_(False)
+            for part in network.modules():
+                if isinstance(part, Perturbation):
+                    part.requires_grad_(True)
+        return network
 
 
 def fine_tuned(
@@ -196,7 +213,7 @@ def fine_tuned(
                 f"the trained network is of another task ({trained.task}) than the one given "
                 f"({task}): give Forecaster.task, or leave out warm_start"
             )
-    return fit(
+    made = fit(
         ds,
         task,
         model=how.network(trained),
@@ -205,3 +222,5 @@ def fine_tuned(
         run_dir=None if run_dir is None else Path(run_dir) / "ensemble",
         **options,
     )
+    made.network.requires_grad_(True)
+    return made

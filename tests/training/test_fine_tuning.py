@@ -327,3 +327,16 @@ def test_the_streams_are_the_members_of_the_forecast():
     x = torch.zeros(1, 2, 1, 3, 2)
     one, two = (Streams("noise", [seed])(network, network, x) for seed in (1, 2))
     assert not torch.equal(one, two)
+
+
+def test_noise_alone_leaves_the_forecast_as_it_is(data):
+    """It is learned, and nothing else."""
+    one = fit(data[0], TASK, model=tiny, config=CONFIG)
+    how = replace(HOW, noise_alone=True)
+    many = fit(data[0], TASK, config=CONFIG, warm_start=one, ensemble=how)
+    xr.testing.assert_equal(many.predict(data[1]), one.predict(data[1]))
+    drawn = many.predict(data[1], ensemble=3)["2m_temperature"]
+    assert float(drawn.std("realization").min()) > 0
+    assert all(p.requires_grad for p in many.network.parameters())
+    with pytest.raises(InputError, match="noise_alone must be True or False, and is for draws"):
+        EnsembleConfig(draws="dropout", noise_alone=True)
