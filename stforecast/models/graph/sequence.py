@@ -31,6 +31,8 @@ class Recurrent(GraphNetwork):
     While it learns, an input of the decoder is the truth instead with the probability
     k / (k + exp(b / k)) in batch b, k = ``curriculum_decay`` (Bengio et al. 2015,
     arXiv:1506.03099, inverse sigmoid): one draw a step for the whole batch. None: never.
+    That is one half after k ln k batches, 15,000 of the default's: in a training that is shorter
+    give a smaller one, or None. A network that has hardly met its own output goes astray on it.
     """
 
     feeds_itself = True
