@@ -94,7 +94,7 @@ def _copy_notebooks(app: object, config: object) -> None:
     target = Path(__file__).parent / "notebooks"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    order = ("quickstart", "your_own_data", "verification", "traffic")  # then any other
+    order = ("quickstart", "your_own_data", "verification", "how_sure", "traffic")  # then any other
     found = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
     names = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
     for name in names:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("quickstart", "your_own_data", "verification", "traffic")
+NAMES = ("quickstart", "your_own_data", "verification", "how_sure", "traffic")
 SHARED = HERE.parents[1] / "shared"
 
 

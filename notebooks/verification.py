@@ -49,7 +49,7 @@ len(init_time)
 # - a *linear regression* for each point and lead, on the point's last twelve hours and its
 #   neighbours' last two, as anomalies from the climatology of the sample's training year, with the
 #   sun. It knows the calendar and what flows in from next door; what it cannot learn takes a
-#   network. (The network had four years.)
+#   network. (The network had five years.)
 
 # %%
 climatology = stforecast.Climatology.fit(train, task)

@@ -12,7 +12,7 @@ import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 MOST_BYTES = 600_000
-NAMES = ("quickstart", "your_own_data", "verification", "traffic")
+NAMES = ("quickstart", "your_own_data", "verification", "how_sure", "traffic")
 
 for module in ("jupytext", "nbclient", "ipykernel", "matplotlib", "cartopy"):
     pytest.importorskip(module)
