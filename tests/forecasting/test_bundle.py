@@ -55,7 +55,9 @@ def test_what_it_says_of_itself(caplog, sample):
     path = default_bundle()
     assert sum(p.stat().st_size for p in path.iterdir()) <= 10e6
     description = json.loads((path / "bundle.json").read_text())
-    assert description["training"]["command"].startswith("python pipelines/weatherbench_t2m.py")
+    training = description["training"]
+    assert training["warm_start"]["command"].startswith("python pipelines/weatherbench_t2m.py")
+    assert training["command"].startswith("python benchmarks/skill.py --only ensemble")
     assert "imulated" in description["training"]["data"]
     with caplog.at_level(logging.INFO, logger="stforecast"):
         forecast = predict(sample)

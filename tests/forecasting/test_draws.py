@@ -151,7 +151,7 @@ def test_several_networks_share_the_members(weather, tmp_path):
 def test_what_draws_none_says_what_to_do(weather, tmp_path):
     plain = Forecaster(tiny(), TASK, mean=[280.0], std=[15.0])
     path = plain.save(tmp_path / "b")
-    for model in (plain, path, Persistence(TASK), None):
+    for model in (plain, path, Persistence(TASK)):  # the bundle in the package draws
         with pytest.raises(InputError, match=r"draws no members.*ensemble='crps'"):
             predict(weather, model, ensemble=20)
     for bad in (0, 1.5, True, "many"):
