@@ -242,6 +242,8 @@ class SimVPv2(nn.Module):
                 f"input steps; found {predict_change}, {grid!r:.40}, {target_steps} and "
                 f"{input_steps}"
             )
+        if odd_channels and not mirror:
+            raise InputError(f"odd_channels={list(odd_channels)} are for mirror=True, found False")
         if unknown := [i for i in odd_channels if i not in range(channels)]:
             raise InputError(f"odd_channels must be from 0 to {channels - 1}, found {unknown}")
         if translator in NEED_GRID and grid is None:

@@ -125,5 +125,7 @@ def test_what_has_no_mirror_image_is_refused():
         trained(globe(name=wind), Task(wind, 3, 2, "1h"))
     with pytest.raises(InputError, match=r"odd_channels must be from 0 to 0, found \[1\]"):
         SimVPv2(3, 2, 1, mirror=True, odd_channels=[1], **SMALL)
+    with pytest.raises(InputError, match=r"odd_channels=\[0\] are for mirror=True"):
+        SimVPv2(3, 2, 1, odd_channels=[0], **SMALL)
     with pytest.raises(InputError, match="mirror must be True or False"):
         SimVPv2(3, 2, 1, mirror="yes", **SMALL)
