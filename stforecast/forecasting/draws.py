@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 
 from ..conventions.times import iso_time
 from ..errors import InputError
+from ..models.members import Common, Streams
 
 _MOST = 100_000  # members
+_GROUP = 20  # members whose noise adds up to nothing
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,14 @@ class Drawn:
         Their numbers.
     seed : int
         A member follows from it, its own number and the initialisation time alone.
+
+    Notes
+    -----
+    From the noise of a member the mean of its group of twenty is taken (members 0 to 19, 20 to 39,
+    ...), so that twenty members forecast the mean as a far larger ensemble does. Differences
+    between members are those of independent ones, and so are their spread and the second term of
+    the fair CRPS. Of a perfect ensemble of twenty, whose members would be independent, the RMSE of
+    the mean is 2.5% higher, the CRPS as well, and its spread/skill ratio 1 instead of 1.02.
     """
 
     members: range
@@ -38,6 +49,15 @@ class Drawn:
             state = np.random.SeedSequence(parts).generate_state(1, np.uint64)
             out.append(int(state[0]) >> 1)
         return out
+
+    def streams(self, draws: str, init_time: np.ndarray) -> Iterator[Streams]:
+        """Give the random numbers of one member after the other."""
+        group, common = range(0), None
+        for m in self.members:
+            if draws == "noise" and m not in group:
+                group = range(m - m % _GROUP, m - m % _GROUP + _GROUP)
+                common = Common([self.seeds(other, init_time) for other in group])
+            yield Streams(draws, self.seeds(m, init_time), common)
 
 
 def draw(model: Any, ensemble: Any, seed: Any, first: int = 0) -> Drawn | None:

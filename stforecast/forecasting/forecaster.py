@@ -413,8 +413,7 @@ class Forecaster(Frames):
 
             if drawn is None:
                 return trajectory()
-            ways = (Streams(str(self.draws), drawn.seeds(m, init_time)) for m in drawn.members)
-            return np.stack([trajectory(way) for way in ways])
+            return np.stack(list(map(trajectory, drawn.streams(str(self.draws), init_time))))
 
     def _usual(self, init_time: Any, steps: np.ndarray, variables: Any) -> Tensor | None:
         """What anomalies are differences from (B, len(steps), C, H, W)."""

@@ -110,6 +110,27 @@ class Dropping(nn.Module):
         return y
 
 
+class Common:
+    """The mean noise of a group of members, in one pass of the network after the other.
+
+    Parameters
+    ----------
+    seeds : sequence of sequence of int
+        Of each member of the group, one for each sample.
+    """
+
+    def __init__(self, seeds: Sequence[Sequence[int]]) -> None:
+        self._generators = [[_generator(seed) for seed in member] for member in seeds]
+        self._means: list[Tensor] = []
+
+    def mean(self, turn: int, shape: tuple[int, ...]) -> Tensor:
+        """Mean over the group (B, *shape) of what each draws in its turn-th pass."""
+        while turn >= len(self._means):
+            each = [_noise(member, shape) for member in self._generators]
+            self._means.append(torch.stack(each).mean(0))
+        return self._means[turn]
+
+
 class Streams:
     """The random numbers of a member: a stream for each sample, which goes on from pass to pass.
 
@@ -120,11 +141,14 @@ class Streams:
     draws : {"noise", "dropout"}
     seeds : sequence of int
         One for each sample, from 0 to 2**63.
+    common : Common, optional
+        Of noise: the member's own less the mean of its group. Members then differ from each other
+        as independent ones do, and the error of their mean that comes from their number is gone.
     """
 
-    def __init__(self, draws: str, seeds: Sequence[int]) -> None:
-        self.draws = draws
-        self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    def __init__(self, draws: str, seeds: Sequence[int], common: Common | None = None) -> None:
+        self.draws, self._common, self._turn = draws, common, 0
+        self._generators = [_generator(seed) for seed in seeds]
 
     def __call__(self, call: nn.Module, network: Any, x: Tensor, *steps: int) -> Tensor:
         """Apply a network once, with the next random numbers.
@@ -142,8 +166,11 @@ class Streams:
         """
         if self.draws == "noise":
             shape = network.noise_shape(*x.shape[-2:])
-            own = [torch.randn(shape, generator=g, device="cpu") for g in self._generators]
-            y: Tensor = call(x, *steps, noise=torch.stack(own).to(x))
+            own = _noise(self._generators, shape)
+            if self._common is not None:
+                own = own - self._common.mean(self._turn, shape)
+            self._turn += 1
+            y: Tensor = call(x, *steps, noise=own.to(x))
             return y
         parts = []  # torch draws for a whole batch at once: so each sample is a batch of its own
         with own_defaults(x.device, random=x.device):
@@ -152,6 +179,15 @@ class Streams:
                 torch.manual_seed(int(seed))
                 parts.append(call(one, *steps))
         return torch.cat(parts)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def _noise(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers (B, *shape), each sample's from its own stream."""
+    return torch.stack([torch.randn(shape, generator=g, device="cpu") for g in generators])
 
 
 def draw_for_training(network: Any, draws: str, x: Tensor, generator: torch.Generator) -> Any:

@@ -144,7 +144,7 @@ class Validation:
         rows = windows.first + forecaster.task.history - 1
         times, draws = self.source.ds["time"].values[rows], str(forecaster.draws)
         with drawing(forecaster.network, draws):
-            return torch.stack([roll(Streams(draws, drawn.seeds(m, times))) for m in drawn.members])
+            return torch.stack(list(map(roll, drawn.streams(draws, times))))
 
     def _usual(self, windows: Any) -> Tensor | None:
         """What is usual at the steps of windows (B, window, C', H, W)."""
