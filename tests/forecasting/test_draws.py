@@ -88,6 +88,18 @@ def test_a_member_is_one_trajectory(weather):
     assert np.abs(together).max() < 0.15  # each step of each application is new
 
 
+def test_twenty_members_of_a_linear_walk_are_centred_on_the_forecast_without_noise(weather):
+    """In each pass; their spread is that of independent members, and others change nothing."""
+    options = {"steps": 9, "init_time": weather["time"].values[4:10]}
+    fc = walker().predict(weather, ensemble=20, **options)["2m_temperature"]
+    control = walker().predict(weather, **options)["2m_temperature"]
+    xr.testing.assert_allclose(fc.mean("realization"), control, atol=1e-3)
+    variance = fc.var("realization", ddof=1).mean(("time", "latitude", "longitude"))
+    np.testing.assert_allclose(variance, 4 * np.arange(1, 10), rtol=0.15)
+    more = walker().predict(weather, ensemble=23, **options)["2m_temperature"]
+    xr.testing.assert_allclose(more.sel(realization=fc["realization"]), fc, atol=1e-4)
+
+
 def test_labels_and_one_member(weather):
     names = {"2m_temperature": "t2m", "latitude": "lat"}
     theirs = relabel(weather, names=names, units="degC", north_first=True)
