@@ -236,7 +236,7 @@ def flows(kind: str, protocol: str, data: Path, seed: int) -> dict[str, Any]:
     return found
 
 
-TAUGHT = 400  # steps of teaching a network to draw
+TAUGHT = 300  # steps of teaching a network to draw, behind as many of noise alone
 
 
 def drawn(one: Any, many: Any, test: xr.Dataset, times: Any, area: bool) -> dict[str, Any]:
@@ -298,7 +298,7 @@ def ensemble(
     one = load(bundle or HERE.parent / "stforecast/bundles/t2m_5.625deg_12h")
     config = TrainConfig(seed=seed, batch_size=4, area_weighted=True, balance_leads=True, ema=0.98)
     rate = 0.1 if draws == "dropout" else None
-    how = EnsembleConfig(draws=draws, dropout=rate, learning_rate=5e-4, steps=TAUGHT)
+    how = EnsembleConfig(draws=draws, dropout=rate, steps=TAUGHT)
     began = time.monotonic()
     many = fit(
         seen, one.task, config=config, warm_start=one, ensemble=how,

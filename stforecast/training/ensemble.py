@@ -35,16 +35,19 @@ class EnsembleConfig:
     members : int
         Members of each window in training, from 2 on. Forecasts may have any number.
     steps : int
-        Optimiser steps.
+        Optimiser steps of the whole network; 0 leaves the forecast without random numbers what it
+        is, to the bit.
     learning_rate : float
-        The peak of the schedule.
+        The peak of their schedule.
     noise : int
         Random numbers at each place of the latent grid.
+    noise_steps : int, optional
+        Steps in front of these, which learn what noise does and nothing else; as many unless given.
+        None where the network makes its noise itself, or draws by dropout.
+    noise_rate : float
+        The peak of their schedule.
     dropout : float, optional
         With ``draws="dropout"``: a rate in place of the network's own.
-    noise_alone : bool
-        With ``draws="noise"``: learn what noise does and nothing else, so that the forecast without
-        random numbers stays what it is.
 
     Raises
     ------
@@ -55,40 +58,51 @@ class EnsembleConfig:
     -----
     The loss is that of :func:`stforecast.training.losses.crps` (Ferro 2014, equation 8). A short
     training on it behind one for the mean is what Lang et al. (2024), arXiv:2412.15832, and Alet
-    et al. (2025), arXiv:2506.10772, do.
+    et al. (2025), arXiv:2506.10772, do. Learned at once, noise that still does the wrong thing
+    spoils what the network knows; so it is learned first, and fast, and the network then follows
+    slowly.
     """
 
     draws: Draws = "noise"
     members: int = 2
     steps: int = 300
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-4
     noise: int = 8
+    noise_steps: int | None = None
+    noise_rate: float = 3e-3
     dropout: float | None = None
-    noise_alone: bool = False
 
     def __post_init__(self) -> None:
         if self.draws not in DRAWS:
             raise InputError(
                 f"EnsembleConfig.draws must be one of {', '.join(DRAWS)}, found {self.draws!r:.60}"
             )
-        for name, least in (("members", 2), ("steps", 1), ("noise", 1)):
+        least = {"members": 2, "noise": 1, "steps": 0, "noise_steps": 0}
+        for name in least if self.noise_steps is not None else [*least][:3]:
             value = getattr(self, name)
             whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if not whole or value < least:
+            if not whole or value < least[name]:
                 raise InputError(
-                    f"EnsembleConfig.{name} must be a whole number of at least {least}, found "
-                    f"{value!r:.60}"
+                    f"EnsembleConfig.{name} must be a whole number of at least {least[name]}, "
+                    f"found {value!r:.60}"
                 )
             object.__setattr__(self, name, int(value))
-        rate = self.learning_rate
-        if not isinstance(rate, numbers.Real) or isinstance(rate, bool) or not 0 < rate < math.inf:
-            raise InputError(f"EnsembleConfig.learning_rate must be positive, found {rate!r:.60}")
-        object.__setattr__(self, "learning_rate", float(rate))
-        if not isinstance(self.noise_alone, bool) or (self.noise_alone and self.draws != "noise"):
+        if not self.steps and not self.noise_steps:
             raise InputError(
-                "EnsembleConfig.noise_alone must be True or False, and is for draws='noise'; found "
-                f"{self.noise_alone!r:.60} and {self.draws!r}"
+                "EnsembleConfig.steps must be at least 1, or noise_steps, found 0 and "
+                f"{self.noise_steps}"
             )
+        if self.noise_steps and self.draws != "noise":
+            raise InputError(
+                f"EnsembleConfig.noise_steps are for draws='noise'; found {self.noise_steps} and "
+                f"{self.draws!r}"
+            )
+        for name in ("learning_rate", "noise_rate"):
+            rate = getattr(self, name)
+            real = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+            if not real or not 0 < rate < math.inf:
+                raise InputError(f"EnsembleConfig.{name} must be positive, found {rate!r:.60}")
+            object.__setattr__(self, name, float(rate))
         if (share := self.dropout) is not None:
             fits = isinstance(share, numbers.Real) and not isinstance(share, bool) and 0 < share < 1
             if not fits or self.draws != "dropout":
@@ -109,21 +123,42 @@ class EnsembleConfig:
             )
         return given
 
-    def training(self, config: TrainConfig) -> TrainConfig:
-        """Settings of the training on the CRPS, behind those of the training before it."""
+    def training(self, config: TrainConfig, *, noise_alone: bool = False) -> TrainConfig:
+        """Settings of a training on the CRPS, behind those of the training before it."""
         applications = config.rollout if isinstance(config.rollout, int) else config.rollout[-1][1]
+        steps = self._noise_steps if noise_alone else self.steps
         return replace(
             config,
             loss="crps",
             rollout=applications,
             members=self.members,
             draws=self.draws,
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            validate_every=max(1, -(-self.steps // _VALIDATIONS)),
+            steps=steps,
+            learning_rate=self.noise_rate if noise_alone else self.learning_rate,
+            validate_every=max(1, -(-steps // _VALIDATIONS)),
             patience=None,
             keep_checkpoints=(),
         )
+
+    @property
+    def _noise_steps(self) -> int:
+        return self.steps if self.noise_steps is None else self.noise_steps
+
+    def learns_noise_first(self, network: nn.Module) -> bool:
+        """Whether there are steps for noise alone.
+
+        Raises
+        ------
+        InputError
+            If they are asked for, and the network makes its noise itself.
+        """
+        noisy = any(isinstance(part, Perturbation) for part in network.modules())
+        if self.noise_steps and not noisy:
+            raise InputError(
+                f"EnsembleConfig.noise_steps must be 0 for a {type(network).__name__}, which makes "
+                f"its noise itself; found {self.noise_steps}"
+            )
+        return self.draws == "noise" and noisy and self._noise_steps > 0
 
     def network(self, trained: Forecaster) -> nn.Module:
         """A copy of a trained network that can draw members.
@@ -137,23 +172,15 @@ class EnsembleConfig:
         more = {"noise": self.noise} if self.draws == "noise" else {"dropout": self.dropout}
         has = self.draws == "noise" and getattr(network, "takes_noise", False)
         if has or more == {"dropout": None}:
-            return self._kept(copy.deepcopy(network))
+            return copy.deepcopy(network)
         if not hasattr(network, "altered"):
             way = "takes no noise" if self.draws == "noise" else "has no other dropout than its own"
             raise InputError(
                 f"a {type(network).__name__} {way}: give ensemble=EnsembleConfig(draws='dropout'), "
                 "where it drops something in training, or SimVPv2"
             )
-        return self._kept(network.altered(**more))
-
-    def _kept(self, network: nn.Module) -> nn.Module:
-        """Keep all but what noise does from being learned, where that is asked for."""
-        if self.noise_alone:
-            network.requires_grad_(False)
-            for part in network.modules():
-                if isinstance(part, Perturbation):
-                    part.requires_grad_(True)
-        return network
+        altered: nn.Module = network.altered(**more)
+        return altered
 
 
 def fine_tuned(
@@ -194,14 +221,23 @@ def fine_tuned(
             f"from there: leave loss='crps' and members={config.members} out of the TrainConfig"
         )
     began = time.monotonic()
+
+    def left() -> TrainConfig:
+        """Settings with what is left of the minutes."""
+        if config.minutes is None:
+            return config
+        spent = (time.monotonic() - began) / 60
+        return replace(config, minutes=max(config.minutes - spent, 1e-6))
+
+    def over(trained: Forecaster) -> bool:
+        return trained.training.get("stopped", {}).get("why") == "minutes"
+
+    directory = None if run_dir is None else Path(run_dir)
     if warm_start is None:
         trained = fit(ds, task, model=model, config=config, run_dir=run_dir, **options)
-        if trained.training.get("stopped", {}).get("why") == "minutes":
+        if over(trained):
             return trained
         warm_start = trained
-        if config.minutes is not None:  # what is left of them
-            spent = (time.monotonic() - began) / 60
-            config = replace(config, minutes=max(config.minutes - spent, 1e-6))
     else:
         if model != "simvpv2":
             raise InputError(
@@ -213,14 +249,31 @@ def fine_tuned(
                 f"the trained network is of another task ({trained.task}) than the one given "
                 f"({task}): give Forecaster.task, or leave out warm_start"
             )
-    made = fit(
+    network = how.network(trained)
+    if how.learns_noise_first(network):
+        network.requires_grad_(False)
+        for part in network.modules():
+            if isinstance(part, Perturbation):
+                part.requires_grad_(True)
+        noisy = fit(
+            ds,
+            task,
+            model=network,
+            config=how.training(left(), noise_alone=True),
+            warm_start=warm_start,
+            run_dir=directory and directory / "noise",
+            **options,
+        )
+        noisy.network.requires_grad_(True)
+        if over(noisy) or not how.steps:
+            return noisy
+        network, warm_start = copy.deepcopy(noisy.network), noisy
+    return fit(
         ds,
         task,
-        model=how.network(trained),
-        config=how.training(config),
+        model=network,
+        config=how.training(left()),
         warm_start=warm_start,
-        run_dir=None if run_dir is None else Path(run_dir) / "ensemble",
+        run_dir=directory and directory / "ensemble",
         **options,
     )
-    made.network.requires_grad_(True)
-    return made

@@ -28,7 +28,7 @@ TASK = Task("t2m", input_steps=4, target_steps=3)
 CONFIG = TrainConfig(
     steps=4, batch_size=8, validate_every=2, val_windows=8, ema=0.9, precision="fp32", device="cpu"
 )
-HOW = EnsembleConfig(members=2, steps=4, noise=2)
+HOW = EnsembleConfig(members=2, steps=4, noise=2, noise_steps=0, learning_rate=1e-3)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -296,8 +296,13 @@ def test_another_task_is_refused(data, trained):
     "settings",
     [
         {"members": 1},
+        {"steps": -1},
+        {"steps": 0, "noise_steps": 0},
         {"steps": 0},
         {"noise": 1.5},
+        {"noise_steps": -1},
+        {"noise_steps": 3, "draws": "dropout"},
+        {"noise_rate": 0},
         {"draws": "dice"},
         {"learning_rate": -1.0},
         {"dropout": 0.1},
@@ -329,14 +334,47 @@ def test_the_streams_are_the_members_of_the_forecast():
     assert not torch.equal(one, two)
 
 
-def test_noise_alone_leaves_the_forecast_as_it_is(data):
-    """It is learned, and nothing else."""
+def test_noise_is_learned_first_and_alone(data):
+    """Without further steps the forecast that has no random numbers is what it was to the bit."""
     one = fit(data[0], TASK, model=tiny, config=CONFIG)
-    how = replace(HOW, noise_alone=True)
+    how = replace(HOW, steps=0, noise_steps=4)
     many = fit(data[0], TASK, config=CONFIG, warm_start=one, ensemble=how)
     xr.testing.assert_equal(many.predict(data[1]), one.predict(data[1]))
     drawn = many.predict(data[1], ensemble=3)["2m_temperature"]
     assert float(drawn.std("realization").min()) > 0
     assert all(p.requires_grad for p in many.network.parameters())
-    with pytest.raises(InputError, match="noise_alone must be True or False, and is for draws"):
-        EnsembleConfig(draws="dropout", noise_alone=True)
+    both = fit(data[0], TASK, config=CONFIG, warm_start=one, ensemble=replace(how, steps=4))
+    then = fit(data[0], TASK, config=CONFIG, warm_start=many, ensemble=HOW)
+    assert same(both, then)
+    default = fit(
+        data[0], TASK, config=CONFIG, warm_start=one, ensemble=replace(HOW, noise_steps=None)
+    )
+    assert same(default, both)
+
+
+@pytest.mark.parametrize("stopped_at", [6, 10])
+def test_a_run_that_is_stopped_while_noise_is_learned_goes_on_to_the_bit(
+    data, tmp_path, stopped_at
+):
+    """Or behind that."""
+    how, seen = replace(HOW, noise_steps=4), []
+
+    def stop(event):
+        seen.append(event["step"])
+        if len(seen) == stopped_at:
+            signal.raise_signal(signal.SIGINT)
+
+    whole = go(data, ensemble=how)
+    with pytest.raises(KeyboardInterrupt):
+        go(data, run_dir=tmp_path, progress=stop, ensemble=how)
+    assert (tmp_path / "noise" / "history.jsonl").is_file()
+    assert (tmp_path / "ensemble").is_dir() == (stopped_at == 10)
+    assert same(whole, go(data, run_dir=tmp_path, ensemble=how))
+
+
+def test_a_network_that_makes_its_noise_itself_has_no_steps_for_it_alone():
+    with pytest.raises(InputError, match=r"noise_steps must be 0 for a Spread"):
+        fit(
+            rolls(60, 1), Task("count", 2, 2), model=Spread(), config=CONFIG,
+            ensemble=EnsembleConfig(steps=4, noise_steps=4),
+        )  # fmt: skip
