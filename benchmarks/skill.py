@@ -236,7 +236,7 @@ def flows(kind: str, protocol: str, data: Path, seed: int) -> dict[str, Any]:
     return found
 
 
-TAUGHT = 300  # steps of teaching a network to draw, behind as many of noise alone
+TAUGHT = 800  # steps of teaching a network to draw, behind half as many of noise alone
 
 
 def drawn(one: Any, many: Any, test: xr.Dataset, times: Any, area: bool) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def taxi_ensemble(
     seen = xr.concat([parts["train"], parts["validation"]], "time", combine_attrs="override")
     unseen = initialisations(later["validation"], task)
     many = fit(
-        seen, task, config=config, warm_start=one, ensemble=EnsembleConfig(steps=TAUGHT),
+        seen, task, config=config, warm_start=one, ensemble=EnsembleConfig(),
         init_time=unseen,
     )  # fmt: skip
     if output:

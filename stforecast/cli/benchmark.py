@@ -66,7 +66,8 @@ class TrainingOptions:
     CRPS; with --warm-start the bundle's network is, and is not trained otherwise. Scores are of the
     members' mean."""
     ensemble_steps: int | None = None
-    """Optimiser steps of this second training, in place of its 300."""
+    """Optimiser steps of this second training, in place of its 600; half as many, in which it
+    learns what noise does, come in front of them."""
     resume: Literal["auto", "never"] = "auto"
     """never: start anew where the output directory holds a run, which is lost."""
     trials: int = 1

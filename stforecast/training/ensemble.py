@@ -42,7 +42,8 @@ class EnsembleConfig:
     noise : int
         Random numbers at each place of the latent grid.
     noise_steps : int, optional
-        Steps in front of these, which learn what noise does and nothing else; as many unless given.
+        Steps in front of these, which learn what noise does and nothing else; half as many unless
+        given.
         None where the network makes its noise itself, or draws by dropout.
     noise_rate : float
         The peak of their schedule.
@@ -65,8 +66,8 @@ class EnsembleConfig:
 
     draws: Draws = "noise"
     members: int = 2
-    steps: int = 300
-    learning_rate: float = 2e-4
+    steps: int = 600
+    learning_rate: float = 5e-4
     noise: int = 8
     noise_steps: int | None = None
     noise_rate: float = 3e-3
@@ -142,7 +143,7 @@ class EnsembleConfig:
 
     @property
     def _noise_steps(self) -> int:
-        return self.steps if self.noise_steps is None else self.noise_steps
+        return self.steps // 2 if self.noise_steps is None else self.noise_steps
 
     def learns_noise_first(self, network: nn.Module) -> bool:
         """Whether there are steps for noise alone.
