@@ -125,7 +125,15 @@ class EnsembleConfig:
         return given
 
     def training(self, config: TrainConfig, *, noise_alone: bool = False) -> TrainConfig:
-        """Settings of a training on the CRPS, behind those of the training before it."""
+        """Settings of a training on the CRPS, behind those of the training before it.
+
+        Parameters
+        ----------
+        config : TrainConfig
+            Of the training before.
+        noise_alone : bool
+            Settings of the steps that learn noise alone.
+        """
         applications = config.rollout if isinstance(config.rollout, int) else config.rollout[-1][1]
         steps = self._noise_steps if noise_alone else self.steps
         return replace(
@@ -147,6 +155,11 @@ class EnsembleConfig:
 
     def learns_noise_first(self, network: nn.Module) -> bool:
         """Whether there are steps for noise alone.
+
+        Parameters
+        ----------
+        network : nn.Module
+            Of :meth:`network`.
 
         Raises
         ------
