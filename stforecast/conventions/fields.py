@@ -145,7 +145,9 @@ class Field:
         return Field(self.name, self.dims, np.dtype(np.float32), plain(attrs), {}, self.unit)
 
     def decode(self, numbers: np.ndarray) -> np.ndarray:
-        """Caller's numbers to canonical float32, by way of float64."""
+        """Caller's numbers to canonical float32, by way of float64; no copy if they are that."""
+        if self.is_canonical(numbers):
+            return numbers
         if self.as_is:
             out = numbers.astype(np.float32)
         else:

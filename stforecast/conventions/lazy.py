@@ -7,6 +7,7 @@ public way to ask whether a variable is in memory, or what lies below its lazy l
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,38 @@ def below(variable: xr.Variable, axis: int) -> tuple[Any, int, int] | None:
             offset += key[axis].start or 0
         data = data.array
     return data, axis, offset
+
+
+def one_along(ds: xr.Dataset, dim: str, i: int) -> xr.Dataset:
+    """Take place `i` along a dimension, without that and its coordinate.
+
+    Of dask arrays these are views of their chunks: an index of dask copies a small part of a chunk.
+    """
+    out = ds.isel({dim: i}, drop=True)
+    views = {
+        name: array.copy(data=_view(ds.variables[name].data, ds.variables[name].dims.index(dim), i))
+        for name, array in out.data_vars.items()
+        if array.chunks is not None and dim in ds.variables[name].dims
+    }
+    return out.assign(views)
+
+
+def _view(data: Any, axis: int, i: int) -> Any:
+    """Dask array of what lies at `i` along an axis of another."""
+    from dask.array import Array
+    from dask.highlevelgraph import HighLevelGraph
+
+    ends = np.cumsum(data.chunks[axis])
+    block = int(np.searchsorted(ends, i, side="right"))
+    index = (slice(None),) * axis + (i - int(ends[block]) + data.chunks[axis][block],)
+    chunks = data.chunks[:axis] + data.chunks[axis + 1 :]
+    name = f"{data.name}-{axis}-{i}"
+    tasks = {
+        (name, *at): (itemgetter(index), (data.name, *at[:axis], block, *at[axis:]))
+        for at in np.ndindex(*map(len, chunks))
+    }
+    graph = HighLevelGraph.from_collections(name, tasks, [data])
+    return Array(graph, name, chunks, data.dtype)
 
 
 def arrange(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from stforecast.conventions.lazy import LazyArray, arrange, below, in_memory
+from stforecast.conventions.lazy import LazyArray, arrange, below, in_memory, one_along
 
 PARTS = {
     "xarray.backends": ["BackendArray"],
@@ -95,3 +95,20 @@ def test_a_view_is_read_in_the_order_of_its_source(numbers):
     np.testing.assert_array_equal(turned[2:4, 0, 1].to_numpy(), np.sqrt(numbers.values[1, 2:4]))
     ((rows, columns),) = numbers.keys
     assert (rows.stop - rows.start, columns.stop - columns.start) == (1, 2)
+
+
+@pytest.mark.parametrize("chunks", [(2, 3, 5), (4, 1, 2), (4, 7, 5)])
+def test_one_along_a_dimension_is_a_view_of_its_chunk(chunks):
+    numbers = np.arange(140.0).reshape(4, 7, 5)
+    ds = xr.Dataset({"a": (("y", "m", "x"), numbers), "b": ("y", np.arange(4))}, {"m": np.ones(7)})
+    lazy = ds.chunk(dict(zip(("y", "m", "x"), chunks, strict=True))).persist(scheduler="sync")
+    for i in range(7):
+        one = one_along(lazy, "m", i)
+        assert one["a"].chunks == (lazy["a"].chunks[0], lazy["a"].chunks[2])
+        xr.testing.assert_identical(one.compute(), ds.isel(m=i, drop=True))
+        xr.testing.assert_identical(one_along(ds, "m", i), ds.isel(m=i, drop=True))
+    chunk, view = (
+        ds["a"].data.to_delayed()[at].compute(scheduler="sync")
+        for ds, at in ((lazy, (0, -1, 0)), (one, (0, 0)))
+    )
+    assert np.shares_memory(view, chunk)
