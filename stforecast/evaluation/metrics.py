@@ -324,12 +324,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 ("data_range", "lpips"),
             ),
             _members(
-                *("crps", probabilistic.crps_terms, probabilistic.crps),
+                *("crps", probabilistic.crps_terms, partial(probabilistic.crps, fair=False)),
                 long_name="continuous ranked probability score of the members",
                 single=True,
             ),
             _members(
-                *("crps_fair", probabilistic.crps_terms, probabilistic.crps_fair),
+                *("crps_fair", probabilistic.crps_terms, partial(probabilistic.crps, fair=True)),
                 long_name="fair continuous ranked probability score",
                 least=2,
                 single=True,

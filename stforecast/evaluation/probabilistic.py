@@ -19,42 +19,32 @@ Happens = Callable[[np.ndarray], np.ndarray]
 
 
 def ordered_errors(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Members minus truth, the smallest first: (M, N, L, H, W)."""
-    errors = np.subtract(members, truth)
-    if len(errors) > 1:  # along the last axis, where the members of a point lie together
-        flat = np.ascontiguousarray(errors.reshape(len(errors), -1).T)
-        flat.sort(axis=1)
-        errors = np.ascontiguousarray(flat.T).reshape(errors.shape)
+    """Members minus truth, the smallest first, those of a point together: (N, L, H, W, M)."""
+    errors = np.empty((*truth.shape, len(members)), np.result_type(members, truth))
+    np.subtract(np.moveaxis(members, 0, -1), truth[..., None], out=errors)
+    errors.sort(axis=-1)
     return errors
 
 
 def crps_terms(members: np.ndarray, truth: np.ndarray) -> Iterator[np.ndarray]:
-    """Mean distance to truth; half the mean distance of members, of all pairs and of different.
+    """CRPS of the members, and of what they are drawn from, at points.
 
-    With x_(i) the members in order, sum_ij |x_i - x_j| = 2 sum_{i <= M/2} (M + 1 - 2 i)
-    (x_(M+1-i) - x_(i)): ranges, which do not cancel.
+    E|X - y| - E|X - X'| / 2 (Gneiting and Raftery 2007, eq. 21), X' any member or, of the fair one,
+    another (Ferro 2014). With e_(i) the errors in order, sum_ij |X_i - X_j| = 2 sum_i (2 i - M - 1)
+    e_(i): rounding is by the size of the errors, and so of the score.
     """
-    count, errors = len(members), ordered_errors(members, truth)
-    far, apart = np.zeros(truth.shape), np.zeros(truth.shape)
-    scratch = np.empty_like(errors[0])
-    for i in range(count // 2):
-        np.subtract(errors[count - 1 - i], errors[i], out=scratch)
-        apart += np.multiply(scratch, count - 1 - 2 * i, out=scratch)
-    for one in errors:  # one by one: numpy's own order of summation depends on the shape
-        far += np.abs(one, out=scratch)
-    yield far / count
-    yield apart / count**2
-    yield apart / (count * max(count - 1, 1))
+    errors = ordered_errors(members, truth)
+    count, ranks = len(members), np.arange(1 - len(members), len(members), 2, errors.dtype)
+    # Each point by itself, so that its bits do not depend on its block, as those of BLAS may.
+    apart = np.einsum("...m,m", errors, ranks).astype(np.float64)
+    far = np.einsum("...m,m", np.abs(errors, out=errors), np.ones_like(ranks)) / float(count)
+    yield far - apart / count**2
+    yield far - apart / (count * max(count - 1, 1))
 
 
-def crps(terms: np.ndarray) -> np.ndarray:
-    """CRPS of the members: E|X - y| - E|X - X'| / 2 (Gneiting and Raftery 2007, eq. 21)."""
-    return terms[0] - terms[1]
-
-
-def crps_fair(terms: np.ndarray) -> np.ndarray:
-    """CRPS of what the members are drawn from: E|X - X'| of different ones (Ferro 2014)."""
-    return terms[0] - terms[2]
+def crps(terms: np.ndarray, fair: bool) -> np.ndarray:
+    """CRPS from the means of :func:`crps_terms`."""
+    return terms[int(fair)]
 
 
 def mean_of(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -117,10 +107,11 @@ def pinball(members: np.ndarray, truth: np.ndarray, levels: Sequence[float]) -> 
     """Quantile score of the members' quantiles, interpolated between them, by level."""
     errors = ordered_errors(members, truth)
     for level in levels:
-        place = level * (len(errors) - 1)
-        low = min(int(place), max(len(errors) - 2, 0))
-        high = min(low + 1, len(errors) - 1)
-        error = errors[low] + (place - low) * (errors[high].astype(np.float64) - errors[low])
+        place = level * (len(members) - 1)
+        low = min(int(place), max(len(members) - 2, 0))
+        high = min(low + 1, len(members) - 1)
+        below, above = errors[..., low].astype(np.float64), errors[..., high]
+        error = below + (place - low) * (above - below)
         yield np.maximum(-level * error, (1 - level) * error)
 
 

@@ -79,7 +79,7 @@ class Sums:
         steps = list(_steps(sizes, job.whole, members))
         # New memory for every block would cost threads more than the sums do.
         most = max(int(np.prod([s.stop - s.start for s in at])) for at in steps)
-        self.narrow, self.wide = np.empty(most, dtype=np.float32), np.empty((2, most))
+        self.narrow, self.wide = np.empty(members * most, np.float32), np.empty((2, most))
         # Refused in words, below.
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             for at in steps:
@@ -103,7 +103,8 @@ class Sums:
         self._add_errors(i, at, f, t, hide)
         others = [k for k in job.kinds if k.statistic not in OF_ERROR and "variable" not in k.dims]
         if job.stacked:
-            f = np.stack([member[at] for member in self.forecasts[i]])
+            out = self.narrow[: len(self.forecasts[i]) * t.size].reshape(-1, *t.shape)
+            f = np.stack([member[at] for member in self.forecasts[i]], out=out)
         # Comparisons make a number of a NaN: it must be found before.
         if (others or not self.totals) and not all(_finite(x, hide) for x in (f, t)):
             raise self._not_finite(i)

@@ -21,7 +21,7 @@ from stforecast.evaluation import (
     roc,
     roc_area,
 )
-from stforecast.evaluation.probabilistic import energy_score
+from stforecast.evaluation.probabilistic import crps_terms, energy_score
 from stforecast.testing import make_forecast, make_weather
 
 T2M, LEAD, MEMBERS = "2m_temperature", "prediction_timedelta", "realization"
@@ -105,6 +105,22 @@ def test_crps_is_the_integral_of_the_squared_distance_of_two_distributions():
     apart = np.abs(values[:, None] - values).sum()
     fair = np.abs(values).mean() - apart / (2 * 4 * 3)
     np.testing.assert_allclose(found[T2M].sel(metric="crps_fair"), fair, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+@pytest.mark.parametrize(("bias", "spread"), [(0, 1), (-9, 0.01), (0.01, 9)])
+def test_crps_of_members_in_float64(count, bias, spread):
+    rng = np.random.default_rng(count)
+    truth = rng.normal(280, 20, (2, 3, 5, 7)).astype("f4")
+    forecast = truth + rng.normal(bias, spread, (count, *truth.shape)).astype("f4")
+    f, t = forecast.astype("f8"), truth.astype("f8")
+    near, apart = np.abs(f - t).mean(0), np.abs(f[:, None] - f).sum((0, 1)) / 2
+    plain, fair = crps_terms(forecast, truth)
+    np.testing.assert_allclose(plain, near - apart / count**2, atol=3e-7 * near.max())
+    np.testing.assert_allclose(fair, near - apart / (count * (count - 1)), atol=3e-7 * near.max())
+    for at in ((slice(1),) * 4, (slice(1, 2), slice(1, 3), slice(None), slice(2))):
+        part = list(crps_terms(forecast[(slice(None), *at)], truth[at]))
+        np.testing.assert_array_equal(part, [plain[at], fair[at]])
 
 
 def test_quantile_scores_of_all_levels_make_the_crps():
