@@ -133,6 +133,10 @@ class EnsembleConfig:
             Of the training before.
         noise_alone : bool
             Settings of the steps that learn noise alone.
+
+        Returns
+        -------
+        TrainConfig
         """
         applications = config.rollout if isinstance(config.rollout, int) else config.rollout[-1][1]
         steps = self._noise_steps if noise_alone else self.steps
@@ -160,6 +164,10 @@ class EnsembleConfig:
         ----------
         network : nn.Module
             Of :meth:`network`.
+
+        Returns
+        -------
+        bool
 
         Raises
         ------
