@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stforecast.conventions.times import time_differences
 from stforecast.errors import InputError
-from stforecast.task import Task, refuse_months, window_starts
+from stforecast.task import Task, initialisations, refuse_months, require_task, window_starts
 
 HOUR = np.timedelta64(1, "h")
 
@@ -159,6 +159,33 @@ def test_the_limits_themselves_are_allowed():
         Task("t2m").lead_times(longest + 1)
 
 
+def test_forecasts_on_a_networks_own_output():
+    task = Task("t2m", 2, 3, lags="4h")
+    assert task.rolled(1) is task
+    # The history that lags ask for stays, in place of the lags.
+    assert task.rolled(2) == Task("t2m", 4, 6)
+    task.refuse_rollout(100)
+    some = Task(["t2m", "lsm"], 2, 3, targets="t2m")
+    some.refuse_rollout(3)
+    with pytest.raises(InputError, match="cannot forecast 4 steps: past 3 the network would need"):
+        some.refuse_rollout(4)
+
+
+@pytest.mark.parametrize(
+    ("given", "call"),
+    [
+        ("msl", r"Task\('msl', "),
+        (["u10"], r"Task\(\['u10'\], "),
+        ([], 'Task."t2m", '),
+        (3, '."t2m"'),
+    ],
+)
+def test_what_is_no_task_gets_the_call_that_makes_one(given, call):
+    with pytest.raises(InputError, match=f"expected a Task, found .*{call}"):
+        require_task(given)
+    require_task(Task("t2m"))
+
+
 # --- windows --------------------------------------------------------------------------------------
 
 
@@ -214,6 +241,18 @@ def test_differences_of_any_times():
         assert got.dtype == "timedelta64[ns]"
         assert (got == np.timedelta64(24, "h")).all()
         assert len(got) == 2
+
+
+def test_initialisations_are_the_last_inputs_of_whole_windows():
+    ds = xr.Dataset(coords={"time": hours(0, 1, 2, 3, 5, 6, 7, 8, 9)})
+    found = initialisations(ds, Task("t2m", 2, 1))
+    np.testing.assert_array_equal(found, hours(1, 2, 6, 7, 8))
+    np.testing.assert_array_equal(initialisations(ds, Task("t2m", 2, 1), 2), hours(1, 6, 8))
+    lagged = initialisations(ds, Task("t2m", 1, 1, lags="3h"))
+    np.testing.assert_array_equal(lagged, hours(2, 7, 8))
+    words = "none of the 9 times has 4 steps up to it and 2 after it without a gap"
+    with pytest.raises(InputError, match=words):
+        initialisations(ds, Task("t2m", 4, 2))
 
 
 # --- months ---------------------------------------------------------------------------------------

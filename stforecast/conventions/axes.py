@@ -141,7 +141,8 @@ def unit_of_lead(name: Hashable, variable: xr.Variable) -> Any:
     if units == "M":  # months, which pandas would take for minutes once in small letters
         return None
     units = units.lower()
-    short: Any = {"hrs": "h", "mins": "min", "secs": "s", "week": "w", "weeks": "w"}
+    short: Any = {"hrs": "h", "mins": "min", "secs": "s", "d": "D"}
+    short |= dict.fromkeys(("w", "week", "weeks"), "W")
     try:
         return pd.Timedelta(1, unit=short.get(units, units)).as_unit("ns")
     except ValueError:

@@ -86,7 +86,7 @@ _LETTERS = {"k": "K", "c": "degC", "f": "degF"}
 _NUMBERS = ("-", "~", "(0 - 1)", "(0-1)", "0 - 1", "0-1", "numeric")
 _TYPED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺−μº·⋅×", "0123456789-+-µ°***", "{}")  # noqa: RUF001
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<word>[^\W\d_]+(?:_[^\W\d_]+)*|°[CF]?|%)"
+    r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<word>[^\W\d_]+(?:_[^\W\d_]+)*|°[CF]?|[℃℉%])"
     r"|(?P<bracket>[()])|(?P<over>/)|(?P<times>\*(?!\*)|\.))"
 )
 _POWER = re.compile(r"(?:\s*(?:\^|\*\*)\s*)?([+-]?\d+)(?![\d.]*\d)(?!\.\d)")

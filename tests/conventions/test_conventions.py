@@ -577,6 +577,16 @@ def test_is_global():
     assert not is_global(np.arange(63) * 5.625)
     assert not is_global(np.array([350.0, 0, 10]))
     assert not is_global(np.array([5.0]))
+    assert is_global(np.array([0.0, 180.0]))
+    assert is_global(np.array([0.0, 120.0, 245.0]))  # 115 is next to 120
+    assert not is_global(np.array([0.0, 100.0, 200.0]))
+
+
+def test_three_uneven_longitudes_are_refused():
+    with pytest.raises(InputError, match="10 degrees between 0 and 10, elsewhere 15"):
+        canonicalize(with_longitude([0.0, 10.0, 30.0]))
+    rounded = [0.0, 10.0, 20.9, 30.0]  # a tenth of the spacing is rounding
+    np.testing.assert_array_equal(canonicalize(with_longitude(rounded))[0]["longitude"], rounded)
 
 
 # --- time -----------------------------------------------------------------------------------------

@@ -117,6 +117,9 @@ def test_projected_coordinates_are_no_angles(weather):
     wrong = in_units(weather, "radian", 1.0)
     with pytest.raises(InputError, match=r"latitude"):
         canonicalize(wrong)
+    beyond = weather.assign_coords(latitude=[-75.0, -45, -15, 15, 45, 90.5])
+    with pytest.raises(InputError, match="expected -90 to 90"):
+        canonicalize(in_units(beyond, "radian", np.pi / 180))
 
 
 # --- what nobody has written ----------------------------------------------------------------------

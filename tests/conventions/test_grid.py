@@ -10,7 +10,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stforecast.conventions.grid import Grid, area_weights, axis_difference
+from stforecast.conventions.grid import Grid, area_weights, axis_difference, cell_bounds
 from stforecast.conventions.regrid import covers, to_grid
 from stforecast.errors import InputError
 
@@ -89,6 +89,34 @@ def test_pixels_without_coordinates_differ_by_their_number_only():
     dates = np.array(["2000-01-01", "2000-01-02"], "datetime64[D]")
     assert axis_difference("day", dates, dates) is None
     assert "2000-01-03" in axis_difference("day", dates, dates + 1)
+
+
+def test_axes_of_no_points_and_of_points_without_coordinates():
+    assert axis_difference("x", np.empty(0), np.empty(0)) is None
+    assert axis_difference("x", 3, 3) is None
+    assert axis_difference("x", 3, np.arange(3.0)) == "x has 3 points and 3 points from 0 to 2"
+    assert axis_difference("x", np.array([1.0]), np.array([1.001])) is None  # to the tolerance
+    assert not Grid(y=2, x=3).periodic
+    single = Grid(np.array([48.0]), np.array([2.0]))
+    assert single.describe() == "1 x 1 points, 360 x 360 degrees, 48 to 48 north, 2 to 2 east"
+    assert single.same_cells(Grid(np.array([49.0]), np.array([2.0])))
+
+
+def test_cells_end_at_the_poles_and_hold_their_points():
+    wide = cell_bounds([80, 90], bounds=[75, 85, 95])
+    assert wide.tolist() == cell_bounds([80, 90], bounds=[[75, 85], [95, 85]]).tolist()
+    assert wide.tolist() == [[75, 85], [85, 90]]
+    assert cell_bounds([0.0, 90.0000005])[1, 1] == 90  # rounding
+    assert cell_bounds([10.0], bounds=[10.0000005, 20]).tolist() == [[10.0000005, 20]]
+    assert cell_bounds([20.0], bounds=[10, 19.9999995]).tolist() == [[10, 19.9999995]]
+    for latitude, bounds in (
+        *(([0.0, 90.00001], None), ([10.0], [10.00001, 20]), ([20.0], [10, 19.99999])),
+        *(([0.0, 10, 20], [[-5, 5], [5, 15]]), ([0.0, 10], [[-5, 5, 6], [5, 15, 16]])),
+    ):
+        with pytest.raises(InputError, match=r"found|within the bounds"):
+            cell_bounds(latitude, bounds=bounds)
+    one = area_weights([48.0], bounds=[40, 50])
+    assert one.tolist() == [1.0]
 
 
 def test_the_same_cells_may_start_elsewhere_round_the_globe():

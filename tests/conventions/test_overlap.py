@@ -6,13 +6,19 @@ import cftime
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stforecast.conventions.overlap import (
     make_fingerprint,
+    period_of,
+    refuse_other_data,
     refuse_overlap,
+    refuse_trained,
     times_within,
+    told_of,
+    with_earlier,
     write_period,
 )
 from stforecast.errors import InputError
@@ -67,6 +73,51 @@ def test_times_lie_in_their_own_period_and_not_in_its_gaps(times, chosen):
 def test_an_overlap_is_refused_by_its_times(judge, count):
     with pytest.raises(InputError, match=rf"{count} of the \d+ times of the validation period lie"):
         refuse_overlap(HOURS, judge, "the validation period")
+
+
+def test_what_a_model_says_of_its_period():
+    ds = xr.Dataset(coords={"time": HOURS[:2]})
+    period = "2013-01-01T00:00:00/2013-01-01T06:00:00"
+    assert period_of(ds) == {"training_period": period}
+    both = period_of(ds.assign_attrs(fingerprint=7))
+    assert both == {"training_period": period, "training_fingerprint": "7"}
+    assert told_of({**both, "title": "x"}) == both
+    assert told_of({"climatology_period": "a/b"}) == {"training_period": "a/b"}
+    assert told_of({**both, "climatology_period": "a/b"}) == both
+    assert told_of({"title": "x"}) == {}
+
+
+def test_the_period_of_an_earlier_training_is_added_once():
+    now = {"training_period": "c/d"}
+    assert with_earlier(now, {"training_period": "a/b"}) == {"training_period": "c/d;a/b"}
+    assert with_earlier(now, now) == with_earlier(now, {}) == now
+    marked = {**now, "training_fingerprint": "7"}
+    assert with_earlier(marked, {"training_period": "a/b"}) == marked
+    other = {"training_period": "a/b", "training_fingerprint": "7"}
+    assert with_earlier(marked, other) == {**marked, "training_period": "c/d;a/b"}
+
+
+def test_truth_of_other_data_is_refused_and_both_are_named():
+    forecast, truth = (xr.Dataset(attrs={"fingerprint": mark}) for mark in ("KTH", "BAIR"))
+    with pytest.raises(InputError, match=r"made from \[KTH\], and truth is \[BAIR\]"):
+        refuse_other_data(forecast, truth)
+    for one, other in ((forecast, forecast), (forecast, xr.Dataset()), (xr.Dataset(), truth)):
+        refuse_other_data(one, other)
+
+
+def test_a_forecast_is_not_scored_where_its_model_was_trained():
+    told = {"training_period": write_period(HOURS[:9])}
+    leads = {"prediction_timedelta": [np.timedelta64(6, "h"), np.timedelta64(12, "h")]}
+    late, early = (xr.Dataset(coords={"time": HOURS[i : i + 1], **leads}) for i in (8, 7))
+    refuse_trained(late, told, xr.Dataset(), clips=False)
+    refuse_trained(early, {}, xr.Dataset(), clips=False)
+    with pytest.raises(InputError, match="1 of the 2 times of the forecast"):
+        refuse_trained(early, told, xr.Dataset(), clips=False)
+    refuse_trained(early, told, xr.Dataset(), clips=True)  # no data in common that are told of
+    marked, truth = {**told, "training_fingerprint": "a; b; c; d"}, {"fingerprint": "a; b; c; d"}
+    with pytest.raises(InputError, match="1 of the 2 times of the forecast"):
+        refuse_trained(early, marked, xr.Dataset(attrs=truth), clips=True)
+    refuse_trained(early.assign_attrs(fingerprint="e"), marked, xr.Dataset(attrs=truth), clips=True)
 
 
 def test_times_before_after_and_in_a_gap_judge():

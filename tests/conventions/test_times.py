@@ -11,6 +11,7 @@ import xarray as xr
 
 from stforecast.baselines import Persistence
 from stforecast.conventions import canonicalize, restore, time_step, valid_times
+from stforecast.conventions.times import as_labels, canonical_times, without_rounding
 from stforecast.datasets import select_period, split
 from stforecast.errors import InputError
 from stforecast.evaluation import evaluate
@@ -105,6 +106,51 @@ def test_what_is_no_rounding_stays(step, seconds):
 def test_exact_times_stay(step):
     theirs = make_weather(50, shape=(4, 6), timestep=step)
     np.testing.assert_array_equal(canonical_times_of(theirs), theirs["time"].values)
+
+
+@pytest.mark.parametrize(
+    ("step", "right"),
+    # A thousandth of the step, half a second, a hundredth of the unit that is whole.
+    [("1h", 0.5), ("1min", 0.06), ("100s", 0.01), ("40ms", 1e-5), ("one time", 0.01)],
+)
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_the_most_that_is_rounding(step, right, calendar):
+    n, freq = (1, "1s") if step == "one time" else (5, step)
+    if calendar == "standard":
+        whole = pd.date_range("2001-03-01T12", periods=n, freq=freq).to_numpy("M8[ns]")
+    else:
+        every = pd.Timedelta(freq).to_pytimedelta()
+        whole = np.array([cftime.DatetimeNoLeap(2001, 3, 1, 12) + i * every for i in range(n)])
+    for part, expected in ((0.9, True), (1.1, False)):
+        shift = pd.Timedelta(right * part, "s")
+        numpys = calendar == "standard"
+        late = whole + (shift.to_timedelta64() if numpys else shift.to_pytimedelta())
+        found = without_rounding("time", late)
+        np.testing.assert_array_equal(found, whole if expected else late)
+        assert found.dtype == whole.dtype
+
+
+def test_labels_are_those_of_the_axis_but_for_rounding():
+    index = pd.date_range("2001-01-01", periods=24, freq="1h")
+    near, off = (index[5] + pd.Timedelta(v, "s") for v in (0.49, 0.51))
+    assert as_labels(index, near.to_numpy()) == index[5]
+    assert as_labels(index, off.to_numpy()) == off
+    both = as_labels(index, np.array([near, off], dtype="M8[us]"))
+    assert pd.DatetimeIndex(both).tolist() == [index[5], off]
+    zoned = index[3].tz_localize("UTC").tz_convert("Asia/Tokyo")
+    assert pd.DatetimeIndex(as_labels(index, [zoned])).tolist() == [index[3]]
+    part = as_labels(index, slice(near.to_numpy(), None, 2))
+    assert (part.start, part.stop, part.step) == (index[5], None, 2)
+    for other in ("2001-01-01", None, 3, ["2001", "2002"]):
+        assert as_labels(index, other) is other
+    assert as_labels(index[:1], index[:1] + pd.Timedelta("9ms")) == index[:1]
+    assert as_labels(index[:1], index[:1] + pd.Timedelta("11ms")) != index[:1]
+
+
+def test_years_of_nanoseconds_are_dates_of_numpy():
+    for year, kind in ((1677, "O"), (1678, "M"), (2261, "M"), (2262, "O")):
+        times = [cftime.DatetimeGregorian(y, 6, 1) for y in (year, 2000)]
+        assert canonical_times("time", np.array(times)).dtype.kind == kind, year
 
 
 def test_times_that_are_far_off_are_refused_with_what_to_do(weather):

@@ -182,6 +182,47 @@ def test_units_are_what_their_definitions_say():
         assert not same_units(unit, f"1.00001 {definition}"), (unit, definition)
 
 
+#: Symbols and names of one unit, as UDUNITS has them.
+SYNONYMS = [
+    *("m metre meter", "s second sec", "g gram gramme", "mol mole", "A ampere", "rad radian"),
+    "K kelvin degK degC degree_C degree_celsius deg_C celsius °C ℃",
+    *("sr steradian", "arcmin arc_minute arcminute", "arcsec arc_second arcsecond", "gon grad"),
+    "degree deg arc_degree ° degree_north degree_east degree_N degree_E degreeN degreeE",
+    *("Hz hertz", "N newton", "Pa pascal", "J joule", "W watt", "C coulomb", "V volt", "T tesla"),
+    *("atm atmosphere", "min minute", "h hr hrs hour", "d day", "L l litre liter"),
+    *("t tonne metric_ton", "ha hectare", "gpm geopotential_meter geopotential_metre"),
+    *("ft foot feet", "inch inches", "mi mile", "nmile nautical_mile", "kt kn knot"),
+    *("degF degree_F degree_fahrenheit fahrenheit °F ℉", "% percent", "ppm ppmv", "ppb ppbv"),
+    *("DU dobson", "1 fraction dimensionless unitless proportion"),
+]
+
+
+def test_synonyms():
+    for words in SYNONYMS:
+        first, *others = words.split()
+        for other in others:  # with another unit: `C` alone is a temperature here
+            assert same_units(f"mol {first}", f"mol {other}"), other
+            assert parse(f"mol {other}") is not None, other
+    for whole in ("-", "~", "(0 - 1)", "(0-1)", "0 - 1", "0-1", "numeric"):
+        assert same_units(whole, "1"), whole
+
+
+def test_what_takes_prefixes():
+    units = "m s g K mol A rad sr Hz N Pa J W C V T bar L t gpm"
+    for unit in units.split():  # `kt` is a knot
+        assert same_units(f"G{unit} A", f"1e9 A {unit}"), unit
+    others = "ft inch mi nmile kt d h min week ha mb atm mmHg % ppm degF degree DU PVU"
+    for unit in others.split():
+        assert parse(f"G{unit}") is None, unit
+
+
+def test_how_long_and_how_high_a_unit_may_be():
+    assert parse("m99") is not None
+    assert parse("m100") is None
+    assert parse(" ".join(["m"] * 100)) is not None  # 199 letters
+    assert parse(" ".join(["m"] * 101)) is None
+
+
 # --- against others -------------------------------------------------------------------------------
 
 _POWERS = ("", "2", "-1", "-2", "3")

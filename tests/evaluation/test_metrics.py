@@ -249,6 +249,12 @@ def test_units():
     assert METRICS["mse"].units("1") == "1"
 
 
+def test_every_metric_is_said_in_words_of_its_own():
+    words = [metric.long_name for metric in METRICS.values()]
+    assert all(words)
+    assert len({*words}) == len(words)
+
+
 def test_which_metrics_are_of_whole_frames():
     whole = [name for name, metric in METRICS.items() if metric.of_frames]
     assert whole == ["mse_sum", "mae_sum", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips"]
