@@ -114,10 +114,10 @@ def with_earlier(now: Mapping[str, str], earlier: Mapping[str, str]) -> dict[str
     now, earlier : mapping
         Times of data with different fingerprints have nothing in common, and are not added.
     """
-    one, two = now[TRAINED], earlier.get(TRAINED, now[TRAINED])
-    if one == two or now.get(TRAINED_FINGERPRINT) != earlier.get(TRAINED_FINGERPRINT):
+    if now.get(TRAINED_FINGERPRINT) != earlier.get(TRAINED_FINGERPRINT):
         return dict(now)
-    return {**now, TRAINED: f"{one};{two}"}
+    periods = [*now[TRAINED].split(";"), *earlier.get(TRAINED, now[TRAINED]).split(";")]
+    return {**now, TRAINED: ";".join(dict.fromkeys(periods))}
 
 
 def make_fingerprint(name: str, split: str | None, options: str, digest: str) -> str:

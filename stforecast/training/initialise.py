@@ -37,8 +37,8 @@ def carry_over(
     dict
         ``from``, ``sha256`` (of the weights), ``carried`` (how many tensors), ``share`` (of the
         network's parameters), ``left``: names of those that keep their initial values, and why;
-        ``trained_on``: the period behind the weights, and ``command``: that made them, where these
-        are known.
+        ``trained_on``: the period behind the weights; where these are known ``command``: that made
+        them, and ``warm_start``: the same of what they themselves began with.
 
     Raises
     ------
@@ -47,12 +47,12 @@ def carry_over(
     """
     if isinstance(warm_start, Forecaster):
         name, given = "a forecaster", plain_tensors(warm_start.network.state_dict())
-        before, made_by = warm_start.trained_on, warm_start.training.get("command")
+        before, training = warm_start.trained_on, warm_start.training
     else:
         description, tensors = read_bundle(warm_start)
         name, given = os.fspath(warm_start), under("network.", tensors)
         training = description.get("training") or {}
-        before, made_by = told_of(training), training.get("command")
+        before = told_of(training)
     mine, fit, left = network.state_dict(), {}, {}
     for key, tensor in mine.items():
         if key.rpartition(".")[2] in _OF_THE_DATA:
@@ -83,5 +83,7 @@ def carry_over(
         "share": round(count / total, 6),
         "left": left,
         "trained_on": before,
-        **({} if made_by is None else {"command": made_by}),
+        **{
+            key: training[key] for key in ("command", "warm_start") if training.get(key) is not None
+        },
     }

@@ -91,6 +91,8 @@ def test_the_period_of_an_earlier_training_is_added_once():
     now = {"training_period": "c/d"}
     assert with_earlier(now, {"training_period": "a/b"}) == {"training_period": "c/d;a/b"}
     assert with_earlier(now, now) == with_earlier(now, {}) == now
+    both = {"training_period": "c/d;a/b"}
+    assert with_earlier(now, both) == with_earlier(both, now) == both
     marked = {**now, "training_fingerprint": "7"}
     assert with_earlier(marked, {"training_period": "a/b"}) == marked
     other = {"training_period": "a/b", "training_fingerprint": "7"}

@@ -346,6 +346,10 @@ def test_noise_is_learned_first_and_alone(data):
     both = fit(data[0], TASK, config=CONFIG, warm_start=one, ensemble=replace(how, steps=8))
     later = replace(HOW, steps=8)
     assert same(both, fit(data[0], TASK, config=CONFIG, warm_start=many, ensemble=later))
+    told = both.training["warm_start"]
+    assert told["trained_on"] == one.trained_on == both.trained_on
+    assert not told["left"]
+    assert {name.partition(".")[0] for name in told["warm_start"]["left"]} == {"perturb"}
     half = replace(later, noise_steps=None)
     assert same(both, fit(data[0], TASK, config=CONFIG, warm_start=one, ensemble=half))
 
