@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..conventions.times import iso_time
 from ..errors import InputError
-from ..models.members import Common, Streams
+
+if TYPE_CHECKING:
+    from ..models.members import Streams
 
 _MOST = 100_000  # members
 _GROUP = 20  # members whose noise adds up to nothing
@@ -52,6 +54,8 @@ class Drawn:
 
     def streams(self, draws: str, init_time: np.ndarray) -> Iterator[Streams]:
         """Give the random numbers of one member after the other."""
+        from ..models.members import Common, Streams  # torch comes with a model
+
         group, common = range(0), None
         for m in self.members:
             if draws == "noise" and m not in group:
