@@ -87,8 +87,8 @@ plots.rank_histogram(scores, leads=["1h", "6h", "12h"])
 # In both pictures the grey band is what a forecaster would call good. A histogram like a bowl says
 # that the members are too much alike: the truth lies outside them too often. One that leans says
 # that they are too warm or too cold. These members are nearly as far apart as they are wrong, but
-# for the first hours, whose errors are a few hundredths of a degree; the truth is a little too
-# often beyond the warmest.
+# for the first hour, whose errors are a few hundredths of a degree; the truth is a little too often
+# beyond the coldest and the warmest.
 #
 # ## Does a probability of 30% come true three times in ten?
 
