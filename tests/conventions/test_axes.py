@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-from stforecast.conventions.axes import find_axes, says_init, unit_of_lead
+from stforecast.conventions.axes import find_axes, says_init, scalar, unit_of_lead
 from stforecast.conventions.forms import with_members
 
 #: Names in WeatherBench, CF, ECMWF, CMIP, NEMO, WRF, GRIB tables and plain arrays.
@@ -61,11 +62,30 @@ def test_initialisations_by_name():
     assert says_init("x", {"standard_name": "forecast_reference_time"})
 
 
+def test_scalar_times_by_name_or_standard_name():
+    date, length = np.datetime64("2001-01-01", "ns"), np.timedelta64(6, "h").astype("m8[ns]")
+    for name, value, attrs, role in (
+        ("init_time", date, {}, "time"),
+        ("a", date, {"standard_name": "forecast_reference_time"}, "time"),
+        ("Step", length, {}, "prediction_timedelta"),
+        ("a", length, {"standard_name": "forecast_period"}, "prediction_timedelta"),
+    ):
+        ds = xr.Dataset(coords={name: ((), value, attrs), "other": ((), value)})
+        assert scalar(ds, role) == name
+        assert scalar(ds, "time" if role != "time" else "prediction_timedelta") is None
+        assert scalar(ds.expand_dims(name), role) is None
+    both = xr.Dataset(coords={"time": date, "init_time": date, "valid_time": date})
+    assert scalar(both, "time") == "init_time"
+    assert scalar(both.drop_vars("init_time"), "time") == "time"
+
+
 def test_members_by_name():
     names = "realisation number member members ensemble ensemble_member ens mem Number"
     for name in names.split():
         assert with_members(xr.Dataset({"v": (name, [1, 2])})).sizes == {"realization": 2}, name
         assert with_members(xr.Dataset({"v": (name, [1])})).sizes == {name: 1}
+    both = xr.Dataset(coords={"number": [1, 2], "realization": 3})  # of another kind
+    assert with_members(both)["realization"].values.tolist() == [1, 2]
     named = xr.Dataset(coords={"k": ("k", [1, 2], {"standard_name": "realization"})})
     assert with_members(named)["realization"].values.tolist() == [1, 2]
 

@@ -192,6 +192,8 @@ def test_float64_celsius_comes_back_to_half_a_float32_step():
         ("C", 26.85, 300.0),
         ("degF", 80.33, 300.0),
         ("Fahrenheit", 80.33, 300.0),
+        ("℃", 26.85, 300.0),
+        ("℉", 80.33, 300.0),
     ],
 )
 def test_units_of_temperature(weather, units, value, kelvin):
@@ -251,6 +253,55 @@ def test_names():
     assert canonical_name("msl") == "mean_sea_level_pressure"
     assert canonical_name("air") == "air"
     assert canonical_name("Q") == "Q"  # single capitals mean other things elsewhere
+
+
+#: Short names of ECMWF's parameter database, of CMIP's tables, WRF and NCEP.
+SHORT = {
+    "temperature": "t ta",
+    "geopotential": "z",
+    "geopotential_height": "gh zg hgt",
+    "specific_humidity": "q hus",
+    "relative_humidity": "r hur",
+    "u_component_of_wind": "u ua",
+    "v_component_of_wind": "v va",
+    "vertical_velocity": "w wap",
+    "vorticity": "vo",
+    "potential_vorticity": "pv",
+    "ozone_mass_mixing_ratio": "o3",
+    "specific_cloud_ice_water_content": "ciwc",
+    "specific_cloud_liquid_water_content": "clwc",
+    "2m_temperature": "t2m 2t tas t2",
+    "2m_dewpoint_temperature": "d2m 2d",
+    "sea_surface_temperature": "sst tos",
+    "skin_temperature": "skt ts",
+    "10m_u_component_of_wind": "u10 10u uas",
+    "10m_v_component_of_wind": "v10 10v vas",
+    "100m_u_component_of_wind": "u100 100u",
+    "100m_v_component_of_wind": "v100 100v",
+    "10m_wind_speed": "si10 10si",
+    "mean_sea_level_pressure": "msl psl slp",
+    "surface_pressure": "sp ps",
+    "total_precipitation": "tp",
+    "total_cloud_cover": "tcc",
+    "total_column_water_vapour": "tcwv",
+    "total_column_water": "tcw",
+    "boundary_layer_height": "blh",
+    "convective_available_potential_energy": "cape",
+    "sea_ice_cover": "siconc",
+    "surface_solar_radiation_downwards": "ssrd",
+    "surface_thermal_radiation_downwards": "strd",
+    "toa_incident_solar_radiation": "tisr",
+    "land_sea_mask": "lsm",
+    "soil_type": "slt",
+    "orography": "oro orog",
+}
+
+
+def test_short_names():
+    for canonical, names in SHORT.items():
+        for name in [canonical, *names.split()]:
+            assert canonical_name(name) == canonical, name
+            assert len(name) == 1 or canonical_name(name.upper()) == canonical, name
 
 
 @pytest.mark.parametrize(
@@ -619,6 +670,50 @@ def forecast(weather) -> xr.Dataset:
     return make_forecast(weather)
 
 
+def test_coordinates_say_what_they_are(weather, forecast):
+    """CF's standard names, by which other software knows them."""
+    ours = canonicalize(weather.drop_attrs().assign({NAME: weather[NAME]}))[0]
+    told = {
+        "time": {"standard_name": "time", "long_name": "time"},
+        "latitude": {
+            "standard_name": "latitude",
+            "long_name": "latitude",
+            "units": "degrees_north",
+        },
+        "longitude": {
+            "standard_name": "longitude",
+            "long_name": "longitude",
+            "units": "degrees_east",
+        },
+    }
+    assert {name: ours[name].attrs for name in ours.coords} == told
+    ours = canonicalize(forecast.drop_attrs())[0]
+    of_forecast = {
+        "time": {"standard_name": "forecast_reference_time", "long_name": "initialisation time"},
+        "prediction_timedelta": {"standard_name": "forecast_period", "long_name": "lead time"},
+        "valid_time": {"standard_name": "time", "long_name": "valid time"},
+    }
+    assert {name: ours[name].attrs for name in ours.coords} == told | of_forecast
+
+
+@pytest.mark.parametrize("name", ["valid_time", "v"])
+def test_valid_times_are_known_by_name_or_standard_name(forecast, name):
+    bare = forecast.drop_attrs().rename(valid_time=name)
+    bare[NAME].attrs = forecast[NAME].attrs
+    if name == "v":
+        bare["v"].attrs = {"standard_name": "time"}
+    xr.testing.assert_identical(round_trip(bare), bare)
+    late = bare[name].copy(data=bare[name].values + np.timedelta64(1, "D"))
+    with pytest.raises(InputError, match=f"'{name}' is not time . lead time at 12 places"):
+        canonicalize(bare.assign_coords({name: late}))
+
+
+def test_coordinates_of_one_dimension_that_counts_come_back(weather):
+    ds = weather.expand_dims(number=[3], axis=1)
+    ds = ds.assign_coords(run=(("number", "time"), [list("abcdefg")]))
+    xr.testing.assert_identical(round_trip(ds), ds)
+
+
 def test_forecasts_of_others(forecast):
     theirs = forecast.rename(prediction_timedelta="lead_time", longitude="lon", time="init_time")
     theirs = theirs.transpose("lon", "lead_time", "latitude", "init_time")
@@ -950,6 +1045,16 @@ def test_numbers_do_not_go_round_the_ends_of_integers(weather, dtype, packing, e
 def test_check_takes_what_is_canonical(weather):
     check(weather, ["t2m"], timestep=HOUR)
     check(make_forecast(weather).chunk(time=2))
+
+
+def test_check_takes_cells_without_latitude():
+    time = pd.date_range("2016-01-01", periods=3, freq="30min")
+    flow = xr.Dataset({"inflow": (("time", "y", "x"), np.ones((3, 2, 2), "f4"))}, {"time": time})
+    check(flow)
+    with pytest.raises(InputError, match="1 values of 12"):
+        check(
+            flow.where((flow.time != time[1]) | (flow.x > 0) | (flow.y > 0)).transpose("time", ...)
+        )
 
 
 @pytest.mark.parametrize("chunks", [None, 2])

@@ -104,6 +104,8 @@ def test_a_globe_that_looks_like_radians_is_refused(weather, attrs, west):
 def test_a_small_region_in_degrees_is_none(weather):
     small = weather.assign_coords(latitude=np.linspace(-1.5, 1.5, 6), longitude=np.arange(8) * 0.75)
     assert canonicalize(small)[0]["longitude"].values[-1] == 5.25
+    nearly = small.assign_coords(longitude=np.arange(8) * 2 * np.pi / 8.1)
+    assert canonicalize(nearly)[0]["latitude"].values[-1] == 1.5
 
 
 def test_projected_coordinates_are_no_angles(weather):
@@ -312,6 +314,12 @@ def test_attributes_that_mean_nothing_are_named(weather, attrs):
         assert any(key in str(error.value) for key in attrs)
         assert NAME in str(error.value)
         assert len(str(error.value)) < 500
+
+
+def test_what_a_file_says_that_means_nothing_is_named(weather):
+    weather[NAME].encoding = {"missing_value": "nix"}
+    with pytest.raises(InputError, match=f"'{NAME}' has missing_value 'nix', expected a number"):
+        canonicalize(weather)
 
 
 def test_a_fill_that_the_type_cannot_hold_is_none(weather):

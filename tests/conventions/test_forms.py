@@ -90,6 +90,7 @@ def test_a_forecast_by_its_valid_times(forecast, weather, case, caplog):
     assert (got[NAME].chunks is None) == (case != "dask")
     back = restore(got, pickle.loads(pickle.dumps(labels)))
     xr.testing.assert_equal(canonicalize(back)[0], got)
+    assert back["time"].attrs == INIT
     assert evaluate(theirs, weather).drop_attrs().equals(evaluate(want, weather).drop_attrs())
     with pytest.raises(InputError, match=r"needs a history .* found a forecast"):
         Persistence(Task("t2m", 2, 1)).predict(theirs)
@@ -213,6 +214,7 @@ ONE_RUN = {
     "by name": lambda f: one_run(f, init="init_time", period=None).drop_attrs(),
     "valid_time": lambda f: one_run(f, "valid_time", "time", "step"),
     "initialisation of size 1": lambda f: one_run(f).expand_dims("forecast_reference_time"),
+    "by standard names": lambda f: one_run(f, init="of_run", period="since"),
     "on lead times": lambda f: (
         one_run(f, init=None)
         .swap_dims(time="forecast_period")

@@ -217,6 +217,22 @@ def test_what_the_data_do_not_cover_is_refused():
         to_grid(field(region), globe(centred(9), 18))
 
 
+def test_a_row_without_extent_is_not_covered():
+    row = Grid(np.array([10.0]), np.arange(0.0, 360, 20))
+    assert not covers(globe(centred(18), 36), row)
+    assert covers(globe(centred(18), 36), globe(centred(9), 18))
+
+
+def test_data_a_tenth_finer_are_interpolated_still():
+    values = xr.Dataset({"t": (("latitude", "longitude"), np.eye(3))})
+    for spacing, between in ((9.0, 0.0), (8.9, None)):
+        rows = np.array([-spacing, 0.0, spacing])
+        source = values.assign_coords(latitude=rows, longitude=rows)
+        target = Grid(np.array([-10.0, 0.0]), np.array([0.0, 10.0]))
+        out = to_grid(source, target)["t"].values
+        assert (out[1, 0] == 1.0) == (between == 0.0)  # else a mean over cells
+
+
 def test_coarser_data_are_not_carried_beyond_their_cells():
     coarse = Grid(np.array([10.0, 15, 20]), np.array([40.0, 45, 50]))  # cells: 7.5 to 22.5, 37.5 on
     inside = Grid(np.arange(8.0, 23), np.arange(38.0, 53))

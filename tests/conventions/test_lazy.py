@@ -74,6 +74,11 @@ def test_variable_data_and_the_keys_of_lazy_layers(numbers):
         assert found is not None, broken("LazilyIndexedArray.key")
         assert found[0] is numbers, broken("Variable._data")
         assert found[1:] == expected, broken("LazilyIndexedArray.key")
+    packed = xr.Dataset({"v": lazy[1:, 2:]})
+    packed["v"].attrs = {"scale_factor": 2.0}
+    decoded = xr.decode_cf(packed).variables["v"]  # a layer between two others
+    assert below(decoded[1:, 1:], 1) == (numbers, 1, 3)
+    assert below(decoded[2], 0) == (numbers, 1, 2)
     assert below(lazy[:, ::2], 1) is None, broken("LazilyIndexedArray.key")
     assert numbers.keys == [], broken("Variable._data")
 

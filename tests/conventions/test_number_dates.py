@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from stforecast.conventions.number_dates import dates_from_numbers, decode_times
+from stforecast.errors import InputError
 
 
 def read(values, **attrs):
@@ -68,6 +69,9 @@ def test_calendars_by_their_days():
     found = decode_times(ds)["time"].values
     assert found.tolist() == [cftime.DatetimeNoLeap(2000, 2, 28), cftime.DatetimeNoLeap(2000, 3, 2)]
     assert ds["time"].attrs == attrs  # the caller's stay as they are
+    none = {"units": "months since 2000-01-31"}
+    with pytest.raises(InputError, match=r"'time' has units 'months since 2000-01-31'"):
+        decode_times(xr.Dataset(coords={"time": ("time", [0, 1], none)}))
     months = {"units": "months since 2000-01-01", "calendar": "360", "long_name": "time"}
     ds = xr.Dataset(coords={"time": (("time", "k"), [[0], [1]], months)})
     found = decode_times(ds)["time"]

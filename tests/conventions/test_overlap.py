@@ -37,6 +37,7 @@ def test_a_period_is_written_as_its_stretches():
     both = np.concatenate([HOURS[:5], HOURS[9:10]])
     assert write_period(both).split(";")[1] == "2013-01-03T06:00:00/2013-01-03T06:00:00"
     assert write_period(HOURS[:0]) == ""
+    assert write_period(HOURS[:1]) == "2013-01-01T00:00:00/2013-01-01T00:00:00"
     many = write_period(np.delete(HOURS, np.arange(3, 200, 5))).split(";")
     assert len(many) == 41
     hours = pd.date_range("2013", periods=3000, freq="h").to_numpy()

@@ -11,7 +11,14 @@ import xarray as xr
 
 from stforecast.baselines import Persistence
 from stforecast.conventions import canonicalize, restore, time_step, valid_times
-from stforecast.conventions.times import as_labels, canonical_times, without_rounding
+from stforecast.conventions.axes import lead_times
+from stforecast.conventions.times import (
+    as_labels,
+    canonical_times,
+    is_cftime,
+    is_dates,
+    without_rounding,
+)
 from stforecast.datasets import select_period, split
 from stforecast.errors import InputError
 from stforecast.evaluation import evaluate
@@ -295,6 +302,28 @@ def test_lead_times_that_nanoseconds_do_not_hold():
     )
     with pytest.raises(InputError, match=r"goes to 301 years.*292"):
         canonicalize(far.drop_vars("valid_time"))
+    for unit, most in (("s", 9_199_999_999), ("h", 2_555_555)):
+        for number in (most, most + 2):
+            lead = xr.Variable("k", np.array([0, number], f"m8[{unit}]"))
+            if number == most:
+                assert lead_times("k", lead)[1] == np.timedelta64(most, unit)
+            else:
+                with pytest.raises(InputError, match="292"):
+                    lead_times("k", lead)
+
+
+def test_a_single_time_of_any_class_is_one():
+    zone = datetime.UTC
+    for one, kind in (
+        (datetime.datetime(2001, 2, 3, tzinfo=zone), "M"),
+        (cftime.DatetimeNoLeap(2001, 2, 3), "O"),
+    ):
+        times = np.array([one], dtype=object)
+        assert is_dates(times)
+        assert is_cftime(times) == (kind == "O")
+        assert canonical_times("time", times).dtype.kind == kind
+    for none in (np.empty(0, object), np.array(["2001"], dtype=object), np.array([1.0])):
+        assert not is_dates(none)
 
 
 # --- periods of raw files -------------------------------------------------------------------------

@@ -95,7 +95,12 @@ def test_given_bounds_win_in_either_form():
 
 
 def test_one_row_has_weight_one():
-    np.testing.assert_array_equal(area_weights([48.0]), [1.0])
+    assert area_weights([48.0]).tolist() == [1.0]
+
+
+def test_fine_rows():
+    area = np.diff(np.sin(np.deg2rad([-0.05, 0.05, 0.15, 0.25])))
+    np.testing.assert_allclose(area_weights([0, 0.1, 0.2]), area / area.mean())
 
 
 @pytest.mark.parametrize(
@@ -106,6 +111,9 @@ def test_one_row_has_weight_one():
         ([0, 45, 91], None, "-90 to 90"),
         ([0, np.nan, 20], None, "-90 to 90"),
         ([0, 20, 10], None, "ascending or descending"),
+        ([0, 0.5, 0.2], None, "ascending or descending"),
+        ([0, 0, 10], None, "ascending or descending"),
+        ([20, 10, 10], None, "ascending or descending"),
         ([0, 10, 20], [-5, 5, 15], "shape"),
         ([0, 10, 20], [-5, 5, 15, 18], "within the bounds"),
     ],
@@ -259,6 +267,7 @@ def test_which_metrics_are_of_whole_frames():
     whole = [name for name, metric in METRICS.items() if metric.of_frames]
     assert whole == ["mse_sum", "mae_sum", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips"]
     maps = [name for name, metric in METRICS.items() if metric.of_maps]
+    assert [name for name, metric in METRICS.items() if metric.of_rows] == ["spectrum"]
     energy = ["energy_score", "energy_score_fair"]
     assert maps == ["acc", "ssim", "psnr", "ssim_paper", "psnr_paper", "lpips", *energy]
 

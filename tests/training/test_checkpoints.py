@@ -51,7 +51,7 @@ def test_another_run_in_the_directory_is_refused(weather, tmp_path):
 
 
 def test_starting_anew_leaves_nothing_of_the_old_run(weather, tmp_path):
-    fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path)
+    fit(weather, TASK, model=tiny, config=CONFIG, run_dir=tmp_path, resume="never")  # nothing yet
     shorter = {"model": tiny, "config": replace(CONFIG, steps=2), "run_dir": tmp_path}
     fit(weather, TASK, resume="never", **shorter)
     assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000002"]
