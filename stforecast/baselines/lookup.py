@@ -53,6 +53,12 @@ def conform(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
     if "hour" not in dataset.dims:  # of the one time of day that the data have, whichever it is
         dataset = dataset.expand_dims("hour" if "hour" in dataset.coords else {"hour": [np.nan]})
     dataset = dataset.sortby(["hour", key])
+    first, last = dataset[key].values[[0, -1]]
+    if first < 1 or last > {"dayofyear": 366, "month": 12}[key]:
+        raise InputError(
+            f"the climatology has the '{key}' from {first} to {last}, expected to count from 1: "
+            f"correct it with ds.assign_coords({key}=...)"
+        )
     # To the gate a climatology is a forecast: of the hours (as lead times) from every day. The
     # leads are just numbers, from 1 h: the gate takes a lead time of 0 for no forecast at all.
     days = np.datetime64("1999-12-31", "ns") + dataset[key].values * np.timedelta64(1, "D")

@@ -86,7 +86,7 @@ def fit_reference(
     ----------
     ds : xarray.Dataset
         Canonical history, of the training period only. A value that is missing counts as the mean
-        of its point.
+        of its point; a point without any stays NaN.
     task : Task
         Its ``reference``, and its outputs.
     holidays : array of bool, shape (N,), optional
@@ -160,6 +160,8 @@ class _Harmonics(ReferenceFit):
         # Numbers near zero lose no digits: differences from a mean of the first times.
         early = [ds[v].isel(time=slice(0, 2 * a_day)).values for v in names]
         self._middle = np.stack([np.nan_to_num(_mean(x)) for x in early]).reshape(-1)
+        lost = np.stack([never(ds[v]) for v in names]).reshape(-1)
+        self._middle[lost] = np.nan  # there is nothing usual where there is nothing
         for block in time_blocks(ds[list(names)]):
             part = np.stack([ds[v].isel(time=block).values for v in names], axis=1)
             part = part.reshape(len(part), -1) - self._middle
@@ -214,6 +216,19 @@ class _Weeks(ReferenceFit):
         others = np.delete(self._weeks, slice(first, last + 1), axis=0)
         usual = _median(others) if len(others) else np.full_like(self._all, np.nan)
         return np.where(np.isnan(usual), self._all, usual)
+
+
+def never(array: xr.DataArray) -> np.ndarray:
+    """Points (H, W) of a variable (time, H, W) that have no value at any time.
+
+    Times after those at which all have one are not read.
+    """
+    lost = np.ones(array.shape[1:], dtype=bool)
+    for block in time_blocks(array):
+        lost &= ~np.isfinite(array.isel(time=block).values).any(axis=0)
+        if not lost.any():
+            break
+    return lost
 
 
 def _median(values: np.ndarray) -> np.ndarray:

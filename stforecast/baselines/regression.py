@@ -25,7 +25,7 @@ from ..files import replacing
 from ..forecasting.core import ForecastModel
 from ..parallel import Graph
 from ..task import Task, require_task, window_starts
-from .reference import ReferenceFit, fit_reference
+from .reference import ReferenceFit, fit_reference, never
 from .ridge import Layout, anomalies_of, layout_of, padded_by, part_of, solve
 
 __all__ = ["LinearRegression"]
@@ -71,6 +71,9 @@ class LinearRegression(ForecastModel):
         self.task = task
         self.fitted_on = Grid.of(dataset)
         self._channels = tuple(dataset["variable"].values.tolist())
+        #: Units of what it was fitted to; none in files that older versions wrote.
+        units = dataset["units"].values.tolist() if "units" in dataset.coords else []
+        self.variables = {v: {"units": u} for v, u in zip(self._channels, units, strict=False) if u}
         #: What never changes, and so tells a point's regression nothing.
         self.still = tuple(v for v in task.known if v not in (*self._channels, "reference"))
         attrs = dataset.attrs
@@ -219,7 +222,11 @@ class LinearRegression(ForecastModel):
             variables["usual"] = (("term", "output", *space), usual.fields)
             variables["slot"] = ("slots", usual.slots)
             attrs["reference"] = usual.cycle
-        dataset = xr.Dataset(variables, {**coords, "variable": list(channels)}, attrs)
+        coords |= {
+            "variable": list(channels),
+            "units": ("variable", [str(canonical[v].attrs.get("units", "")) for v in channels]),
+        }
+        dataset = xr.Dataset(variables, coords, attrs)
         return cls(dataset, task)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -405,6 +412,9 @@ class _Job:
         self.starts, self.targets, self.usual = starts, targets, usual
         self.periodic = Grid.of(ds).periodic
         self.mean = _centre(ds, channels, set(task.outputs) if usual is not None else set())
+        if task.nan == "mask" and usual is None:
+            for i in targets:  # of a point that is never there no forecast is known
+                self.mean[i][never(ds[channels[i]])] = np.nan
         self.time = ds["time"].values
         # Windows in order, and where the climatology that they may see is another one.
         self._sets: tuple[np.ndarray, np.ndarray] | None = None

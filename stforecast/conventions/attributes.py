@@ -112,11 +112,16 @@ def mend(name: Hashable, attrs: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def plain(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Attributes with texts as texts: neither bytes nor the only entry of a list or an array."""
+    """Attributes with texts as texts: neither bytes nor the only entry of a list or an array.
+
+    Those that say nothing (None, an empty array) are left out: no file holds them.
+    """
     out = dict(attrs)
     for key, value in attrs.items():
         entries = _entries(value)
-        if len(entries) == 1 and isinstance(entries[0], str):
+        if not entries:
+            del out[key]
+        elif len(entries) == 1 and isinstance(entries[0], str):
             out[key] = entries[0].strip("\0")
     return out
 

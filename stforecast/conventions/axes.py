@@ -12,7 +12,7 @@ import xarray as xr
 
 from ..errors import InputError
 from .angles import ascending, per_degree, to_degrees, wrap
-from .attributes import text
+from .attributes import PACKING, text
 from .number_dates import dates_from_numbers
 from .times import canonical_times, is_dates, times_like, without_rounding
 
@@ -25,7 +25,10 @@ _LONGEST = 9.2e9  # seconds that timedelta64[ns] holds
 DIMS = (TIME, LEAD, LAT, LON, Y, X)  # the canonical order
 
 MEMBER = "realization"
-MEMBERS = "realization realisation number member members ensemble ensemble_member ens mem"
+MEMBERS = (
+    "realization realisation number member members ensemble ensemble_member ens_member ens mem "
+    "sample"  # of GenCast
+)
 
 _INITS = (
     "init_time init initialization_time initialisation_time initial_time reference_time reftime "
@@ -35,7 +38,8 @@ _INITS = (
 _NAMES = {
     TIME: f"time valid_time date datetime {_INITS}",
     LEAD: "prediction_timedelta lead_time leadtime lead step forecast_period forecast_hour fhour "
-    "forecast_step forecast_lead lead_hour lead_hours lead_day lead_days",
+    "forecast_step forecast_lead lead_hour lead_hours lead_day lead_days lead_time_hours fhr tau "
+    "forecast_time",
     LAT: "latitude lat nav_lat xlat",
     LON: "longitude lon long nav_lon xlong",
     Y: "y row rows height nj j rlat south_north grid_latitude projection_y_coordinate",
@@ -220,6 +224,11 @@ class Axis:
         values = given = np.atleast_1d(variable.to_numpy()).ravel()
         if given.size == 0:
             raise InputError(f"dimension '{dim}' has size 0: expected at least one {role}")
+        if packed := [key for key in PACKING[:2] if key in variable.attrs]:
+            raise InputError(
+                f"coordinate '{coord}' is packed (it has {packed[0]}), expected its values: decode "
+                "it with xr.decode_cf(ds)"
+            )
         per = per_degree(role, coord, variable) if role in (LAT, LON) else 1.0
         if role == TIME:
             values = canonical_times(coord, dates_from_numbers(coord, variable))

@@ -12,12 +12,15 @@ import xarray as xr
 
 from ..errors import InputError
 from .attributes import LIMITS, PACKING, number, numbers, plain, text, unread
-from .temperatures import SCALES, agreed_unit, is_difference
+from .temperatures import SCALES, agreed_unit, is_difference, plausible
 from .units import temperature_unit
 
 logger = logging.getLogger(__name__)
 
 _UNLIMITED = (-np.inf, np.inf)
+#: K: by how much single values may lie beyond what is plausible of a map.
+_BEYOND = 65.0
+_LOOK = 1000  # numbers of a block are looked at
 
 # What netCDF fills with that nobody has written, by kind and bytes; one-byte types are not filled
 # so. Source: netCDF4.default_fillvals, NC_FILL_* in netcdf.h.
@@ -33,7 +36,8 @@ class Field:
 
     Its numbers are integers or floats of `dtype`, with `fill` for missing values; times
     ``packing[0]`` plus ``packing[1]`` they are values in `unit`, a temperature's or None. Numbers
-    outside `limits` and those in `unwritten` are missing too.
+    outside `limits` and those in `unwritten` are missing too. Those of a temperature lie within
+    `plausible`, in K, in all of the data and not only where it was first looked at.
     """
 
     name: Hashable
@@ -46,6 +50,7 @@ class Field:
     fill: tuple[float, ...] = ()
     unwritten: tuple[Any, ...] = ()
     limits: tuple[float, float] = _UNLIMITED
+    plausible: tuple[float, float] = _UNLIMITED
 
     @classmethod
     def of(
@@ -76,6 +81,11 @@ class Field:
             If an attribute is not what it must be, or contradicts the numbers.
         """
         attrs, dtype = variable.attrs, variable.dtype
+        if "_Unsigned" in attrs and dtype.kind in "iu":
+            raise InputError(
+                f"'{name}' has the attribute _Unsigned, so that its {dtype} are not the numbers "
+                "meant: decode them with xr.decode_cf(ds)"
+            )
         field = cls(
             name,
             variable.dims,
@@ -120,6 +130,8 @@ class Field:
             if checked:
                 medians = [float(np.median(v)) for v in within if v.size]
                 unit = agreed_unit(name, units, unit, about, medians)
+                low, high = plausible(about)
+                field = replace(field, plausible=(low - _BEYOND, high + _BEYOND))
         if limits != _UNLIMITED:
             logger.info("%r: numbers outside its %s are missing", name, _limits_of(attrs))
         return replace(field, unit=unit, limits=limits)
@@ -157,7 +169,26 @@ class Field:
             out = (values * scale + offset).astype(np.float32)
         for missing in self._missing(numbers):
             out[missing] = np.nan
+        if self.plausible != _UNLIMITED:
+            self._refuse_other_units(numbers, out)
         return out
+
+    def _refuse_other_units(self, numbers: np.ndarray, values: np.ndarray) -> None:
+        """Refuse a block of which a tenth must be in another unit.
+
+        Files of several units that somebody else has joined change them where nobody has looked.
+        """
+        step = max(1, values.size // _LOOK)
+        there, some = (v.ravel()[::step] for v in (numbers, values))
+        some = np.sort(some[np.isfinite(some) & (there != 0)])  # 0: what is missing, to some
+        low, high = self.plausible
+        for value in some[[len(some) // 10, -1 - len(some) // 10]] if len(some) else ():
+            if not low <= value <= high:
+                raise InputError(
+                    f"'{self.name}' is around {value:.4g} K in a part of the data, by its units, "
+                    "and plausible at their beginning: the units change with time. Bring all times "
+                    f"to one unit, and set ds['{self.name}'].attrs['units']"
+                )
 
     def _missing(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
         if self.fill:

@@ -18,6 +18,7 @@ import xarray as xr
 
 from ..errors import InputError
 from ..package import load_proj
+from .attributes import text
 from .axes import (
     LEAD,
     MEMBER,
@@ -132,6 +133,8 @@ def in_form(ds: xr.Dataset, form: Form | None = None) -> xr.Dataset:
     InputError
         If its coordinates contradict each other.
     """
+    # A file that does not list its dates as coordinates has them among the variables.
+    ds = ds.set_coords([n for n, v in ds.data_vars.items() if _dated(v.variable)])
     if ds.sizes.get(EXPVER, 1) > 1:
         ds = merge_streams(ds, "the Dataset")
     roles = find_axes(ds)
@@ -169,6 +172,12 @@ def _named(ds: xr.Dataset, name: Hashable | None) -> tuple[Hashable, Any]:
 def _dates(ds: xr.Dataset, *dims: Hashable) -> list[Hashable]:
     """Names of the coordinates of dates that have these dimensions."""
     return [c for c in coords_along(ds, *dims) if role_of(c, ds.variables[c]) == TIME]
+
+
+def _dated(variable: xr.Variable) -> bool:
+    """Whether a variable holds dates or lead times, and no quantity."""
+    called = text(variable.attrs, "standard_name") in ("forecast_reference_time", "forecast_period")
+    return called or variable.dtype.kind in "mM" or role_of("", variable) == TIME
 
 
 def _is_lead(coord: xr.DataArray) -> bool:
@@ -296,15 +305,16 @@ def _one_run(ds: xr.Dataset, along: Hashable) -> xr.Dataset:
         if c.dtype.kind in "MO" and (says_init(name, c.attrs) or name == TIME)
     ]
     dates.sort(key=lambda name: says_init(name, ds[name].attrs))
+    along_it = [name for name in dates[1:] if says_init(name, ds[name].attrs)]
+    starts = starts or along_it[:1]  # the same at all of its times
     if not dates or says_init(*_named(ds, dates[0])) or not (periods or starts):
         return ds
     times = _times(ds, dates[0], along)
-    if periods:
-        run = shifted(times, -lead_times(periods[0], ds.variables[periods[0]]))
-    else:
-        run = np.repeat(_times(ds, starts[0]), len(times))
-    if starts:
-        run = np.append(run, _times(ds, starts[0]))
+    told = [
+        shifted(times, -lead_times(periods[0], ds.variables[periods[0]])) if periods else None,
+        _times(ds, starts[0], *[along] * (starts[0] in dates)).ravel() if starts else None,
+    ]
+    run = np.concatenate([one for one in told if one is not None])
     if pd.isna(run).any() or (run != run[0]).any():
         raise InputError(
             f"the times '{dates[0]}' belong to several initialisations, {np.min(run)} to "
@@ -361,6 +371,8 @@ def merge_streams(ds: xr.Dataset, source: object) -> xr.Dataset:
             "with ds.sel(expver=...)"
         )
     order = [streams.index(FINAL), streams.index(PRELIMINARY)]
+    if any(v.dtype.kind in "iu" and "scale_factor" in v.attrs for v in ds.data_vars.values()):
+        ds = xr.decode_cf(ds, decode_times=False, decode_coords=False)
     merged: dict[Hashable, xr.Variable] = {}
     for name in ds.data_vars:
         variable = ds.variables[name]

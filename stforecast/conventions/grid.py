@@ -148,16 +148,16 @@ class Grid:
         """Whether another grid has the same points; parameters as of :meth:`difference`."""
         return self.difference(other, tolerance) is None
 
-    def same_cells(self, other: Grid) -> bool:
+    def same_cells(self, other: Grid, *, turned: bool = True) -> bool:
         """Whether a geographic grid has the same cells as another, to 0.3 of its spacing.
 
         A regular and a Gaussian grid of one resolution are the same; and round the globe only the
-        spacing of longitude counts, not where it starts.
+        spacing of longitude counts, not where it starts, unless `turned` is False.
         """
         return self.shape == other.shape and all(
             axis_difference(name, ours, other.axes[name], 0.3 * spacing(other.axes[name])) is None
             for name, ours in self.axes.items()
-            if not (name == LON and self.periodic and other.periodic)
+            if not (turned and name == LON and self.periodic and other.periodic)
         )
 
     def describe(self) -> str:

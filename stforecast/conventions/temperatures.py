@@ -32,6 +32,12 @@ def is_difference(about: str) -> bool:
     return any(word in about for word in _DIFFERENCES)
 
 
+def plausible(about: str) -> tuple[float, float]:
+    """Between which the median of a map lies, in K, of a temperature that says this of itself."""
+    sea = "water" in about  # sea water that is brought to the surface is hardly warmer
+    return next((r for w, r in _PLAUSIBLE_OF.items() if w in about and not sea), _PLAUSIBLE)
+
+
 def agreed_unit(
     name: Hashable, units: str, unit: str | None, about: str, medians: Sequence[float]
 ) -> str | None:
@@ -53,8 +59,7 @@ def agreed_unit(
     """
     if unit is not None and not medians:
         return unit
-    sea = "water" in about  # sea water that is brought to the surface is hardly warmer
-    low, high = next((r for w, r in _PLAUSIBLE_OF.items() if w in about and not sea), _PLAUSIBLE)
+    low, high = plausible(about)
     fits = [[u for u, (a, b) in SCALES.items() if low <= a * m + b <= high] for m in medians]
     for middle, units_of in zip(medians, fits, strict=True):
         if unit is not None and unit not in units_of:

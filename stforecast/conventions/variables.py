@@ -237,10 +237,12 @@ def choose(
         picked = [named(ds, wanted) for wanted in variables]
     else:
         picked = [one for m in meant(ds) for one in (_by_level(ds, m) if every_level else [m])]
-    reasons = {m.label: reason for m in picked if (reason := _unfit(ds, m, roles))}
+    kinds = "fiu" if variables is None else "fiub"  # unasked, a mask is no quantity
+    reasons = {m.label: reason for m in picked if (reason := _unfit(ds, m, roles, kinds))}
     chosen = [m for m in picked if m.label not in reasons]
-    if reasons and (variables is not None or not chosen):
-        raise InputError("; ".join(list(reasons.values())[:3]))
+    if not chosen or (reasons and variables is not None):
+        nothing = "the Dataset has no variable but dates and lead times: expected a quantity"
+        raise InputError("; ".join(list(reasons.values())[:3]) or nothing)
     if reasons:
         # What could have been used, one level or member at a time, must not go unnoticed.
         usable = [r for r in reasons.values() if _EXTRA in r]
@@ -266,8 +268,8 @@ def _by_level(ds: xr.Dataset, m: Meant) -> list[Meant]:
     ]
 
 
-def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | None:
-    """Why a variable cannot be used, or None."""
+def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str], kinds: str) -> str | None:
+    """Why a variable, which must be of one of these kinds of types, cannot be used, or None."""
     variable, name = m.of(ds), m.label
     here = [roles[d] for d in variable.dims if d in roles]
     geographic = {LAT, LON} <= set(here)
@@ -278,7 +280,7 @@ def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | Non
             f"'{name}' has {lost[0]} {shown!r} in its file, expected a number: open the file with "
             "stforecast.datasets.open_grid, or with mask_and_scale=False; then it is read as one"
         )
-    if variable.dtype.kind not in "fiu":
+    if variable.dtype.kind not in kinds:
         return f"'{name}' holds {variable.dtype} values, expected numbers"
     for role in here:
         if here.count(role) > 1:
@@ -286,7 +288,8 @@ def _unfit(ds: xr.Dataset, m: Meant, roles: Mapping[Hashable, str]) -> str | Non
     curved = [
         c
         for c, coord in ds.variables.items()
-        if coord.ndim >= 2 and {*coord.dims} <= {*variable.dims} and role_of(c, coord) == LAT
+        if coord.ndim >= 2 and role_of(c, coord) == LAT
+        if all(d in variable.dims or ds.sizes[d] == 1 for d in coord.dims)
     ]
     if curved and not geographic:
         return (

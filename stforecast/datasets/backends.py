@@ -164,7 +164,9 @@ def _misfit(source: str | Path, error: Exception, group: str | None) -> str | No
         return None
     path = Path(source)
     if path.is_dir():
-        if "dimension_names" in str(error) or "_ARRAY_DIMENSIONS" in str(error):
+        # xarray looks for those of NCZarr, in a way that zarr no longer has, and then gives up.
+        said = ("dimension_names", "_ARRAY_DIMENSIONS", "'prototype'")
+        if any(word in str(error) for word in said):
             return "its arrays do not say which dimensions they have: it was not written by xarray"
         return None
     return another_kind(path) if os.access(path, os.R_OK) else None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from ..conventions.angles import per_degree, to_degrees
 from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, find_axes
 from ..conventions.gate import canonicalize
 from ..conventions.grid import axis_difference
@@ -161,7 +162,12 @@ def add_inputs(
             raise InputError(f"expected one dimension of {role}, found {len(along)}: {list(found)}")
         axes[role] = along[0]
     moments = _moments(*_coordinate(ds, axes[TIME][1]))
-    places = [np.deg2rad(_coordinate(ds, axes[r][1])[1].astype(np.float64)) for r in (LAT, LON)]
+    places = []
+    for role in (LAT, LON):
+        name, values = _coordinate(ds, axes[role][1])
+        per = per_degree(role, name, ds.variables[name])
+        degrees = to_degrees(values.astype(np.float64), per, poles=role == LAT)
+        places.append(np.deg2rad(degrees))
     dims = tuple(dim for dim, _ in axes.values())
     added: dict[str, xr.Variable] = {}
     with ExitStack() as stack:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..conventions.attributes import text
 from ..conventions.axes import TIME, find_axes
 from ..conventions.forms import FINAL, PRELIMINARY
 from ..conventions.gate import canonicalize
 from ..conventions.grid import axis_difference
 from ..conventions.levels import levels_of
+from ..conventions.units import same_units
 from ..conventions.variables import canonical_name
 from ..errors import InputError
 from .backends import Reading, groups_of, stamp
@@ -124,7 +126,9 @@ def _join(name: str, parts: Sequence[Part], first: Part) -> xr.Variable:
         piece = variable.to_base_variable().copy(deep=False)
         piece.dims = tuple(rename.get(d, d) for d in variable.dims)
         pieces.append((str(part.source), piece))
-        forms.setdefault((piece.dims, str(piece.attrs.get("units", ""))), part)
+        units = text(piece.attrs, "units")
+        alike = (u for _, u in forms if bool(u) == bool(units) and same_units(u, units))
+        forms.setdefault((piece.dims, next(alike, units)), part)
     if len(forms) > 1:
         (one, a), (other, b) = list(forms.items())[:2]
         raise InputError(

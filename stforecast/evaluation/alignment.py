@@ -107,7 +107,7 @@ class PointWeights:
         space: Sequence[Any],
     ) -> PointWeights:
         """Weights as :func:`stforecast.evaluate` takes them, on the grid of `forecast`."""
-        several = not isinstance(weights, (str, xr.DataArray))
+        several = isinstance(weights, (list, tuple))
         policies: list[Any] = list(weights) if several else [weights]
         if not policies:
             raise InputError('weights is empty: give "area", "uniform", both or an array')
@@ -131,6 +131,11 @@ def _weights(
     weights: str | xr.DataArray, forecast: xr.Dataset, space: Sequence[Any]
 ) -> tuple[np.ndarray, str, str]:
     shape = (forecast.sizes[space[0]], forecast.sizes[space[1]])
+    if not isinstance(weights, (str, xr.DataArray)):
+        raise InputError(
+            f'weights must be "area", "uniform" or an xarray.DataArray on the grid of the forecast '
+            f"({', '.join(map(str, space))}), found {type(weights).__name__}"
+        )
     if not isinstance(weights, xr.DataArray):
         latitude = forecast["latitude"].values if "latitude" in space else None
         return grid_weights(shape, latitude, weights)
@@ -146,6 +151,10 @@ def _on_grid(
 ) -> np.ndarray:
     """Bring an array (H, W) to the order of the forecast's grid."""
     # The gate wants a time; an array of weights has none.
+    if len(beside := [d for d in array.dims if array.sizes[d] > 1]) > 2:
+        raise InputError(f"{whose} has the dimensions {tuple(beside)}, expected {tuple(space)}")
+    if array.ndim > 2:
+        array = array.squeeze([d for d in array.dims if array.sizes[d] == 1 and d not in space])
     array = array.drop_vars("time", errors="ignore").rename("weights")
     array = array.drop_attrs(deep=False)  # a mask made of a field may have its units
     if array.dtype == bool:  # a mask

@@ -36,6 +36,7 @@ from .metrics import MEMBERS, Above, Metric
 from .published import benchmark_table
 from .scorecards import hours_of, save_scores, scorecard, to_table
 from .sums import FRAMES
+from .thresholds import refuse_celsius
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +199,8 @@ def evaluate(
         if allow_overlap is None:
             log.warning("%s", error)
     check_units(first, truth, variables)
+    for v in variables if isinstance(where, Above) else ():
+        refuse_celsius(first[v], where.limit)
     check_grid(first, truth, space, "truth")
     positions = valid_positions(first, truth)
     points = PointWeights.of(weights, regions, first, space)

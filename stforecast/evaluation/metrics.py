@@ -64,7 +64,7 @@ class Above:
     Parameters
     ----------
     limit : float
-        In the unit of the variable.
+        In the unit of the variable as it is scored: of a temperature K.
     """
 
     limit: float

@@ -51,6 +51,12 @@ class Limits:
             yield Reaches(one[slot] if len(one) > 1 else one[0], self.below)
 
 
+def refuse_celsius(array: xr.DataArray, limit: float) -> None:
+    """Refuse a threshold of a variable that is scored in K, if it is meant in degC."""
+    if array.attrs.get("units") == "K" and limit < _COLD:
+        raise InputError(f"thresholds of {array.name} are in K, as it is scored, found {limit:g}")
+
+
 class Thresholds:
     """Thresholds as a user gives them; equal where they are the same numbers.
 
@@ -140,10 +146,7 @@ class Thresholds:
         for v, table in tables.items():
             if not (np.isfinite(table) | mask).all():
                 raise InputError(f"thresholds of {v} are NaN or infinite where points count")
-            if forecast[v].attrs.get("units") == "K" and np.nanmin(table) < _COLD:
-                raise InputError(
-                    f"thresholds of {v} are in K, as it is scored, found {np.nanmin(table):g}"
-                )
+            refuse_celsius(forecast[v], float(np.nanmin(table)))
         return {v: Limits(table, slot, self.below) for v, table in tables.items()}
 
     def _tables(

@@ -187,8 +187,10 @@ def forecast_with(
     inputs = [ds[v].variable for v in task.variables]
     coordinates = {k: ds[k].values if k in space else None for k in ("latitude", "longitude")}
     times = ds["time"].values[ends]
-    led = find_known(model, given, ds, times, steps, known)
-    batch = Batch(model, steps, coordinates, led, drawn)
+    found = find_known(model, given, ds, times, steps, known)
+    if found is not None:
+        check_units({**found.ds.data_vars, **found.led}, model, "what is known")
+    batch = Batch(model, steps, coordinates, found, drawn)
     shape = (*batch.before, steps, len(task.outputs), *inputs[0].shape[1:])
     size = 4 * math.prod(shape)
     cut = batches(len(ends), batch_size, size)
@@ -238,11 +240,12 @@ def _check_step(ds: xr.Dataset, model: WindowForecaster) -> None:
         )
 
 
-def check_units(ds: xr.Dataset, model: Any, whose: str = "the data") -> None:
+def check_units(ds: Mapping[Any, Any], model: Any, whose: str = "the data") -> None:
     """Refuse canonical data in other units than those that a model was trained on."""
-    trained: Mapping[Any, Any] = getattr(model, "variables", {})
-    if (own := getattr(model, "dataset", None)) is not None:  # a climatology
-        trained = {name: array.attrs for name, array in own.data_vars.items()}
+    trained: Mapping[Any, Any] | None = getattr(model, "variables", None)
+    if trained is None:  # a climatology
+        own: Mapping[Any, Any] = getattr(getattr(model, "dataset", None), "data_vars", {})
+        trained = {name: array.attrs for name, array in own.items()}
     for name, attrs in trained.items():
         ours, theirs = ds[name].attrs.get("units") if name in ds else None, attrs.get("units")
         if not same_units(ours, theirs):
@@ -260,7 +263,9 @@ def _on_grid(ds: xr.Dataset, model: WindowForecaster, regrid: bool) -> xr.Datase
     if "latitude" not in ds.dims:
         raise InputError("the model needs a grid with latitude and longitude, found y and x")
     theirs, ours = Grid.of(ds), Grid.from_dict(grid)
-    if theirs.same_cells(ours):
+    # A network takes any meridian for the first; what it knows of places lies where it lies.
+    fixed = getattr(model, "reference", None) is not None or bool(getattr(model, "still", None))
+    if theirs.same_cells(ours, turned=not fixed):
         return ds
     if regrid:
         return to_grid(ds, ours)

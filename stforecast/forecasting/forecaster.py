@@ -308,6 +308,8 @@ class Forecaster(Frames):
                 f"channels, rows, columns) of the task ({task}): {type(error).__name__}: {error}"
             ) from error
         expected = (x.shape[0], steps or task.target_steps, task.channels_out, *x.shape[-2:])
+        if isinstance(y, Tensor) and tuple(y.shape) == expected and not y.is_floating_point():
+            raise InputError(f"the network gives numbers of {y.dtype}, expected floating point")
         if not isinstance(y, Tensor) or tuple(y.shape) != expected:
             raise InputError(
                 f"the network gives {inference.form(y)} for input {tuple(x.shape)}; the task "

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LAT, LEAD, LON, TIME, find_axes
+from ..conventions.axes import LAT, LEAD, LON, TIME, X, Y, find_axes
 from ..conventions.forms import as_dataset
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
@@ -130,13 +130,20 @@ def find_known(
             template = xr.Dataset(coords={TIME: (TIME, valid), **coords})
             parts[name] = add_inputs(template, name)[name]
             continue
-        if LEAD in {role for role, _ in find_axes(holder[[meant(holder, name)[0].name]]).values()}:
-            only = holder[[meant(holder, name)[0].name]]
+        only = holder[[meant(holder, name)[0].name]]
+        roles = {role for role, _ in find_axes(only).values()}
+        if LEAD in roles:
             led[name] = _led(only, name, own, init_time, leads)
             continue
         if meant(holder, task.variables[0]):  # whose grid is that of what is known
             holder, _, _ = add_known(holder, Task(task.variables, known=(name,)))
+        elif not roles & {LAT, LON, Y, X}:  # the same everywhere
+            holder = only.expand_dims({d: coords.get(d, own.sizes[d]) for d in space})
         found, _ = canonicalize(holder, [name], form="history")
+        if difference := Grid.of(found).difference(Grid.of(own)):
+            raise InputError(
+                f"'{name}' lies on another grid than the history: {difference}; give both on one"
+            )
         at = found.indexes[TIME].get_indexer(pd.Index(valid))
         if np.any(at < 0):
             where = "known" if holder is not given else "the data"
@@ -148,12 +155,6 @@ def find_known(
         parts[name] = found[name].isel({TIME: at})
     ds = xr.Dataset({k: v.variable for k, v in parts.items()}, {TIME: (TIME, valid), **coords})
     ds = ds.assign_coords(initialisation=("initialisation", np.unique(init_time)))
-    shape = own[task.variables[0]].shape[1:]
-    for name, field in parts.items():
-        if field.shape[1:] != shape:
-            raise InputError(
-                f"'{name}' has {field.shape[1:]} points, the history {shape}: give both on one grid"
-            )
     return Known(ds, names, leads, masked=task.nan == "mask", led=led)
 
 

@@ -65,6 +65,23 @@ class Mirror(nn.Module):
         return torch.where(turned, y.flip(-2), y)
 
 
+def check_rows(grid: Mapping[str, Any] | None) -> None:
+    """Refuse a grid that has no mirror image, or is not known to have one.
+
+    Raises
+    ------
+    InputError
+    """
+    rows = (grid or {}).get("latitude", ())
+    latitude = np.asarray([] if isinstance(rows, int) else rows, dtype=float)
+    if not len(latitude) or not np.allclose(latitude, -latitude[::-1], atol=1e-3):
+        span = f"{latitude[0]:g} to {latitude[-1]:g}" if len(latitude) else "none"
+        raise InputError(
+            "mirror=True needs a grid of latitudes that is the same north and south of the equator "
+            f"(-87.5, ..., 87.5), found latitudes {span}: leave mirror out"
+        )
+
+
 def odd_channels(task: Task, grid: Mapping[str, Any] | None) -> list[int]:
     """Find the channels of a frame whose sign changes in the mirror.
 
@@ -83,15 +100,8 @@ def odd_channels(task: Task, grid: Mapping[str, Any] | None) -> list[int]:
     InputError
         If the grid is not known to have a mirror image, or a variable's sign would change too.
     """
-    rows = (grid or {}).get("latitude", ())
-    latitude = np.asarray([] if isinstance(rows, int) else rows, dtype=float)
-    if not len(latitude) or not np.allclose(latitude, -latitude[::-1], atol=1e-3):
-        span = f"{latitude[0]:g} to {latitude[-1]:g}" if len(latitude) else "none"
-        raise InputError(
-            "mirror=True needs a grid of latitudes that is the same north and south of the equator "
-            f"(-87.5, ..., 87.5), found latitudes {span}: leave mirror out"
-        )
-    if vectors := [v for v in task.variables if any(word in v for word in _VECTORS)]:
+    check_rows(grid)
+    if vectors := [v for v in task.channels if any(word in v for word in _VECTORS)]:
         raise InputError(
             f"mirror=True is for variables whose sign the mirror leaves, found {vectors}: leave "
             "mirror out"

@@ -30,7 +30,7 @@ from .layers import (
     full_precision,
 )
 from .members import Perturbation
-from .mirror import Mirror, odd_channels
+from .mirror import Mirror, check_rows, odd_channels
 from .rollout import rollout
 from .translators import NAMES, NEED_GRID, IncepU, translator_block
 from .translators_gated import GATED, gated_block
@@ -329,6 +329,16 @@ class SimVPv2(nn.Module):
         if settings.get("mirror"):
             sizes["odd_channels"] = odd_channels(task, grid)
         return cls(**(sizes | settings))
+
+    def check_grid(self, grid: Mapping[str, Any] | None) -> None:
+        """Refuse a grid that has no mirror image, where the network learns from that.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.mirror is not None and grid is not None:
+            check_rows(grid)
 
     def check_task(self, task: Task) -> None:
         """Refuse a task of other sizes, or whose outputs are not the inputs that are built upon.

@@ -14,6 +14,7 @@ import xarray as xr
 
 from ..conventions import grid as conventions
 from ..conventions.axes import LAT, LEAD, LON, TIME, Axis, X, Y, find_axes, role_of
+from ..conventions.fields import Field
 from ..errors import InputError
 from .coastlines import Box
 from .labels import with_unit
@@ -164,7 +165,18 @@ def single_field(field: xr.DataArray) -> xr.DataArray:
             f"a map shows one field of two dimensions of space, found ({_sizes(field)})"
             f"{f': choose one, for instance with da.isel({example})' if beside else ''}"
         )
-    return without_wrap_point(field)
+    return without_wrap_point(_decoded(field))
+
+
+def _decoded(field: xr.DataArray) -> xr.DataArray:
+    """A field as its attributes say: unpacked, in its own units, NaN where it is missing."""
+    how = Field.of(field.name or "the field", field.variable, temperature=False)
+    if how.packing is None and not how.fill and np.isinf(how.limits).all():
+        missing = np.isin(field.values, how.unwritten)
+        return field.where(~missing) if missing.any() else field
+    out = field.copy(data=how.unpacked.encode(how.decode(field.to_numpy())))
+    out.attrs = how.unpacked.attrs
+    return out
 
 
 def without_wrap_point(data: Any) -> Any:

@@ -171,6 +171,8 @@ def fit(
     with ExitStack() as stack:
         world = stack.enter_context(joined(config.device))
         device = world.device
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
         stack.enter_context(own_defaults(random=device))
 
         # Data: batches on the device, and their statistics.
@@ -215,7 +217,7 @@ def fit(
             told |= with_earlier(here, before)
         if world.rank:
             torch.manual_seed(config.seed + 2**32 * world.rank)
-        named = units(source.ds, task)
+        named = units(source.ds, task, source.led)
         mean, std = with_still(feed, mean, std, source.still)
         forecaster = Forecaster(
             network,
@@ -312,6 +314,12 @@ def fit(
             for inputs, targets, weight, *ahead in shared.micro_batches(x, y, passes, *more):
                 total, _ = shared(inputs, targets, step, *ahead)
                 loss = total / points * weight
+                if not loss.requires_grad:
+                    raise InputError(
+                        f"the output of {type(network).__name__} depends on no weight that can be "
+                        "learned: they are frozen, or it is detached, rounded or made without "
+                        "gradients"
+                    )
                 (loss * world.size).backward()  # DDP takes the mean over the ranks
                 loss_sum = loss_sum + loss.detach()
             losses += 1

@@ -14,11 +14,25 @@ if TYPE_CHECKING:
     from .config import TrainConfig
 
 
-def units(ds: xr.Dataset, task: Task) -> dict[str, dict[str, str]]:
-    """CF attributes of each channel that a forecast is to have again."""
+def units(
+    ds: xr.Dataset, task: Task, led: Mapping[str, tuple[str, ...]]
+) -> dict[str, dict[str, str]]:
+    """CF attributes of each channel that a forecast is to have again.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Canonical.
+    task : Task
+    led : mapping
+        Channels of `ds` that stand for one of the task's, one a lead time.
+    """
     keep = ("units", "long_name", "standard_name")
+    names = {v: led.get(v, (v,))[0] for v in task.channels}
     return {
-        v: {k: str(a[k]) for k in keep if k in (a := ds[v].attrs)} for v in task.channels if v in ds
+        v: {k: str(a[k]) for k in keep if k in (a := ds[name].attrs)}
+        for v, name in names.items()
+        if name in ds
     }
 
 

@@ -71,7 +71,8 @@ class Validation:
                 f"the training and the validation data lie on different grids: {difference}; put "
                 "both on one grid first"
             )
-        check_units(source.ds, forecaster, "the validation data")
+        led = {name: source.ds[parts[0]] for name, parts in source.led.items()}
+        check_units({**source.ds.data_vars, **led}, forecaster, "the validation data")
         self.source, self.feed, self.forecaster = source, feed(source), forecaster
         self.period = period(source.ds)
         self._drawn = Drawn(range(members), seed) if members > 1 else None
