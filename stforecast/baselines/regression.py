@@ -222,11 +222,9 @@ class LinearRegression(ForecastModel):
             variables["usual"] = (("term", "output", *space), usual.fields)
             variables["slot"] = ("slots", usual.slots)
             attrs["reference"] = usual.cycle
-        coords |= {
-            "variable": list(channels),
-            "units": ("variable", [str(canonical[v].attrs.get("units", "")) for v in channels]),
-        }
-        dataset = xr.Dataset(variables, coords, attrs)
+        units = [str(canonical[v].attrs.get("units", "")) for v in channels]
+        named = {"variable": list(channels), "units": ("variable", units)}
+        dataset = xr.Dataset(variables, {**coords, **named}, attrs)
         return cls(dataset, task)
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -158,17 +158,17 @@ class Field:
 
     def decode(self, numbers: np.ndarray) -> np.ndarray:
         """Caller's numbers to canonical float32, by way of float64; no copy if they are that."""
-        if self.is_canonical(numbers):
-            return numbers
-        if self.as_is:
-            out = numbers.astype(np.float32)
-        else:
-            scale, offset = SCALES[self.unit or "K"]
-            factor, shift = self.packing or (1.0, 0.0)
-            values = numbers.astype(np.float64) * factor + shift
-            out = (values * scale + offset).astype(np.float32)
-        for missing in self._missing(numbers):
-            out[missing] = np.nan
+        out = numbers
+        if not self.is_canonical(numbers):
+            if self.as_is:
+                out = numbers.astype(np.float32)
+            else:
+                scale, offset = SCALES[self.unit or "K"]
+                factor, shift = self.packing or (1.0, 0.0)
+                values = numbers.astype(np.float64) * factor + shift
+                out = (values * scale + offset).astype(np.float32)
+            for missing in self._missing(numbers):
+                out[missing] = np.nan
         if self.plausible != _UNLIMITED:
             self._refuse_other_units(numbers, out)
         return out
@@ -179,15 +179,15 @@ class Field:
         Files of several units that somebody else has joined change them where nobody has looked.
         """
         step = max(1, values.size // _LOOK)
-        there, some = (v.ravel()[::step] for v in (numbers, values))
+        there, some = (v.flat[::step] for v in (numbers, values))
         some = np.sort(some[np.isfinite(some) & (there != 0)])  # 0: what is missing, to some
         low, high = self.plausible
         for value in some[[len(some) // 10, -1 - len(some) // 10]] if len(some) else ():
             if not low <= value <= high:
                 raise InputError(
-                    f"'{self.name}' is around {value:.4g} K in a part of the data, by its units, "
-                    "and plausible at their beginning: the units change with time. Bring all times "
-                    f"to one unit, and set ds['{self.name}'].attrs['units']"
+                    f"'{self.name}' is around {value:.4g} K in a part of the data, by the units "
+                    "that suit their beginning: the units change with time. Bring all times to one "
+                    f"unit, and set ds['{self.name}'].attrs['units']"
                 )
 
     def _missing(self, numbers: np.ndarray) -> Iterator[np.ndarray]:

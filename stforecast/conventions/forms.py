@@ -135,6 +135,8 @@ def in_form(ds: xr.Dataset, form: Form | None = None) -> xr.Dataset:
     """
     # A file that does not list its dates as coordinates has them among the variables.
     ds = ds.set_coords([n for n, v in ds.data_vars.items() if _dated(v.variable)])
+    if not ds.data_vars:
+        raise InputError("the Dataset has no variable but dates and lead times")
     if ds.sizes.get(EXPVER, 1) > 1:
         ds = merge_streams(ds, "the Dataset")
     roles = find_axes(ds)

@@ -151,8 +151,17 @@ class Grid:
     def same_cells(self, other: Grid, *, turned: bool = True) -> bool:
         """Whether a geographic grid has the same cells as another, to 0.3 of its spacing.
 
-        A regular and a Gaussian grid of one resolution are the same; and round the globe only the
-        spacing of longitude counts, not where it starts, unless `turned` is False.
+        A regular and a Gaussian grid of one resolution are the same.
+
+        Parameters
+        ----------
+        other : Grid
+        turned : bool
+            Whether round the globe only the spacing of longitude counts, not where it starts.
+
+        Returns
+        -------
+        bool
         """
         return self.shape == other.shape and all(
             axis_difference(name, ours, other.axes[name], 0.3 * spacing(other.axes[name])) is None

@@ -240,9 +240,8 @@ def choose(
     kinds = "fiu" if variables is None else "fiub"  # unasked, a mask is no quantity
     reasons = {m.label: reason for m in picked if (reason := _unfit(ds, m, roles, kinds))}
     chosen = [m for m in picked if m.label not in reasons]
-    if not chosen or (reasons and variables is not None):
-        nothing = "the Dataset has no variable but dates and lead times: expected a quantity"
-        raise InputError("; ".join(list(reasons.values())[:3]) or nothing)
+    if reasons and (variables is not None or not chosen):
+        raise InputError("; ".join(list(reasons.values())[:3]))
     if reasons:
         # What could have been used, one level or member at a time, must not go unnoticed.
         usable = [r for r in reasons.values() if _EXTRA in r]

@@ -127,8 +127,8 @@ def _join(name: str, parts: Sequence[Part], first: Part) -> xr.Variable:
         piece.dims = tuple(rename.get(d, d) for d in variable.dims)
         pieces.append((str(part.source), piece))
         units = text(piece.attrs, "units")
-        alike = (u for _, u in forms if bool(u) == bool(units) and same_units(u, units))
-        forms.setdefault((piece.dims, next(alike, units)), part)
+        same = (u for _, u in forms if bool(u) == bool(units) and same_units(u, units))
+        forms.setdefault((piece.dims, next(same, units)), part)
     if len(forms) > 1:
         (one, a), (other, b) = list(forms.items())[:2]
         raise InputError(

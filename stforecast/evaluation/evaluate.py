@@ -199,8 +199,9 @@ def evaluate(
         if allow_overlap is None:
             log.warning("%s", error)
     check_units(first, truth, variables)
-    for v in variables if isinstance(where, Above) else ():
-        refuse_celsius(first[v], where.limit)
+    if isinstance(where, Above):
+        for v in variables:
+            refuse_celsius(first[v], where.limit)
     check_grid(first, truth, space, "truth")
     positions = valid_positions(first, truth)
     points = PointWeights.of(weights, regions, first, space)

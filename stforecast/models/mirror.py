@@ -82,6 +82,20 @@ def check_rows(grid: Mapping[str, Any] | None) -> None:
         )
 
 
+def refuse_vectors(task: Task) -> None:
+    """Refuse a task with variables whose sign changes in the mirror.
+
+    Raises
+    ------
+    InputError
+    """
+    if vectors := [v for v in task.channels if any(word in v for word in _VECTORS)]:
+        raise InputError(
+            f"mirror=True is for variables whose sign the mirror leaves, found {vectors}: leave "
+            "mirror out"
+        )
+
+
 def odd_channels(task: Task, grid: Mapping[str, Any] | None) -> list[int]:
     """Find the channels of a frame whose sign changes in the mirror.
 
@@ -101,11 +115,7 @@ def odd_channels(task: Task, grid: Mapping[str, Any] | None) -> list[int]:
         If the grid is not known to have a mirror image, or a variable's sign would change too.
     """
     check_rows(grid)
-    if vectors := [v for v in task.channels if any(word in v for word in _VECTORS)]:
-        raise InputError(
-            f"mirror=True is for variables whose sign the mirror leaves, found {vectors}: leave "
-            "mirror out"
-        )
+    refuse_vectors(task)
     wide = task.channels_out if "reference" in task.known else 1
     first, places = len(task.variables), []
     for name in task.known:

@@ -30,7 +30,7 @@ from .layers import (
     full_precision,
 )
 from .members import Perturbation
-from .mirror import Mirror, check_rows, odd_channels
+from .mirror import Mirror, check_rows, odd_channels, refuse_vectors
 from .rollout import rollout
 from .translators import NAMES, NEED_GRID, IncepU, translator_block
 from .translators_gated import GATED, gated_block
@@ -350,6 +350,8 @@ class SimVPv2(nn.Module):
             steps, also if the outputs are not the first inputs.
         """
         sizing.check_sizes(self.settings, task)
+        if self.mirror is not None:
+            refuse_vectors(task)
         if self.predict_change or task.target_steps > task.input_steps:
             why = " (with predict_change=True, or more target than input steps)"
             sizing.check_outputs_first(task, "SimVPv2", why)

@@ -88,9 +88,11 @@ def own_defaults(
         stack.callback(_leave)
         if torch.get_default_device() != torch.device(device):  # it costs a little at each call
             stack.enter_context(torch.device(device))
-        for kind in ("cpu", "cuda", "mps"):  # of the caller's, who computes in another type
+        for kind in ("cpu", "cuda", "mps"):
+            # The caller computes in another type. What our own autocast keeps of the weights would
+            # outlive it within theirs, and the step of an optimizer.
             if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
+                stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         if random is not None:
             cards = [random] if random.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices=cards))

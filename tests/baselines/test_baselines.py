@@ -444,6 +444,9 @@ def test_what_is_no_climatology_is_refused():
         Climatology(stored().mean("hour"), task)
     with pytest.raises(InputError, match="2m_temperature"):
         Climatology(stored().rename({T2M: "z500"}), task)
+    from_zero = stored().assign_coords(dayofyear=stored()["dayofyear"].values - 1)
+    with pytest.raises(InputError, match=r"'dayofyear' from 0 to .* expected to count from 1"):
+        Climatology(from_zero, task)
 
 
 def test_climatology_of_clips_is_refused():

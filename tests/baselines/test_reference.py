@@ -89,6 +89,10 @@ def test_missing_values_count_as_the_mean_of_their_point():
     ds["a"].values[100:200] = np.nan
     fit = fit_reference(ds, YEARLY)
     np.testing.assert_allclose(fit.terms(ds["time"].values) @ fit.fields[:, 0, 0, 0], 5, atol=1e-5)
+    ds["a"].values[:] = np.nan  # and a point without any has no mean
+    found = fit_reference(ds, YEARLY)
+    assert np.isnan(found.fields[0]).all()
+    assert np.isnan(found.without(0, 0)[0]).all()
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,30 @@ def test_several_variables_and_targets():
         model.forecast(np.zeros((1, 2, 2, 4, 6)), None, 2)
 
 
+def test_data_in_other_units_are_refused(tmp_path):
+    metres = make_data(noise())
+    metres["field"].attrs["units"] = "m"
+    model = LinearRegression.fit(metres, TASK)
+    other = (metres * 1000).assign(field=lambda ds: ds["field"].assign_attrs(units="mm"))
+    for one in (model, LinearRegression.load(model.save(tmp_path / "m.nc"))):
+        assert one.predict(metres).sizes["time"] == 1
+        with pytest.raises(InputError, match=r"'field' is in 'mm' in the data.* trained on 'm'"):
+            one.predict(other)
+
+
+@pytest.mark.parametrize("reference", [None, "climatology"])
+def test_of_a_point_without_any_training_there_is_no_forecast(reference):
+    ds = make_data(noise(400)).assign_coords(time=pd.date_range("2015", periods=400, freq="1D"))
+    empty = ds.where((ds["latitude"] > -30) | (ds["longitude"] > 30))
+    task = Task("field", 3, 2, "1D", nan="mask", reference=reference)
+    model = LinearRegression.fit(
+        empty, task, neighbours=0, form="plain" if not reference else "strong"
+    )
+    found = model.predict(ds, init_time=ds["time"].values[100:103])["field"]
+    assert np.isnan(found[:, :, 0, 0]).all()
+    assert np.isfinite(found).sum() == found.size - 6
+
+
 def test_flow_grids_and_masked_points():
     values = noise()
     values[:, 1, 2] = np.nan  # land

@@ -468,6 +468,14 @@ def test_levels_that_cannot_be_had(spoil, wanted, message):
 # --- what is selected, and what comes back --------------------------------------------------------
 
 
+def test_a_mask_is_taken_by_name_only(weather):
+    warm = (weather[NAME] > 280).drop_attrs()
+    ours, labels = canonicalize(weather.assign(warm=warm), ["warm"])
+    np.testing.assert_array_equal(ours["warm"], warm.astype("f4"))
+    xr.testing.assert_equal(restore(ours, labels)["warm"], warm)
+    assert list(canonicalize(weather.assign(warm=warm))[0]) == [NAME]
+
+
 def test_only_what_is_asked_for_is_taken(weather):
     plain = weather[NAME].assign_attrs(units="1", standard_name="cloud_area_fraction") * 0
     ds = weather.assign(tcc=plain, lsm=plain.isel(time=0))

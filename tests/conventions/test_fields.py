@@ -322,6 +322,21 @@ def test_what_a_file_says_that_means_nothing_is_named(weather):
         canonicalize(weather)
 
 
+def test_what_is_still_to_be_decoded_is_named(weather):
+    numbers = np.rint((weather[NAME].values - 200) / 0.5).astype("u1").view("i1")
+    packing = {"scale_factor": 0.5, "add_offset": 200.0, "_Unsigned": "true"}
+    theirs = with_attrs(weather, numbers, **packing)
+    with pytest.raises(InputError, match=r"_Unsigned.*decode_cf"):
+        canonicalize(theirs)
+    decoded = canonicalize(xr.decode_cf(theirs))[0]
+    np.testing.assert_allclose(decoded[NAME], weather[NAME], atol=0.26)
+    rows = np.rint(weather["latitude"].values * 100).astype("i2")
+    packed = weather.assign_coords(latitude=("latitude", rows, {"scale_factor": 0.01}))
+    with pytest.raises(InputError, match=r"'latitude' is packed.*decode_cf"):
+        canonicalize(packed)
+    xr.testing.assert_allclose(canonicalize(xr.decode_cf(packed))[0], canonicalize(weather)[0])
+
+
 def test_a_fill_that_the_type_cannot_hold_is_none(weather):
     packed = relabel(weather, packed=True)
     assert missing(with_attrs(packed, _FillValue=None, missing_value=1e20)) == 0
@@ -414,6 +429,31 @@ def test_units_that_contradict_are_still_refused(weather, standard, units, shift
     ds = with_attrs(weather, weather[NAME].values + shift, standard_name=standard, units=units)
     with pytest.raises(InputError, match=r"contradict"):
         canonicalize(ds.rename({NAME: "field"}))
+
+
+@pytest.mark.parametrize("units", ["K", "degC", None])
+@pytest.mark.parametrize("chunk", [3, 12])
+def test_units_that_change_where_nobody_looked_are_refused_when_read(weather, units, chunk):
+    start = weather[NAME].values - np.float32(273.15 if units == "degC" else 0)
+    values = start + np.float32(273.15 if units == "degC" else -273.15)
+    values = np.where((np.arange(12) < 6)[:, None, None], start, values)
+    ds = with_attrs(weather, values, units=units).chunk(time=chunk)
+    ours, _ = canonicalize(ds)  # of which the first map is plausible
+    with pytest.raises(InputError, match="the units change with time"):
+        ours[NAME].isel(time=-1).compute()
+    with pytest.raises(InputError, match="the units change with time"):
+        Persistence(Task("t2m", 4, 2)).predict(ds).compute()
+    if chunk == 3:
+        want = weather[NAME].values[:6]
+        np.testing.assert_allclose(ours[NAME].isel(time=slice(6)).values, want, atol=2e-5)
+
+
+def test_zeros_and_a_few_odd_values_are_no_other_units(weather):
+    values = weather[NAME].values.copy()
+    values[:, :2] = 0  # what is missing, to some
+    values[5:, 4, :3] = -9999
+    got = canonicalize(with_attrs(weather, values).chunk(time=4))[0]
+    np.testing.assert_array_equal(got[NAME].values, values)
 
 
 @pytest.mark.parametrize("units", ["K", None])

@@ -227,6 +227,12 @@ ONE_RUN = {
         .drop_indexes("datetime")
         .assign_coords(time=f[LEAD].values)
     ),
+    "initialisation at all times": lambda f: one_run(f, period=None, init=None).assign_coords(
+        forecast_reference_time=("time", f["time"].values[[2, 2, 2]], INIT)
+    ),
+    "dates among the variables": lambda f: one_run(f).reset_coords(
+        ["forecast_reference_time", "forecast_period"]
+    ),
     "rounded": lambda f: one_run(f).assign_coords(
         time=one_run(f)["time"] - np.timedelta64(3, "us").astype("m8[ns]")
     ),
@@ -241,6 +247,17 @@ def test_one_run_on_its_valid_times(forecast, weather, case):
     xr.testing.assert_equal(got, want)
     xr.testing.assert_equal(canonicalize(restore(got, labels))[0], want)
     assert evaluate(theirs, weather).drop_attrs().equals(evaluate(want, weather).drop_attrs())
+
+
+def test_initialisations_among_the_variables_tell_valid_times(forecast, weather):
+    theirs = by_valid_time(forecast)
+    init = (theirs["time"] - theirs[LEAD]).transpose("time", LEAD)
+    theirs = theirs.assign(start=init.drop_attrs().assign_attrs(INIT))
+    got, _ = canonicalize(theirs, form="forecast")
+    want = forecast.sel(time=got["time"])
+    np.testing.assert_array_equal(got[NAME].values, want[NAME].values)
+    with pytest.raises(InputError, match="no variable but dates"):
+        canonicalize(theirs[["start"]])
 
 
 @pytest.mark.parametrize("case", ["CF", "no lead times", "no initialisation", "valid_time"])
@@ -351,6 +368,15 @@ def test_the_two_streams_of_era5(weather, numbers, chunks, caplog):
     want = weather[NAME].values + (np.arange(12) >= 5)[:, None, None]
     np.testing.assert_array_equal(got[NAME].values, want)
     assert "expver" not in Persistence(TASK).predict(theirs).coords
+
+
+def test_streams_of_packed_numbers_are_decoded(weather, tmp_path):
+    packing = {"dtype": "i2", "scale_factor": 0.01, "add_offset": 273.0, "_FillValue": -32767}
+    streams(weather, [1, 5]).to_netcdf(tmp_path / "a.nc", encoding={NAME: packing})
+    with xr.open_dataset(tmp_path / "a.nc", mask_and_scale=False) as theirs:
+        got, _ = canonicalize(theirs)
+        want = weather[NAME].values + (np.arange(12) >= 5)[:, None, None]
+        np.testing.assert_allclose(got[NAME].values, want, atol=0.0051)
 
 
 def test_where_both_streams_have_values_the_final_one_wins(weather):

@@ -143,6 +143,17 @@ def test_hour_and_place_are_their_closed_forms():
         np.testing.assert_allclose(one, 1, rtol=1e-6)
 
 
+def test_places_may_be_in_radians():
+    ds = at(pd.date_range("2015-06-01", periods=2, freq="h"))
+    theirs = ds.assign_coords(
+        {d: (d, np.deg2rad(ds[d].values), {"units": "radian"}) for d in ("latitude", "longitude")}
+    )
+    names = ["toa_incident_solar_radiation", "hour_sin", "latitude_sin"]
+    ours, got = add_inputs(ds, names), add_inputs(theirs, names)
+    for name in names:
+        np.testing.assert_allclose(got[name].values, ours[name].values, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("calendar", ["standard", "noleap", "360_day", "all_leap", "julian"])
 def test_the_year_in_any_calendar(calendar):
     use = calendar != "standard"

@@ -67,6 +67,14 @@ def test_other_units_orders_and_calendars_are_named(tmp_path):
     assert open_weatherbench(tmp_path / "b.nc").indexes["time"].calendar == "noleap"
 
 
+def test_one_unit_in_two_spellings_is_joined(tmp_path):
+    for start, units in (("2013-01-01", "m s**-1"), ("2014-01-01", "m/s")):
+        ds = weather(start, 5).rename(t2m="u10")
+        ds["u10"].attrs["units"] = units
+        ds.to_netcdf(tmp_path / f"{start}.nc")
+    assert open_weatherbench(tmp_path).sizes["time"] == 10
+
+
 def test_same_dimensions_under_other_names_are_joined(tmp_path):
     """The Climate Data Store renamed time and expver in 2024."""
     write(weather("2013-01-01", 5), tmp_path / "a.nc")

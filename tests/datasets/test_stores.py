@@ -102,8 +102,9 @@ def test_stores_of_netcdf_c_open(tmp_path, where, notebook):
     np.testing.assert_array_equal(ds[T2M], expected)
 
 
-def test_arrays_without_names_of_dimensions_are_not_called_damaged(tmp_path):
-    group = zarr.open_group(tmp_path / "plain.zarr", mode="w", zarr_format=3)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_arrays_without_names_of_dimensions_are_not_called_damaged(tmp_path, zarr_format):
+    group = zarr.open_group(tmp_path / "plain.zarr", mode="w", zarr_format=zarr_format)
     group.create_array("t2m", data=np.zeros((4, 3, 3), "f4"))
     with pytest.raises(InputError, match="do not say which dimensions they have") as error:
         open_grid(tmp_path / "plain.zarr")

@@ -605,10 +605,16 @@ def test_a_mask_of_booleans_weighs_as_one_and_zero(pair):
     field = truth[T2M].isel(time=0, drop=True)
     mask = field > field.median()
     right = evaluate(forecast, truth, weights=mask.astype("float32"))
-    for whole in (mask, mask.astype("int8"), mask.transpose(..., field.dims[0])):
+    once = mask.expand_dims(time=truth["time"].values[:1])
+    for whole in (mask, mask.astype("int8"), mask.transpose(..., field.dims[0]), once):
         xr.testing.assert_identical(evaluate(forecast, truth, weights=whole), right)
     with pytest.raises(InputError, match="not all zero"):
         evaluate(forecast, truth, weights=mask & ~mask)
+    with pytest.raises(InputError, match=r"has the dimensions \('time', "):
+        evaluate(forecast, truth, weights=truth[T2M] > 280)
+    for other, kind in ((mask.values, "ndarray"), (mask.to_dataset(name="m"), "Dataset")):
+        with pytest.raises(InputError, match=rf"weights must be .* found {kind}"):
+            evaluate(forecast, truth, weights=other)
 
 
 def test_a_climatology_in_other_units_is_refused(truth):

@@ -20,6 +20,7 @@ from stforecast.evaluation import (
 )
 from stforecast.evaluation.scorecards import mean_over_time
 from stforecast.plots import write_report
+from stforecast.testing import make_forecast, make_weather, relabel
 
 LEAD = "prediction_timedelta"
 ALL = ("rmse", "mae", "bias", "mape")
@@ -169,6 +170,9 @@ def test_what_cannot_be_scored_is_refused():
         evaluate(forecast, truth, where=Above(1000))
     with pytest.raises(InputError, match="take no masks; leave out nan, where or these"):
         evaluate(forecast, truth, metrics="mse_sum", where=Above(10))
+    weather = make_weather(6, shape=(4, 6))
+    with pytest.raises(InputError, match=r"thresholds of 2m_temperature are in K.* found 10"):
+        evaluate(make_forecast(weather, inits=2), relabel(weather, units="degC"), where=Above(10))
 
 
 def test_the_scorecard_and_the_report_say_it(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -136,3 +137,24 @@ def test_a_forecaster_of_scaled_data_becomes_one_of_the_data():
     expected = predict(scaled, network, init_time=at) * 100 + 5
     found = predict(ds, network.rescaled(100, 5), init_time=at)
     np.testing.assert_allclose(found.to_dataarray(), expected.to_dataarray(), rtol=1e-5, atol=1e-3)
+
+
+def test_a_climatology_lies_where_it_lies():
+    """A network takes any meridian for the first, but not the climatology that it is around."""
+    ds = weather()
+    grid = {d: ds[d].values for d in ("latitude", "longitude")}
+    usual = Reference("harmonics", [0, 0], np.ones((1, 1, 4, 8)), WEATHER.outputs, {})
+    around_it = replace(WEATHER, reference="climatology")
+    plain, fixed = (
+        Forecaster(fitted(WEATHER).network, task, grid=grid, reference=reference)
+        for task, reference in ((WEATHER, None), (around_it, usual))
+    )
+    ds = ds.isel(time=slice(4))
+    turned = ds.assign_coords(longitude=ds["longitude"] + 22.5)
+    assert predict(turned, plain).sizes["longitude"] == 8
+    with pytest.raises(InputError, match=r"22\.5 to 337\.5 east.*regrid=True"):
+        predict(turned, fixed)
+    near = ds.assign_coords(longitude=ds["longitude"] + 1).roll(longitude=3, roll_coords=True)
+    np.testing.assert_array_equal(
+        predict(near, fixed)["field"].roll(longitude=-3).values, predict(ds, fixed)["field"].values
+    )

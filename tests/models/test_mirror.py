@@ -120,6 +120,12 @@ def test_a_bundle_keeps_its_mirror(tmp_path):
 def test_what_has_no_mirror_image_is_refused():
     with pytest.raises(InputError, match=r"the same north and south of the equator.* 20 to 80"):
         trained(globe((20.0, 40.0, 60.0, 80.0)))
+    own = partial(SimVPv2, 3, 2, mirror=True, predict_change=True, **SMALL)
+    with pytest.raises(InputError, match=r"the same north and south of the equator.* -60 to -20"):
+        fit(globe().isel(latitude=[0, 1]), Task("t2m", 3, 2), model=own)
+    knows, task = own(channels=2, out_channels=1), Task("t2m", 3, 2, known="v10")
+    with pytest.raises(InputError, match=r"whose sign the mirror leaves.*'10m_v_comp"):
+        fit(globe().assign(v10=-globe()["2m_temperature"]), task, model=knows)
     wind = "v_component_of_wind"
     with pytest.raises(InputError, match=rf"whose sign the mirror leaves, found \['{wind}'\]"):
         trained(globe(name=wind), Task(wind, 3, 2, "1h"))

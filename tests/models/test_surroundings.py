@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,26 @@ class Fills(torch.nn.Module):
 
     def forward(self, x):
         return x[:, -1:] + self.weight.view(1, 3, 1, 1, 1) * torch.linspace(0, 0.1, x.shape[-1])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_autocast_and_modes_of_the_callers_change_nothing(weather, precision):
+    """Within another autocast our own would keep copies of weights that are no longer those."""
+    config = replace(CONFIG, precision=precision)
+
+    def trained():
+        return stforecast.fit(weather, TASK, model=tiny, config=config)
+
+    expected = trained()
+    want = stforecast.predict(weather, expected)["2m_temperature"]
+    outer = lambda: torch.autocast("cpu", dtype=torch.bfloat16)  # noqa: E731
+    for mode in (outer, torch.no_grad, torch.inference_mode):
+        with mode():
+            found = trained()
+            forecast = stforecast.predict(weather, found)["2m_temperature"]
+        for name, tensor in expected.network.state_dict().items():
+            assert torch.equal(found.network.state_dict()[name], tensor), (mode, name)
+        np.testing.assert_array_equal(forecast, want)
 
 
 @pytest.mark.parametrize(("dtype", "device"), DEFAULTS, ids=str)

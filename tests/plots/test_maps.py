@@ -117,6 +117,21 @@ def test_no_seam_where_longitudes_meet(centre):
     assert np.abs(inside - RED).max() < 20  # the ground of the map is (209, 209, 209)
 
 
+def test_packed_numbers_are_drawn_decoded_and_missing_ones_not(weather):
+    ours = weather["2m_temperature"][3]
+    packed = relabel(weather, packed=True)["2m_temperature"][3]
+    failed = ours.copy()
+    failed[:2, :2] = -9999
+    failed.attrs["valid_min"] = 150.0
+    unwritten = ours.where(failed > 0, np.float32(9.96921e36))
+    shown = [meshes(plots.plot_map(d))[0].get_array() for d in (ours, packed, failed, unwritten)]
+    np.testing.assert_allclose(shown[1], shown[0], atol=0.006)
+    part = ours.where(failed > 0)
+    wanted = meshes(plots.plot_map(part))[0].get_array()
+    for array in shown[2:]:
+        np.testing.assert_array_equal(np.ma.filled(array, np.nan), np.ma.filled(wanted, np.nan))
+
+
 def test_any_layout_gives_the_same_map(weather):
     ours = weather["2m_temperature"][3]
     theirs = relabel(

@@ -13,10 +13,12 @@ from helpers import tiny
 from torch import nn
 
 import stforecast
+from stforecast.baselines import LinearRegression
 from stforecast.baselines.reference import fit_reference
 from stforecast.errors import InputError
 from stforecast.loading.source import Source
 from stforecast.task import Task
+from stforecast.testing import make_forecast, make_weather, relabel
 from stforecast.training import TrainConfig, fit
 from stforecast.training.anomalies import fit_usual
 
@@ -83,6 +85,62 @@ def test_what_is_known_comes_from_another_dataset_too(tmp_path):
         forecaster.predict(past)
     with pytest.raises(InputError, match=r"NaN or infinite at the valid time"):
         forecaster.predict(past, known=ahead.where(ahead["time"] != ahead["time"][1]))
+
+
+def test_what_is_known_may_be_the_same_everywhere_and_a_mask():
+    ds = flows(4)
+    ds["event"] = (ds["time"].dt.dayofweek == 6).astype("f4").broadcast_like(ds["flow"])
+    sunday = (ds["time"].dt.dayofweek == 6).rename("event")
+    task = Task("flow", 2, 2, "6h", known="event")
+    config = replace(CONFIG, steps=2)
+    made = [fit(one, task, model=lambda: Mix(task), config=config) for one in (
+        ds, ds.assign(event=sunday)
+    )]  # fmt: skip
+    inits = ds["time"].values[4:60]
+    want = made[0].predict(ds, init_time=inits)
+    xr.testing.assert_equal(made[1].predict(ds, init_time=inits), want)
+    for apart in (sunday, sunday.astype("i1").rename(time="valid_time"), ds["event"] > 0.5):
+        got = made[0].predict(ds[["flow"]], init_time=inits, known=apart.to_dataset())
+        xr.testing.assert_equal(got, want)
+
+
+def test_what_is_known_is_in_its_units_and_on_the_grid_of_the_data():
+    space = {"latitude": [-40.0, 40.0], "longitude": [0.0, 120.0, 240.0]}
+    ds = flows(3).rename(y="latitude", x="longitude").assign_coords(space)
+    ds["event"].attrs["units"] = "m s-1"
+    task = Task("flow", 2, 2, "6h", known="event")
+    net = fit(ds, task, model=lambda: Mix(task), config=replace(CONFIG, steps=2))
+    knots = (ds["event"] * 1.94384).assign_attrs(units="knot").to_dataset()
+    for made in (net, LinearRegression.fit(ds, task, neighbours=0)):
+        want, event = made.predict(ds, init_time=ds["time"].values[9:12]), ds[["event"]]
+        options = {"ds": ds[["flow"]], "init_time": ds["time"].values[9:12]}
+        turned = relabel(event, north_first=True, west_negative=True)
+        xr.testing.assert_allclose(made.predict(known=turned, **options), want)
+        with pytest.raises(InputError, match=r"'event' is in 'knot'.* trained on 'm s-1'"):
+            made.predict(known=knots, **options)
+        with pytest.raises(InputError, match=r"'event' is in 'knot'.* trained on 'm s-1'"):
+            made.predict(ds.assign(knots), init_time=options["init_time"])
+        for other in (event.assign_coords(latitude=[10.0, 20.0]), event.drop_vars(space).rename(
+            latitude="y", longitude="x"
+        )):  # fmt: skip
+            with pytest.raises(InputError, match="'event' lies on another grid"):
+                made.predict(known=other, **options)
+
+
+def test_forecasts_that_are_known_are_in_their_units():
+    weather = make_weather(40, shape=(2, 4))
+    other = make_forecast(weather, inits=38, steps=2).rename({"2m_temperature": "rain"})
+    other["rain"].attrs = {"units": "mm"}
+    task = Task("t2m", 2, 2, known="rain")
+    ds = weather.isel(time=slice(38)).merge(other.drop_vars("valid_time"))
+    made = fit(ds, task, model=lambda: Mix(task), config=replace(CONFIG, steps=2))
+    assert made.predict(ds).sizes["time"] == 1
+    metres = other.assign(rain=(other["rain"] / 1000).assign_attrs(units="m"))
+    with pytest.raises(InputError, match=r"'rain' is in 'm'.* trained on 'mm'"):
+        made.predict(weather.isel(time=slice(38)), known=metres)
+    given = weather.isel(time=slice(38)).merge(metres.drop_vars("valid_time"))
+    with pytest.raises(InputError, match="'rain' is in 'm' in the validation data"):
+        fit(ds, task, model=lambda: Mix(task), config=replace(CONFIG, steps=2), validation=given)
 
 
 @pytest.mark.parametrize("lags", [(), ("7D",), ("1D", "8D")])

@@ -67,6 +67,13 @@ def test_a_form_that_does_not_fit_is_named_before_the_first_step(weather, form, 
     assert not steps
 
 
+def test_a_network_that_cannot_learn_is_named(weather):
+    with pytest.raises(InputError, match="the output of Gives depends on no weight"):
+        fit(weather, TASK, model=Gives(lambda x: x[:, :2].detach()), config=CONFIG)
+    with pytest.raises(InputError, match=r"numbers of torch\.int64, expected floating"):
+        fit(weather, TASK, model=Gives(lambda x: x[:, :2].long()), config=CONFIG)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_in_a_forecast(weather, form):
     make, words = FORMS[form]
