@@ -75,7 +75,9 @@ def _history(path: str) -> xr.Dataset:
         return found.open()
     ds = open_forecast(path if is_remote(path) else existing(path))
     time = next((d for d, (role, _) in find_axes(ds).items() if role == TIME), None)
-    return ds if time is None else ds.chunk({time: "auto"})
+    # Not its labels: dask cannot tell how large texts are, such as ERA5's stream at each time.
+    numbers = [v for v in ds.data_vars if time in ds[v].dims and ds[v].dtype.kind in "fiu"]
+    return ds.assign({v: ds.variables[v].chunk({time: "auto"}) for v in numbers})
 
 
 def _times(given: tuple[str, ...]) -> Any:

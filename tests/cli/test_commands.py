@@ -111,6 +111,17 @@ def test_fit_then_predict(typed, file, tmp_path):
     assert "NAME.nc or NAME.zarr" in said.err
 
 
+def test_predict_takes_texts_along_the_times(typed, tmp_path):
+    ds = make_weather(14, shape=(32, 64)).rename({"2m_temperature": "t2m", "time": "valid_time"})
+    stream = np.array(["0001"] * 14, object)
+    ds = ds.assign_coords(expver=("valid_time", stream))
+    ds.to_netcdf(tmp_path / "cds.nc", format="NETCDF3_64BIT")
+    code, said = typed("predict", tmp_path / "cds.nc", "-o", tmp_path / "out.nc")
+    assert not code, said
+    with xr.open_dataset(tmp_path / "out.nc") as made:
+        np.testing.assert_array_equal(made["t2m"], predict(ds)["t2m"])
+
+
 def test_prepare_takes_its_places_by_position(typed, file, tmp_path):
     code, said = typed("prepare", file, tmp_path / "a.zarr")
     assert code == 0, said.err
