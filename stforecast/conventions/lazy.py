@@ -125,7 +125,7 @@ def _view(data: Any, axis: int, i: int) -> Any:
     index = (slice(None),) * axis + (i - int(ends[block]) + data.chunks[axis][block],)
     chunks = data.chunks[:axis] + data.chunks[axis + 1 :]
     name = f"{data.name}-{axis}-{i}"
-    tasks = {
+    tasks: dict[Any, Any] = {
         (name, *at): (itemgetter(index), (data.name, *at[:axis], block, *at[axis:]))
         for at in np.ndindex(*map(len, chunks))
     }

@@ -34,7 +34,8 @@ def crps_terms(members: np.ndarray, truth: np.ndarray) -> Iterator[np.ndarray]:
     e_(i): rounding is by the size of the errors, and so of the score.
     """
     errors = ordered_errors(members, truth)
-    count, ranks = len(members), np.arange(1 - len(members), len(members), 2, errors.dtype)
+    count = len(members)
+    ranks = np.arange(1 - count, count, 2).astype(errors.dtype)
     # Each point by itself, so that its bits do not depend on its block, as those of BLAS may.
     apart = np.einsum("...m,m", errors, ranks).astype(np.float64)
     far = np.einsum("...m,m", np.abs(errors, out=errors), np.ones_like(ranks)) / float(count)
