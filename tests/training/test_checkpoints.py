@@ -85,3 +85,12 @@ def test_states_of_chosen_steps_are_kept(weather, tmp_path, ema):
     # It is no other run without them; they go then.
     fit(weather, TASK, config=replace(config, keep_checkpoints=()), **options)
     assert kept_steps(tmp_path) == [4, 6]
+
+
+def test_the_best_weights_are_not_the_last_where_training_spoils_them(weather, valid, tmp_path):
+    config = replace(CONFIG, validate_every=2, learning_rate=1.0, schedule="constant")
+    options = {"model": tiny, "config": config, "run_dir": tmp_path}
+    chosen = fit(weather, TASK, validation=valid, **options).network.state_dict()
+    best, last = (weights_at(tmp_path, step) for step in ("best", 6))
+    assert all(chosen[n].equal(t) for n, t in best.items())
+    assert not all(chosen[n].equal(t) for n, t in last.items())
