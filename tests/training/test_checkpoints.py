@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny
@@ -88,9 +89,16 @@ def test_states_of_chosen_steps_are_kept(weather, tmp_path, ema):
 
 
 def test_the_best_weights_are_not_the_last_where_training_spoils_them(weather, valid, tmp_path):
-    config = replace(CONFIG, validate_every=2, learning_rate=1.0, schedule="constant")
-    options = {"model": tiny, "config": config, "run_dir": tmp_path}
-    chosen = fit(weather, TASK, validation=valid, **options).network.state_dict()
+    """What it learns of the waves is of no use where their order is lost."""
+    seen = []
+    config = replace(CONFIG, validate_every=1, learning_rate=0.1, schedule="constant", ema=None)
+    options = {"model": tiny, "config": config, "run_dir": tmp_path, "progress": seen.append}
+    values = valid["2m_temperature"].values
+    values = np.random.default_rng(0).permutation(values)
+    shuffled = valid.assign({"2m_temperature": valid["2m_temperature"].copy(data=values)})
+    chosen = fit(weather, TASK, validation=shuffled, **options).network.state_dict()
+    scores = [event["val_score"] for event in seen]
+    assert scores.index(min(scores)) < len(scores) - 1, scores
     best, last = (weights_at(tmp_path, step) for step in ("best", 6))
     assert all(chosen[n].equal(t) for n, t in best.items())
     assert not all(chosen[n].equal(t) for n, t in last.items())
