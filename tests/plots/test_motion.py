@@ -65,10 +65,11 @@ def test_the_share_of_a_difference_map_is_of_the_area(weather, forecast):
 
 
 def _ramp(weather):
-    """Longitude + 10 x hour, and 4 more in the north."""
+    """In K: 200 + longitude / 4 + 2 x hour, and 4 more in the north."""
     north = xr.where(weather["latitude"] > 0, 4.0, 0.0)
     hour = xr.DataArray(np.arange(12.0), dims="time")
-    values = (weather["longitude"] + 10 * hour + north).transpose("time", "latitude", "longitude")
+    values = 200 + weather["longitude"] / 4 + 2 * hour + north
+    values = values.transpose("time", "latitude", "longitude")
     return weather.assign({"2m_temperature": weather["2m_temperature"].copy(data=values)})
 
 
@@ -76,7 +77,7 @@ def _ramp(weather):
 def test_a_hovmoller_diagram_is_the_mean_of_its_band(weather, band, more):
     figure = plots.hovmoller(_ramp(weather), latitude=band)
     values, _ = drawn(figure)[0]
-    expected = weather["longitude"].values + 10 * np.arange(12.0)[:, None] + more
+    expected = 200 + weather["longitude"].values / 4 + 2 * np.arange(12.0)[:, None] + more
     np.testing.assert_allclose(values.reshape(12, 24), expected, rtol=1e-6)
     ax = figure.axes[0]
     low, high = ax.get_ylim()
@@ -98,7 +99,7 @@ def test_a_hovmoller_diagram_speaks_the_callers_units(weather):
     turned = relabel(celsius, north_first=True)
     for data in (celsius, turned):
         values, _ = drawn(plots.hovmoller(data, latitude=(0, 90)))[0]
-        np.testing.assert_allclose(values.reshape(12, 24)[0, 0], 4 - 273.15, atol=1e-3)
+        np.testing.assert_allclose(values.reshape(12, 24)[0, 0], 204 - 273.15, atol=1e-3)
 
 
 def test_a_hovmoller_diagram_of_a_forecast_goes_by_lead_time(weather, forecast):
