@@ -13,6 +13,7 @@ import io
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1] / "stforecast"
@@ -62,6 +63,12 @@ def modules(library: Path = LIBRARY) -> dict[str, Path]:
     return found
 
 
+@cache
+def _import_nodes(text: str) -> list[ast.Import | ast.ImportFrom]:
+    nodes = ast.walk(ast.parse(text))
+    return [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
 def imports(library: Path = LIBRARY) -> Iterator[Import]:
     """Every import; those from outside have a `target` that begins with "/"."""
     known, name = modules(library), library.name
@@ -69,20 +76,16 @@ def imports(library: Path = LIBRARY) -> Iterator[Import]:
         package = source.split(".") if source else []
         if path.name != "__init__.py":
             package = package[:-1]
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in _import_nodes(path.read_text()):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     head, _, rest = alias.name.partition(".")
                     target = rest if head == name else f"/{head}"
                     yield Import(source, target, None, node.lineno)
-            elif isinstance(node, ast.ImportFrom):
-                if node.level:
-                    base = package[: len(package) - node.level + 1]
-                elif (node.module or "").split(".")[0] == name:
-                    base = []
-                else:
-                    yield Import(source, f"/{node.module}".split(".")[0], None, node.lineno)
-                    continue
+            elif not node.level and (node.module or "").split(".")[0] != name:
+                yield Import(source, f"/{node.module}".split(".")[0], None, node.lineno)
+            else:
+                base = package[: len(package) - node.level + 1] if node.level else []
                 inside = (node.module or "").split(".")[0 if node.level else 1 :]
                 module = ".".join([*base, *filter(None, inside)])
                 for alias in node.names:
