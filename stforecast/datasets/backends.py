@@ -109,7 +109,9 @@ def open_lazy(source: str | Path, reading: Reading = _PLAINLY) -> xr.Dataset:
         except InputError:
             raise
         except Exception as error:
-            if not (is_read_error(error) or isinstance(error, (KeyError, TypeError))):
+            # zarr looks into damaged metadata, and finds a number where a mapping should be.
+            misled = isinstance(error, (AttributeError, KeyError, TypeError))
+            if not (is_read_error(error) or misled):
                 raise
             why = _misfit(source, error, reading.group) or fault(error)
             raise InputError(f"{source}: cannot be opened ({reason(error)}): {why}") from error

@@ -25,6 +25,11 @@ from stforecast.testing.weather_files import (
 )
 
 
+def overwrite(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 def truncate(path: Path, keep: float = 0.6) -> Path:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     return path
@@ -170,6 +175,12 @@ DAMAGE = {
     ),
     "store with broken metadata -> named": (
         lambda d: truncate(write_weatherbench2(d) / ".zmetadata").parent,
+        W,
+        None,
+        r"equiangular_conservative\.zarr: cannot be opened",
+    ),
+    "store whose consolidated metadata are a number -> named": (
+        lambda d: overwrite(write_weatherbench2(d) / ".zmetadata", '{"metadata": 3}').parent,
         W,
         None,
         r"equiangular_conservative\.zarr: cannot be opened",
