@@ -165,16 +165,11 @@ class _Cell(nn.Module):
         def spread(x: Tensor) -> Tensor:
             return (nodes.graph @ x.flatten(1)).view(x.shape)
 
-        def terms(x: Tensor) -> Tensor:
-            return chebyshev(x, spread, self.order).unflatten(-1, (self.order, -1))
+        def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return torch.baddbmm(bias, chebyshev(x, spread, self.order), weight)
 
-        # The products with the graph are most of the work: those of x serve gates and candidate.
-        of_x = terms(x)
-
-        def product(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return torch.baddbmm(bias, torch.cat([of_x, terms(h)], -1).flatten(-2), weight)
-
-        gates = product(h, nodes.gates_weight, nodes.gates_bias)
+        gates = product(torch.cat([x, h], -1), nodes.gates_weight, nodes.gates_bias)
         z, r = torch.sigmoid(gates).chunk(2, -1)
-        c = torch.tanh(product(z * h, nodes.candidate_weight, nodes.candidate_bias))
+        c = torch.cat([x, z * h], -1)
+        c = torch.tanh(product(c, nodes.candidate_weight, nodes.candidate_bias))
         return torch.lerp(c, h.to(c.dtype), r)
