@@ -33,10 +33,11 @@ class Drawn:
     Notes
     -----
     From the noise of a member the mean of its group of twenty is taken (members 0 to 19, 20 to 39,
-    ...), so that twenty members forecast the mean as a far larger ensemble does. Differences
-    between members are those of independent ones, and so are their spread and the second term of
-    the fair CRPS. Of a perfect ensemble of twenty, whose members would be independent, the RMSE of
-    the mean is 2.5% higher, the CRPS as well, and its spread/skill ratio 1 instead of 1.02.
+    ...). Differences between members are those of independent ones, and so are their spread and the
+    second term of the fair CRPS; but the error that their mean has because they are few is gone, as
+    far as the network answers to noise linearly. Of a perfect ensemble of twenty the RMSE of the
+    mean is then 2.5% lower than with independent members, the CRPS as well, and the spread/skill
+    ratio 1.02 in place of 1.
     """
 
     members: range
