@@ -143,7 +143,7 @@ class Streams:
         One for each sample, from 0 to 2**63.
     common : Common, optional
         Of noise: the member's own less the mean of its group. Members then differ from each other
-        as independent ones do, and their mean errs less because they are few.
+        as independent ones do, and the error that their mean has because they are few is smaller.
     """
 
     def __init__(self, draws: str, seeds: Sequence[int], common: Common | None = None) -> None:
