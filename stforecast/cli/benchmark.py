@@ -150,9 +150,8 @@ def train(
     more |= {"warm_start": options.warm_start, "resume": options.resume}
     drawing: dict[str, Any] = {"model": network}
     if options.ensemble is not None:
-        how = EnsembleConfig()
-        steps = options.ensemble_steps or how.steps
-        drawing["ensemble"] = replace(how, steps=steps)
+        steps, how = options.ensemble_steps, EnsembleConfig()
+        drawing["ensemble"] = how if steps is None else replace(how, steps=steps)
     again = options.ensemble is not None and options.warm_start is not None
     if again:  # the network is the bundle's
         del drawing["model"]

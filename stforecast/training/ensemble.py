@@ -43,8 +43,7 @@ class EnsembleConfig:
         Random numbers at each place of the latent grid.
     noise_steps : int, optional
         Steps in front of these, which learn what noise does and nothing else; half as many unless
-        given.
-        None where the network makes its noise itself, or draws by dropout.
+        given, and 0 where the network makes its noise itself, or draws by dropout.
     noise_rate : float
         The peak of their schedule.
     dropout : float, optional
