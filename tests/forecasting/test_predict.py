@@ -564,3 +564,15 @@ def test_regridding_keeps_a_smooth_field_and_the_mean(size):
         mean_in = (source["2m_temperature"].values.mean(-1) * w_in).mean()
         mean_out = (out.values.mean(-1) * w_out).mean()
         assert mean_out == pytest.approx(mean_in, abs=1e-3)
+
+
+def test_numbers_that_are_canonical_already_are_passed_on_and_not_changed():
+    """They are not copied on the way: whoever writes into them would write into the caller's."""
+    ds = make_weather(60, shape=(4, 6))
+    before = ds["2m_temperature"].values.copy()
+    ds["2m_temperature"].values.flags.writeable = False  # writing into them is an error
+    task = Task("2m_temperature", 2, 2, "1h", nan="mask")
+    for model in (Persistence(task), LinearRegression.fit(ds, task)):
+        forecast = predict(ds, model, init_time=slice(None, ds["time"].values[-3]))
+        evaluate(forecast, ds, nan="mask")
+    np.testing.assert_array_equal(ds["2m_temperature"].values, before)
