@@ -48,7 +48,10 @@ Benchmark = Literal[
     "weatherbench_t2m", "taxibj", "moving_mnist", "kth", "caltech", "robonet", "bridgedata"
 ]
 _PUBLISHED = {"kth": "kth_10_20"}
-_CHECKS = 10  # validations within a budget
+_CHECKS = 10  # validations within a budget, which take at most a fifth of it
+_SHARE = 1 / 5
+_TIMED = 64  # windows of the validation that is timed
+_FEWEST = 16  # windows of a validation: fewer choose by chance
 
 
 @dataclass(kw_only=True)
@@ -66,7 +69,8 @@ class Options(Where):
     """Budget: optimiser steps of each training."""
     minutes: float | None = None
     """Budget: minutes of each training. A few steps are timed, and as many planned as fit, so that
-    the schedule of the learning rate is whole. Without a budget: the preset's epochs or steps."""
+    the schedule of the learning rate is whole; validations take at most a fifth of it, with fewer
+    windows where they are slow. Without a budget: the preset's epochs or steps."""
     trials: int = 1
     """Trainings of each model, with seeds of their own: mean and standard deviation."""
     learning_rate: float | Literal["auto"] | None = None
@@ -236,18 +240,25 @@ def _planned(
         return json.loads(path.read_text())
     parts: dict[str, Any] = {"ds": opened.parts["train"], "validation": opened.parts["validation"]}
     parts |= {"init_time": opened.train_times}
-    found = pace(task=opened.task, model=network, config=config, **parts)
+    windows = min(config.val_windows, len(initialisations(opened.parts["validation"], opened.task)))
+    timed = config
+    if options.minutes is not None:
+        timed = replace(config, val_windows=min(windows, _TIMED))
+    found = pace(task=opened.task, model=network, config=timed, **parts)
     per_epoch = steps_per_epoch(opened, config.batch_size)
     cost = {"seconds_per_step": found["step"], "seconds_per_epoch": found["step"] * per_epoch}
     if "peak_memory" in found:
         cost["peak_memory_gib"] = found["peak_memory"] / 2**30
     training: dict[str, Any] = {}
     if options.minutes is not None:
-        left = 60 * options.minutes - _CHECKS * found["validation"]
+        each = found["validation"] / timed.val_windows
+        fit_in = int(_SHARE * 60 * options.minutes / _CHECKS / each) if each else windows
+        training["val_windows"] = min(windows, max(_FEWEST, fit_in))
+        left = 60 * options.minutes - _CHECKS * each * training["val_windows"]
         if left < found["step"]:
             raise InputError(
                 f"{options.minutes:g} minutes are too few: a step takes {found['step']:.3g} s, a "
-                f"validation {found['validation']:.3g} s, of which there are {_CHECKS}"
+                f"window of the {_CHECKS} validations {each:.3g} s"
             )
         training["steps"] = int(left / found["step"])
         training["validate_every"] = math.ceil(training["steps"] / _CHECKS)

@@ -110,8 +110,10 @@ def test_a_budget_of_minutes_is_planned_in_steps(weather, compare, tmp_path, mon
     line = [*weather, "--models", "simvpv2", "--output", tmp_path / "out"]
     code, said = compare(*line, "--minutes", 2)
     assert code == 1
-    assert "SimVPv2 failed: InputError: 45 steps, every 5" in said.out  # (120 - 10 * 3) / 2
-    assert json.loads((tmp_path / "out/simvpv2/plan.json").read_text())["training"]["steps"] == 45
+    # All 25 windows were timed; 10 validations of 20 are a fifth of 120 s: (120 - 10 * 2.4) / 2.
+    assert "SimVPv2 failed: InputError: 48 steps, every 5" in said.out
+    planned = json.loads((tmp_path / "out/simvpv2/plan.json").read_text())["training"]
+    assert (planned["steps"], planned["val_windows"]) == (48, 20)
     code, said = compare(*line, "--minutes", 2, "--steps", 3)
     assert code == 2
     assert "one budget" in said.err
