@@ -39,14 +39,16 @@ FUSED = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolut
 @cache
 def lacking() -> tuple[str, ...]:
     """Names of the private operations that this version of torch lacks."""
-    wanted = [("aten", name) for name in GRADIENTS] + [("mkldnn", name) for name in FUSED]
-    return tuple(f"{o}.{name}" for o, name in wanted if not hasattr(getattr(torch.ops, o), name))
+    wanted: list[tuple[str, Any, str]] = [("aten", torch.ops.aten, name) for name in GRADIENTS]
+    wanted += [("mkldnn", torch.ops.mkldnn, name) for name in FUSED]
+    wanted += [("autograd", torch._C, "_current_graph_task_id")]
+    return tuple(f"{kind}.{name}" for kind, where, name in wanted if not hasattr(where, name))
 
 
 def by_hand(x: Tensor) -> bool:
     """Whether the hand-written gradients are to be used for `x`."""
     plain = x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling()
-    return not plain and not any(name.startswith("aten") for name in lacking())
+    return not plain and all(name.startswith("mkldnn") for name in lacking())
 
 
 def wrap(x: Tensor, n: int) -> Tensor:
@@ -381,6 +383,11 @@ def convolve_plus(
     """Add the convolution of `x` to `total` (B, C', H, W), in place."""
     operation = torch.ops.mkldnn._convolution_pointwise_.binary
     return operation(total, x, weight, bias, *form, "add", 1.0, None, [], None)
+
+
+def backward_pass() -> int:
+    """Number of the backward pass that is under way in this thread, -1 where there is none."""
+    return torch._C._current_graph_task_id()
 
 
 def version(tensor: Tensor) -> object:

@@ -143,6 +143,18 @@ def versions():
     return torch.tensor([same, kernels.version(x.add_(1)) == before])
 
 
+def numbers_of_passes():
+    """One for all of a backward pass, another for the next; none outside."""
+    seen, x = [], torch.ones(2, requires_grad=True)
+    y = x * 2
+    for tensor in (x, y):
+        tensor.register_hook(lambda g: seen.append(kernels.backward_pass()))
+    for _ in range(2):
+        y.sum().backward(retain_graph=True)
+    one, same, other, again = seen
+    return torch.tensor([one == same != other == again, kernels.backward_pass() == -1])
+
+
 def private_parts():
     """Each private part of torch that the library uses, and what it should give."""
     x, w, b, other = (t.detach().float() for t in leaves((2, 3, 4, 5), (6, 3), (6,), (2, 6, 4, 5)))
@@ -196,6 +208,7 @@ def private_parts():
             lambda: torch.tensor(kernels.storage(x) == kernels.storage(x[1:])),
             torch.tensor(True),
         ),
+        "_C._current_graph_task_id": (numbers_of_passes, torch.tensor([True, True])),
         "FlopCounterMode, by aten.convolution": (flops_of_a_convolution, torch.tensor(2 * 16 * 6)),
     }
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .base import arguments
 from .mesh import Mesh
 from .sequence import Recurrent, recurrent_settings
-from .sums import chebyshev
+from .sums import Reused, chebyshev
 
 
 class AGCRN(Recurrent):
@@ -131,9 +131,9 @@ class _Nodes(NamedTuple):
     """What a cell needs of its nodes, made from their embeddings once in a pass."""
 
     graph: Tensor  # (N, N)
-    gates_weight: Tensor  # (N, K in, 2 u)
+    gates_weight: Reused  # (N, K in, 2 u)
     gates_bias: Tensor  # (N, 1, 2 u)
-    candidate_weight: Tensor  # (N, K in, u)
+    candidate_weight: Reused  # (N, K in, u)
     candidate_bias: Tensor  # (N, 1, u)
 
 
@@ -152,10 +152,10 @@ class _Cell(nn.Module):
 
     def of_nodes(self, E: Tensor, graph: Tensor) -> _Nodes:
         """Weights and biases of all nodes, of their embeddings (N, d) and graph (N, N)."""
-        made = [graph]
+        made: list[Any] = [graph]
         for name in ("gates", "candidate"):
             pool = getattr(self, f"{name}_weight")  # (d, K, in, out)
-            made.append((E @ pool.flatten(1)).unflatten(1, (-1, pool.shape[-1])))
+            made.append(Reused((E @ pool.flatten(1)).unflatten(1, (-1, pool.shape[-1]))))
             made.append((E @ getattr(self, f"{name}_bias"))[:, None])
         return _Nodes(*made)
 
@@ -165,8 +165,8 @@ class _Cell(nn.Module):
         def spread(x: Tensor) -> Tensor:
             return (nodes.graph @ x.flatten(1)).view(x.shape)
 
-        def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return torch.baddbmm(bias, chebyshev(x, spread, self.order), weight)
+        def product(x: Tensor, weight: Reused, bias: Tensor) -> Tensor:
+            return weight.behind(chebyshev(x, spread, self.order)) + bias
 
         gates = product(torch.cat([x, h], -1), nodes.gates_weight, nodes.gates_bias)
         z, r = torch.sigmoid(gates).chunk(2, -1)

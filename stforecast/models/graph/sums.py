@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from ..kernels import backward_pass, by_hand
+
 
 class FixedSum:
     """y = P x on nodes, for a sparse matrix P that is given: a fused sum over edges.
@@ -125,6 +127,68 @@ def chebyshev(x: Tensor, operator: Callable[[Tensor], Tensor], order: int) -> Te
         spread = operator(terms[-1])
         terms.append(spread if k == 1 else 2 * spread - terms[-2])
     return torch.cat(terms, -1) if order > 1 else x
+
+
+class Reused:
+    """A large matrix that a pass multiplies many times: its gradient is one product of all of them.
+
+    By itself torch makes the gradient of each product, and adds it to the others': as many times
+    the matrix is written and read, which takes longer than the products themselves.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (..., K, O)
+        Of the type that products have, under autocast as well.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        if torch.is_autocast_enabled(matrix.device.type):
+            matrix = matrix.to(torch.get_autocast_dtype(matrix.device.type))
+        self._uses: _Uses | None = {} if matrix.requires_grad and by_hand(matrix) else None
+        self.matrix = matrix if self._uses is None else _Gathered.apply(matrix, self._uses)
+
+    def behind(self, x: Tensor) -> Tensor:
+        """X W, of x (..., B, K): (..., B, O)."""
+        if self._uses is None:
+            return x @ self.matrix
+        return _Product.apply(x.to(self.matrix.dtype), self.matrix, self._uses)
+
+
+#: Factors and gradients of the products, by the backward pass that goes through them.
+_Uses = dict[int, list[tuple[Tensor, Tensor]]]
+
+
+class _Gathered(torch.autograd.Function):
+    """The matrix, as it is: on the way back this comes after all products."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, uses: _Uses) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.uses = uses
+        return matrix.view_as(matrix)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: None) -> tuple[Tensor, None]:
+        factors, gradients = zip(*ctx.uses.pop(backward_pass()), strict=True)
+        return torch.cat(factors, -2).mT @ torch.cat(gradients, -2), None
+
+
+class _Product(torch.autograd.Function):
+    """x W; the gradient of W is left to :class:`_Gathered`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, uses: _Uses) -> Tensor:
+        ctx.save_for_backward(x, matrix)
+        ctx.uses = uses
+        return x @ matrix
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, matrix = ctx.saved_tensors
+        ctx.uses.setdefault(backward_pass(), []).append((x, gradient))
+        return gradient @ matrix.mT, None, None
 
 
 def begins(node_of_edge: np.ndarray, nodes: int) -> np.ndarray:
