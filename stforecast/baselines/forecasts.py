@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..conventions.axes import LEAD
+from ..conventions.axes import LEAD, MEMBER
+from ..conventions.forms import as_dataset, with_members
 from ..conventions.overlap import refuse_other_data, refuse_trained, told_of
 from ..conventions.pairs import open_forecast, open_truth
 from ..conventions.times import valid_times
@@ -63,6 +64,9 @@ def baseline_forecasts(
         If valid times of the forecast lie in the period that baselines are fitted to, or truth is
         of other clips than the forecast.
     """
+    forecast = with_members(as_dataset(forecast))
+    if MEMBER in forecast.dims:  # baselines have none
+        forecast = forecast.isel({MEMBER: 0}, drop=True)
     ours, labels = open_forecast(forecast, truth)
     needed = [] if climatology is None else [climatology]
     theirs, labels = open_truth(truth, ours, labels, *needed)

@@ -103,8 +103,8 @@ def as_dataset(ds: Any, variables: Sequence[str] | None = None) -> xr.Dataset:
     return ds
 
 
-def with_members(ds: xr.Dataset) -> xr.Dataset:
-    """Call the dimension of an ensemble's members ``realization``."""
+def with_members(ds: Any) -> Any:
+    """Call the dimension of the members of an ensemble, Dataset or array, ``realization``."""
     for dim in ds.dims if MEMBER not in ds.dims else ():
         standard = ds[dim].attrs.get("standard_name") if dim in ds.coords else None
         if (str(dim).lower() in MEMBERS.split() or standard == MEMBER) and ds.sizes[dim] > 1:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from ..conventions.forms import with_members
 from ..conventions.overlap import TRAINED, TRAINED_FINGERPRINT
 from ..errors import InputError
 from ..files import replacing
@@ -42,7 +43,7 @@ def mean(forecast: xr.Dataset) -> xr.Dataset:
     InputError
         If there is no dimension ``realization``.
     """
-    _refuse_single(forecast, 1)
+    forecast = _members(forecast, 1)
     return _about(forecast.mean(DIM, keep_attrs=True), "mean", "ensemble mean")
 
 
@@ -69,18 +70,21 @@ def spread(forecast: xr.Dataset) -> xr.Dataset:
     InputError
         If there is no dimension ``realization``, or one member only.
     """
-    _refuse_single(forecast, 2)
+    forecast = _members(forecast, 2)
     out = forecast.std(DIM, ddof=1, keep_attrs=True)
     return _about(out, "standard_deviation", "ensemble standard deviation")
 
 
-def _refuse_single(forecast: xr.Dataset, least: int) -> None:
+def _members(forecast: xr.Dataset, least: int) -> xr.Dataset:
+    """Refuse a forecast with fewer members; call their dimension as here."""
+    forecast = with_members(forecast)
     found = forecast.sizes.get(DIM, 0)
     if found < least:
         raise InputError(
             f"expected a forecast with the dimension '{DIM}' of at least {least}, found "
             f"{found or 'none'}: predict(ds, [model, model, ...]) gives one"
         )
+    return forecast
 
 
 def _about(ds: xr.Dataset, method: str, words: str) -> xr.Dataset:

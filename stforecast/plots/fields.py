@@ -12,7 +12,7 @@ import xarray as xr
 
 from ..conventions import pairs
 from ..conventions.axes import LEAD, TIME, X, Y
-from ..conventions.forms import from_source
+from ..conventions.forms import from_source, with_members
 from ..conventions.gate import Labels, canonicalize
 from ..conventions.grid import grid_weights
 from ..conventions.overlap import refuse_other_data
@@ -253,9 +253,9 @@ def open_forecast(
 
 def mean_member(data: Any) -> Any:
     """Mean of an ensemble, computed when it is read; of anything else itself."""
-    if not isinstance(data, (xr.Dataset, xr.DataArray)) or DIM not in data.dims:
+    ds = with_members(_dataset(data)) if isinstance(data, (xr.Dataset, xr.DataArray)) else None
+    if ds is None or DIM not in ds.dims:
         return data
-    ds = _dataset(data)
     return mean(ds.chunk({d: 1 for d in ds.dims if d == TIME}))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..conventions.axes import LEAD
+from ..conventions.forms import with_members
 from ..errors import InputError
 from ..forecasting.ensemble import DIM
 from . import cartography as carto
@@ -40,7 +41,9 @@ def _members(
     forecast: Any, truth: Any, variable: str | None, init_time: Any, leads: Any = None
 ) -> tuple[xr.DataArray, ForecastCase]:
     """Members (realization, prediction_timedelta, and two of space) of one initialisation."""
-    if not isinstance(forecast, (xr.Dataset, xr.DataArray)) or forecast.sizes.get(DIM, 1) < 2:
+    if isinstance(forecast, (xr.Dataset, xr.DataArray)):
+        forecast = with_members(forecast)
+    if getattr(forecast, "sizes", {}).get(DIM, 1) < 2:
         raise InputError(
             f"expected the members of an ensemble along the dim {DIM!r}, found "
             f"{dict(getattr(forecast, 'sizes', {}))}: predict(ds, ensemble=20) gives them"

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..conventions.axes import LEAD
+from ..conventions.forms import with_members
 from ..errors import InputError
 from ..evaluation.scorecards import variables_of
 from ..forecasting.ensemble import DIM
@@ -69,7 +70,7 @@ def _pictures(
     then a diagram of every score of members that the scorecard has.
     """
     for model, forecast in forecasts.items():
-        if forecast.sizes.get(DIM, 1) < 2 or "clip" in truth.coords:
+        if with_members(forecast).sizes.get(DIM, 1) < 2 or "clip" in truth.coords:
             continue
         place = widest_place(forecast, truth)
         yield f"{model}: members where they differ most", plume(forecast, truth, place=place)

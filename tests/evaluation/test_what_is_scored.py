@@ -100,6 +100,18 @@ def test_baselines_have_the_levels_too(forecast, weather):
     assert "geopotential_850" in card
 
 
+@pytest.mark.parametrize("dim", ["realization", "number"])
+def test_baselines_of_an_ensemble_have_no_members(forecast, weather, dim):
+    members = forecast.expand_dims({dim: 3})
+    found = baseline_forecasts(members, weather)["Persistence"]
+    xr.testing.assert_equal(found, baseline_forecasts(forecast, weather)["Persistence"])
+    card = compare_forecasts({"mine": members, "Persistence": found}, weather, metrics=("crps",))
+    mine, flat = card[f"{T2M}_overall"].isel(weights=0, missing_dims="ignore").squeeze().values
+    one = evaluate(forecast, weather, metrics=("mae",))[f"{T2M}_overall"]
+    assert mine == pytest.approx(float(one.isel(weights=0, missing_dims="ignore").squeeze()))
+    assert flat > 0
+
+
 # --- forms ----------------------------------------------------------------------------------------
 
 

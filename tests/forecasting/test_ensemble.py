@@ -61,6 +61,7 @@ def test_members_mean_and_spread(weather, chunk, units):
 
     now = theirs["t2m"].sel(time=times)
     mean, spread = ensemble.mean(fc), ensemble.spread(fc)
+    xr.testing.assert_equal(ensemble.mean(fc.rename(realization="number")), mean)
     for lead, passes in enumerate((1, 1, 2)):  # each pass adds 2 K times -1, 0, 4
         np.testing.assert_allclose(mean["t2m"][:, lead], now + 2 * passes, atol=1e-3)
         np.testing.assert_allclose(spread["t2m"][:, lead], 2 * passes * 7**0.5, atol=1e-3)

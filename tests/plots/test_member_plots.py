@@ -29,7 +29,9 @@ def truth_at(weather, latitude, longitude):
     return near.values[3:6]
 
 
-def test_a_plume_shows_quantiles_and_truth_at_the_nearest_point(ensemble, weather):
+@pytest.mark.parametrize("dim", ["realization", "ens"])
+def test_a_plume_shows_quantiles_and_truth_at_the_nearest_point(ensemble, weather, dim):
+    ensemble = ensemble.rename(realization=dim)
     figure = plots.plume(ensemble, weather, place={"Here": (50.0, -12.0), "There": (-80, 181)})
     here, there = figure.axes
     assert here.get_title("left") == "Here (52.5°N, 15°W)"

@@ -690,11 +690,12 @@ def test_the_page_in_a_browser(card, forecasts, truth, tmp_path, scheme):
     assert asked == [address]
 
 
-def test_an_ensemble_is_shown_with_its_members(card, forecasts, truth, tmp_path):
+@pytest.mark.parametrize("dim", ["realization", "number"])
+def test_an_ensemble_is_shown_with_its_members(card, forecasts, truth, tmp_path, dim):
     pytest.importorskip("cartopy")
     assert "How sure?" not in write_report(card, forecasts, truth, tmp_path / "r.html").read_text()
     members = [noisy(truth, 0.3, seed) for seed in range(3)]
-    named = forecasts | {"Net": xr.concat(members, "realization")}
+    named = forecasts | {"Net": xr.concat(members, dim)}
     text = write_report(card, named, truth, tmp_path / "r.html").read_text()
     assert "How sure?" in text
     pictures = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', text)
