@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 import torch
 from golden_cases import CASES, load_case, relative
 from helpers import SHARED
+
+from stforecast.models import SimVPv2
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GSTA = [name for name in CASES if name.startswith("gsta")]
@@ -116,6 +120,31 @@ def test_training_takes_the_same_course(benchmarks):
     (_, _, fp32, _, _), (_, _, bf16, _, _) = table.rows
     assert fp32 == pytest.approx(1, abs=1e-4)
     assert bf16 == pytest.approx(1, abs=0.05)
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("convlstm_s", "phydnet")]
+
+
+@pytest.mark.parametrize("network", ["moving_mnist", *SLOW])
+def test_a_dry_run_gives_every_figure(network, benchmarks, monkeypatch, capsys):
+    """What is run on a GPU, here on one sample: SimVPv2 in small, the others as they are."""
+    import model
+
+    class Small(SimVPv2):
+        @classmethod
+        def for_benchmark(cls, name, **settings):
+            return SimVPv2.for_benchmark(name, **model.SMALL, **settings)
+
+    monkeypatch.setattr(model, "SimVPv2", Small)
+    monkeypatch.setattr(model, "matrix_rate", lambda *a: 1e12)  # nothing comes near to it
+    line = ["--only", network, "--what", "1", "train", "memory", "--batch", "1", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["model.py", *line, "--device", "cpu", "--check"])
+    with contextlib.suppress(SystemExit):  # of --check: how fast it is here does not matter
+        model.main()
+    said = capsys.readouterr().out
+    for work in ("forecast, batch 1", "training step, batch 1", "peak memory of a training step"):
+        for precision in ("fp32", "bf16"):
+            assert re.search(rf"{network}: {work}, {precision} +[0-9.]+ +[<>]=", said), said
 
 
 def test_check_exits_with_1_where_a_figure_falls_short(benchmarks, capsys):
