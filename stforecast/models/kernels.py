@@ -51,6 +51,17 @@ def by_hand(x: Tensor) -> bool:
     return not plain and all(name.startswith("mkldnn") for name in lacking())
 
 
+def wrong_in_16_bits(x: Tensor, stride: int) -> bool:
+    """Whether the weight gradient of a strided convolution of `x` is wrong in 16 bits.
+
+    With torch 2.13 on AVX-512 and AMX oneDNN leaves memory in it that nobody has written where the
+    result has one column, and adds up other points where kernel and stride are 4 or more. Somewhat
+    more is taken for it here. That of float32 is right.
+    """
+    suspect = stride > 3 or (stride > 1 and x.shape[-1] <= 2 * stride)
+    return suspect and x.device.type == "cpu" and torch.is_grad_enabled()
+
+
 def wrap(x: Tensor, n: int) -> Tensor:
     """Extend the last axis of `x` by `n` columns from its other end, on both sides."""
     W = x.shape[-1]

@@ -37,7 +37,18 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-class Conv2d(nn.Conv2d):
+class StridedConv2d(nn.Conv2d):
+    """A 2-D convolution in float32 where a CPU's 16 bits would give it a wrong gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H', W')."""
+        if kernels.wrong_in_16_bits(x, self.stride[-1]):
+            with full_precision(x):
+                return super().forward(x.to(self.weight.dtype))
+        return super().forward(x)
+
+
+class Conv2d(StridedConv2d):
     """A 2-D convolution that pads to keep the grid; `circular_longitude` wraps the last axis."""
 
     #: False where the authors write padding="same": fvcore, which counts FLOPs for them, overlooks
@@ -85,6 +96,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             turned = self.weight.flip(2, 3).transpose(0, 1)
             columns = 0 if self.circular_longitude else 1
             return channels_last(F.conv2d(x, turned, self.bias, padding=(1, columns)))
+        if kernels.wrong_in_16_bits(x, self.stride[-1]):
+            with full_precision(x):
+                return channels_last(super().forward(x.to(self.weight.dtype), output_size))
         return channels_last(super().forward(x, output_size))
 
 

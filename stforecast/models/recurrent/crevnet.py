@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ..kernels import wrap
+from ..kernels import wrap, wrong_in_16_bits
+from ..layers import full_precision
 from .base import Recurrent
 
 _DEPTH = 3  # frames of a window
@@ -385,7 +386,11 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, D, H, W) -> (B, c_out, D, H, W), or with stride 2 half of H and W."""
-        return super().forward(wrap(x, self.wrapped) if self.wrapped else x)
+        x = wrap(x, self.wrapped) if self.wrapped else x
+        if wrong_in_16_bits(x, self.stride[-1]):
+            with full_precision(x):
+                return super().forward(x.to(self.weight.dtype))
+        return super().forward(x)
 
 
 def fold(x: Tensor) -> Tensor:

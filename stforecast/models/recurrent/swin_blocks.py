@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..layers import MetaBlock
+from ..layers import MetaBlock, StridedConv2d
 from ..translators import ChannelMlp, ChannelNorm, WindowAttention
 from .base import unused
 
@@ -64,7 +64,7 @@ class Embedding(nn.Module):
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, dim, PATCH, stride=PATCH)
+        self.proj = StridedConv2d(channels, dim, PATCH, stride=PATCH)
         self.norm = ChannelNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
