@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import numbers
 import os
@@ -12,15 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from ..errors import InputError
 from ..forecasting.forecaster import Forecaster, load
 from ..models.members import DRAWS, Draws, Perturbation
-from ..task import Task
+from ..task import Task, initialisations
 from .config import TrainConfig
 
+logger = logging.getLogger(__name__)
 _VALIDATIONS = 4
+_MEMBERS, _WINDOWS, _FURTHEST = 8, 128, 1.5  # of a calibration
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ class EnsembleConfig:
         The peak of their schedule.
     dropout : float, optional
         With ``draws="dropout"``: a rate in place of the network's own.
+    calibrate : bool
+        Scale the noise behind the training, where there are validation data: over their windows
+        the spread of the members is then as large as the error of their mean, and as much too
+        small at one lead time as too large at another.
 
     Raises
     ------
@@ -61,6 +70,10 @@ class EnsembleConfig:
     et al. (2025), arXiv:2506.10772, do. Learned at once, noise that still does the wrong thing
     spoils what the network knows; so it is learned first, and fast, and the network then follows
     slowly.
+
+    The CRPS forgives large errors more than squares do: where errors have long tails, as those of
+    the first hour have, members that it has taught are too close together, on the whole; and errors
+    are larger in years that are not trained on. ``calibrate`` makes up for both.
     """
 
     draws: Draws = "noise"
@@ -71,6 +84,7 @@ class EnsembleConfig:
     noise_steps: int | None = None
     noise_rate: float = 3e-3
     dropout: float | None = None
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         if self.draws not in DRAWS:
@@ -96,6 +110,10 @@ class EnsembleConfig:
             raise InputError(
                 f"EnsembleConfig.noise_steps are for draws='noise'; found {self.noise_steps} and "
                 f"{self.draws!r}"
+            )
+        if not isinstance(self.calibrate, bool):
+            raise InputError(
+                f"EnsembleConfig.calibrate must be True or False, found {self.calibrate!r:.60}"
             )
         for name in ("learning_rate", "noise_rate"):
             rate = getattr(self, name)
@@ -286,15 +304,83 @@ def fine_tuned(
             **options,
         )
         noisy.network.requires_grad_(True)
-        if over(noisy) or not how.steps:
+        if over(noisy):
             return noisy
         network, warm_start = copy.deepcopy(noisy.network), noisy
-    return fit(
-        ds,
-        task,
-        model=network,
-        config=how.training(left()),
-        warm_start=warm_start,
-        run_dir=directory and directory / "ensemble",
-        **options,
-    )
+    if how.steps:
+        many = fit(
+            ds,
+            task,
+            model=network,
+            config=how.training(left()),
+            warm_start=warm_start,
+            run_dir=directory and directory / "ensemble",
+            **options,
+        )
+    else:
+        many = noisy
+    if how.calibrate and options.get("validation") is not None and not over(many):
+        calibrate(many, options["validation"], windows=config.val_windows, seed=config.seed)
+    return many
+
+
+def calibrate(
+    forecaster: Forecaster, validation: Any, *, windows: int = 128, seed: int = 0
+) -> dict[str, float] | None:
+    """Scale the noise of a network until spread equals skill on data that it was not trained on.
+
+    Parameters
+    ----------
+    forecaster : Forecaster
+        Which draws members by noise of :class:`stforecast.models.members.Perturbation`; its network
+        is changed in place, and ``training["calibration"]`` tells what was found.
+    validation : xarray.Dataset
+    windows : int
+        How many are forecast, evenly spread, 128 at the most.
+    seed : int
+        Of the members' noise.
+
+    Returns
+    -------
+    dict, optional
+        ``"noise_scaled"``, the factor, from 2/3 to 3/2, and ``"least"`` and ``"most"``, the ratios
+        of spread and skill (``spread_skill`` of :func:`stforecast.evaluate`) over lead times and
+        variables before the last step. None where nothing can be scaled.
+
+    Notes
+    -----
+    The spread of members that have been taught grows in proportion to the noise, by a factor of 1.1
+    to 1.09 (measured on the bundle in the package). Scaled is by 1 / sqrt(least * most), twice.
+    """
+    from ..evaluation import evaluate
+    from ..forecasting import predict
+
+    task = forecaster.task
+    noisy = [p for p in forecaster.network.modules() if isinstance(p, Perturbation)]
+    if not noisy:
+        return None
+    times = initialisations(validation, task)
+    times = times[np.linspace(0, len(times) - 1, min(windows, _WINDOWS, len(times))).astype(int)]
+    factor, least, most = 1.0, math.nan, math.nan
+    for _ in range(2):
+        forecast = predict(validation, forecaster, init_time=times, ensemble=_MEMBERS, seed=seed)
+        scores = evaluate(forecast, validation, metrics=("spread_skill",), nan=task.nan)
+        found = [scores[v].values for v in scores.data_vars if not str(v).endswith("_overall")]
+        least, most = float(np.min(found)), float(np.max(found))
+        wanted = factor / math.sqrt(least * most) if 0 < least <= most < math.inf else math.nan
+        if not 1 / _FURTHEST <= wanted <= _FURTHEST:
+            logger.warning(
+                "the spread of the members is %.3g to %.3g of the error of their mean, which "
+                "scaling cannot mend: teach them for more steps",
+                least,
+                most,
+            )
+            wanted = min(max(wanted, 1 / _FURTHEST), _FURTHEST) if wanted == wanted else factor
+        with torch.no_grad():
+            for part in noisy:
+                part.project.weight.mul_(wanted / factor)
+        factor = wanted
+    told = {"noise_scaled": factor, "least": least, "most": most}
+    logger.info("noise scaled by %.3f: spread / skill was %.3f to %.3f", factor, least, most)
+    forecaster.training["calibration"] = told
+    return told

@@ -18,17 +18,20 @@ import stforecast
 from stforecast.conventions.grid import area_weights
 from stforecast.errors import InputError
 from stforecast.forecasting import ensemble as members
-from stforecast.models.members import Streams
+from stforecast.models.members import Perturbation, Streams
 from stforecast.task import Task, initialisations
 from stforecast.testing.weather import make_weather
 from stforecast.training import EnsembleConfig, TrainConfig, fit
+from stforecast.training.ensemble import calibrate
 from stforecast.training.objective import Objective
 
 TASK = Task("t2m", input_steps=4, target_steps=3)
 CONFIG = TrainConfig(
     steps=4, batch_size=8, validate_every=2, val_windows=8, ema=0.9, precision="fp32", device="cpu"
 )
-HOW = EnsembleConfig(members=2, steps=4, noise=2, noise_steps=0, learning_rate=1e-3)
+HOW = EnsembleConfig(
+    members=2, steps=4, noise=2, noise_steps=0, learning_rate=1e-3, calibrate=False
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -104,6 +107,76 @@ def test_spread_equals_skill_where_the_noise_is_known(model, draws):
     assert told["val_score"] == pytest.approx(told["val_crps"] / 2.24, rel=0.05)
     assert told["val_spread_to_skill"] == pytest.approx(1, abs=0.1)
     assert told["val_crps"] == pytest.approx(2 / np.pi**0.5, rel=0.05)  # (1 + 3) / 2 of them
+
+
+class Shifted(nn.Module):
+    """The mean of all, and noise of a given size at each lead time."""
+
+    takes_noise = True
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.perturb = Perturbation(1, len(sizes))
+        with torch.no_grad():
+            self.perturb.project.weight[len(sizes) :] = torch.tensor(sizes)[:, None, None, None]
+
+    def noise_shape(self, height, width):
+        return 1, height, width
+
+    def forward(self, x, noise=None):
+        y = x.new_zeros(len(x), len(self.perturb.project.weight) // 2, *x.shape[-2:])
+        return (y if noise is None else self.perturb(y, noise)).unsqueeze(2)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("sizes", "factor"), [((0.8, 1.25), 1), ((0.5, 1.2), 0.6**-0.5)])
+def test_noise_is_scaled_until_spread_equals_skill(sizes, factor, masked):
+    """Too small at one lead time as it is too large at the other."""
+    truth = (rolls(600, 1) - 20) / xr.DataArray([1, 3], dims="x")  # errors of 1
+    if masked:
+        truth = truth.where(xr.DataArray([True, False], dims="x"))
+    task = Task("count", 2, 2, nan="mask" if masked else "refuse")
+    forecaster = stforecast.Forecaster(Shifted(sizes), task, draws="noise")
+    told = calibrate(forecaster, truth, seed=1)
+    assert told == forecaster.training["calibration"]
+    assert told["noise_scaled"] == pytest.approx(factor, rel=0.05)
+    found = forecaster.network.perturb.project.weight[2:].squeeze()
+    torch.testing.assert_close(found, torch.tensor(sizes) * told["noise_scaled"])
+    assert told["least"] * told["most"] == pytest.approx(1, abs=0.05)
+    assert told["most"] / told["least"] == pytest.approx(sizes[1] / sizes[0], rel=0.1)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 4.0])
+def test_noise_that_is_far_from_right_is_told(size, caplog):
+    """Scaling is no teaching."""
+    truth = rolls(100, 1).isel(x=[0]) - 20
+    forecaster = stforecast.Forecaster(Shifted((size, size)), Task("count", 2, 2), draws="noise")
+    told = calibrate(forecaster, truth)
+    assert "which scaling cannot mend" in caplog.text
+    assert told["noise_scaled"] == pytest.approx({0.0: 1, 0.3: 1.5, 4.0: 1 / 1.5}[size])
+
+
+def test_fit_scales_noise_on_the_validation_period(data, tmp_path):
+    how = replace(HOW, noise_steps=4, calibrate=True)
+    raw = go(data, ensemble=replace(how, calibrate=False))
+    scaled = go(data, ensemble=how, run_dir=tmp_path)
+    factor = scaled.training["calibration"]["noise_scaled"]
+    assert "calibration" not in raw.training
+    one, other = (f.network.state_dict() for f in (raw, scaled))
+    for name in one:
+        expected = one[name] * (factor if name.startswith("perturb") else 1)
+        torch.testing.assert_close(other[name], expected)
+    assert same(go(data, ensemble=how, run_dir=tmp_path), scaled)  # from its last checkpoint
+    scaled.save(tmp_path / "bundle")
+    assert same(stforecast.load(tmp_path / "bundle"), scaled)
+    assert stforecast.load(tmp_path / "bundle").training["calibration"]["noise_scaled"] == factor
+
+
+def test_what_has_no_noise_or_no_validation_is_not_scaled(data):
+    how = replace(HOW, calibrate=True)
+    for options in ({"validation": None}, {"ensemble": replace(how, draws="dropout")}):
+        options = {"model": lambda: tiny(dropout=0.2), "ensemble": how} | options
+        assert "calibration" not in go(data, **options).training
 
 
 # --- the run --------------------------------------------------------------------------------------
