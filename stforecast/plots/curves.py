@@ -103,7 +103,7 @@ def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[st
     room = ax.bbox.transformed(Affine2D().scale(points))
     for name, (px, py), one, two in zip(map(str, x.index), at, x, y, strict=True):
         shown = plain(name, 40)
-        width = 0.62 * SMALL * len(shown)
+        width = (0.75 if name in bold else 0.62) * SMALL * len(shown)
         places = [(7, -3, "left"), (-7, -3, "right"), (7, 5, "left"), (-7, 5, "right")]
         places += [(7, -11, "left"), (-7, -11, "right"), (0, 8, "center"), (0, -15, "center")]
         shift = {"left": 0, "right": width, "center": width / 2}
