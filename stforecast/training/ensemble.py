@@ -324,6 +324,21 @@ def fine_tuned(
     return many
 
 
+def scale_noise(network: nn.Module, factor: float) -> None:
+    """Scale what each :class:`stforecast.models.members.Perturbation` of a network does, in place.
+
+    Parameters
+    ----------
+    network : nn.Module
+    factor : float
+        Members of a network that has been taught are then about as many times as far apart.
+    """
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, Perturbation):
+                part.project.weight.mul_(factor)
+
+
 def calibrate(
     forecaster: Forecaster, validation: Any, *, windows: int = 128, seed: int = 0
 ) -> dict[str, float] | None:
@@ -356,8 +371,7 @@ def calibrate(
     from ..forecasting import predict
 
     task = forecaster.task
-    noisy = [p for p in forecaster.network.modules() if isinstance(p, Perturbation)]
-    if not noisy:
+    if not any(isinstance(part, Perturbation) for part in forecaster.network.modules()):
         return None
     times = initialisations(validation, task)
     times = times[np.linspace(0, len(times) - 1, min(windows, _WINDOWS, len(times))).astype(int)]
@@ -376,9 +390,7 @@ def calibrate(
                 most,
             )
             wanted = min(max(wanted, 1 / _FURTHEST), _FURTHEST) if wanted == wanted else factor
-        with torch.no_grad():
-            for part in noisy:
-                part.project.weight.mul_(wanted / factor)
+        scale_noise(forecaster.network, wanted / factor)
         factor = wanted
     told = {"noise_scaled": factor, "least": least, "most": most}
     logger.info("noise scaled by %.3f: spread / skill was %.3f to %.3f", factor, least, most)
