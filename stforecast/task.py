@@ -91,7 +91,8 @@ class Task:
         Further inputs: the outputs this long before each target time, such as ``["1D", "7D"]``. The
         history is as long as they ask for; none may be shorter than the forecast.
     lower : float, optional
-        No forecast is below it: 0 for counts.
+        No forecast is below it: 0 for counts. In the units that the network has: temperatures are
+        in K, whatever the units of the data.
 
     Notes
     -----
