@@ -7,6 +7,7 @@ takes frame t and gives an estimate of frame t + 1.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -228,11 +229,13 @@ class Unrolled(nn.Module):
             known, moved = total - mask.shape[1], mask.to(x.device, torch.bool)
         # Frames that are known go in together, one time after the other.
         u = self.inlet(given[:, :known].transpose(0, 1).flatten(0, 1)).unflatten(0, (known, -1))
+        ready = deque(u.unbind(0))  # and are let go of one by one
+        del u
         state = self.begin(given[:, 0])
         outputs: list[Tensor] = []
         for t in range(total):
             if t < known:
-                fed, now = given[:, t], u[t]
+                fed, now = given[:, t], ready.popleft()
             else:
                 fed = self._own_frame(outputs[-1], given, t, x.shape[-2:])
                 if moved is not None:
