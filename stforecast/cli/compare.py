@@ -2,8 +2,8 @@
 
 All get the same data, inputs, batches and number of steps, or of minutes. In the fast preset those
 that can forecast the change from the last step; SimVPv2 is without the linear guess, which the
-others have not. The best weights are chosen on the validation period, and scored once on the test
-period.
+others have not. The loss is the squared error, with TAU's own addition. The best weights are chosen
+on the validation period, and scored once on the test period.
 
 Writes compare.csv, compare.nc, report.html and pictures, error against cost among them. A
 comparison that was stopped goes on when the same command is given again, with more models or trials
@@ -225,7 +225,7 @@ def made(form: Mapping[str, Any], options: Options, opened: Opened) -> tuple[Any
         network: Any = found[0]
         if own.model == "SimVPv2" and own.preset == "fast":
             network = partial(network, linear_guess=False)  # the others have none
-        return network, found[1]
+        return network, found[1] if "loss" in form else replace(found[1], loss="mse")
     # A graph network as printed has windows, periods and faults of its own.
     network, _ = recipe(name, replace(own, preset="fast"), grid=grid.shape, task=opened.task)
     return network, own.config(**RECIPES[name].paper)
