@@ -251,17 +251,18 @@ def _planned(
         cost["peak_memory_gib"] = found["peak_memory"] / 2**30
     training: dict[str, Any] = {}
     if options.minutes is not None:
-        each = found["validation"] / timed.val_windows
-        fit_in = int(_SHARE * 60 * options.minutes / _CHECKS / each) if each else windows
-        training["val_windows"] = min(windows, max(_FEWEST, fit_in))
-        left = 60 * options.minutes - _CHECKS * each * training["val_windows"]
+        each, share = found["validation"] / timed.val_windows, _SHARE * 60 * options.minutes
+        fit_in = int(share / _CHECKS / each) if each else windows
+        training["val_windows"] = scored = min(windows, max(_FEWEST, fit_in))
+        checks = max(1, min(_CHECKS, int(share / (each * scored) + 1e-9))) if each else _CHECKS
+        left = 60 * options.minutes - checks * each * scored
         if left < found["step"]:
             raise InputError(
                 f"{options.minutes:g} minutes are too few: a step takes {found['step']:.3g} s, a "
-                f"window of the {_CHECKS} validations {each:.3g} s"
+                f"validation {each * scored:.3g} s"
             )
         training["steps"] = int(left / found["step"])
-        training["validate_every"] = math.ceil(training["steps"] / _CHECKS)
+        training["validate_every"] = math.ceil(training["steps"] / checks)
         training["compile"] = "never"  # which takes minutes of its own
     if options.learning_rate == "auto":
         config = replace(config, **training)

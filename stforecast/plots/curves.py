@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,12 @@ def performance(
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.margins(x=0.18, y=0.08)
+        ax.margins(x=0.18, y=0.14)
+        if rows[quality].min() > 0 and rows[quality].max() > 4 * rows[quality].min():
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
         for model, row in rows.iterrows():
             style = (_ORANGE, 8) if str(model) in chosen else ("0.35", 5)
             ax.plot(row[cost], row[quality], "o", color=style[0], markersize=style[1])
@@ -101,21 +107,30 @@ def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[st
     at = ax.transData.transform(np.column_stack([x, y])) * points
     taken = [Bbox.from_bounds(px - 4, py - 4, 8, 8) for px, py in at]
     room = ax.bbox.transformed(Affine2D().scale(points))
-    for name, (px, py), one, two in zip(map(str, x.index), at, x, y, strict=True):
+    near = [(7, -3, "left"), (-7, -3, "right"), (7, 5, "left"), (-7, 5, "right")]
+    near += [(7, -11, "left"), (-7, -11, "right"), (0, 8, "center"), (0, -15, "center")]
+    far = [(dx, dy) for dy in (20, -26, 34, -40, 48, 62, 76) for dx in (10, -10, 30, -30, 55, -55)]
+    far.sort(key=lambda place: math.hypot(*place))
+    places = near + [(dx, dy, "left" if dx > 0 else "right") for dx, dy in far]
+    points_of = zip(map(str, x.index), at, x, y, strict=True)
+    for name, (px, py), one, two in sorted(points_of, key=lambda point: point[0] not in bold):
         shown = plain(name, 40)
         width = (0.75 if name in bold else 0.62) * SMALL * len(shown)
-        places = [(7, -3, "left"), (-7, -3, "right"), (7, 5, "left"), (-7, 5, "right")]
-        places += [(7, -11, "left"), (-7, -11, "right"), (0, 8, "center"), (0, -15, "center")]
         shift = {"left": 0, "right": width, "center": width / 2}
         boxes = [
             Bbox.from_bounds(px + dx - shift[side], py + dy, width, SMALL)
             for dx, dy, side in places
         ]
-        inside = (room.x0 <= box.x0 and box.x1 <= room.x1 for box in boxes)
-        free = [i for i, ok in enumerate(inside) if ok and not boxes[i].count_overlaps(taken)]
+        free = [
+            i
+            for i, box in enumerate(boxes)
+            if room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1
+            if not box.count_overlaps(taken)
+        ]
         best = free[0] if free else 0
         dx, dy, side = places[best]
         taken.append(boxes[best])
+        line = {"arrowstyle": "-", "color": "0.7", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         ax.annotate(
             shown,
             (one, two),
@@ -125,6 +140,7 @@ def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[st
             fontsize=SMALL,
             color=_ORANGE if name in bold else "0.35",
             fontweight="bold" if name in bold else "normal",
+            arrowprops=line if best >= len(near) else None,
             parse_math=False,
         )
 
