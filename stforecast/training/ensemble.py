@@ -320,7 +320,10 @@ def fine_tuned(
     else:
         many = noisy
     if how.calibrate and options.get("validation") is not None and not over(many):
-        calibrate(many, options["validation"], windows=config.val_windows, seed=config.seed)
+        try:
+            calibrate(many, options["validation"], windows=config.val_windows, seed=config.seed)
+        except InputError as error:  # what has been learned is not lost for that
+            logger.warning("the noise stays as it is, for it cannot be calibrated: %s", error)
     return many
 
 

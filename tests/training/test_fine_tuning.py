@@ -172,6 +172,16 @@ def test_fit_scales_noise_on_the_validation_period(data, tmp_path):
     assert stforecast.load(tmp_path / "bundle").training["calibration"]["noise_scaled"] == factor
 
 
+def test_what_is_learned_outlives_a_calibration_that_fails(data, monkeypatch, caplog):
+    def broken(*arguments, **options):
+        raise InputError("no scores")
+
+    monkeypatch.setattr(stforecast.evaluation, "evaluate", broken)
+    found = go(data, ensemble=replace(HOW, calibrate=True))
+    assert same(found, go(data))
+    assert "cannot be calibrated: no scores" in caplog.text
+
+
 def test_what_has_no_noise_or_no_validation_is_not_scaled(data):
     how = replace(HOW, calibrate=True)
     for options in ({"validation": None}, {"ensemble": replace(how, draws="dropout")}):
