@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from helpers import tiny
 
+from stforecast.cli.compare import weaned
 from stforecast.cli.compared import models_of
+from stforecast.cli.opening import Opened
 from stforecast.errors import InputError
 from stforecast.files import locked
 from stforecast.models import registry
+from stforecast.models.graph.sequence import teacher_probability
+from stforecast.task import Task
 from stforecast.testing.flow import write_nyc_flow
 from stforecast.testing.moving_mnist import write_mnist
 from stforecast.testing.weather import make_weather
@@ -117,6 +122,23 @@ def test_a_budget_of_minutes_is_planned_in_steps(weather, compare, tmp_path, mon
     code, said = compare(*line, "--minutes", 2, "--steps", 3)
     assert code == 2
     assert "one budget" in said.err
+
+
+@pytest.mark.parametrize("steps", [1, 8, 200, 100_000])
+def test_a_curriculum_ends_within_the_training(steps):
+    parts = {"test": make_weather(30, shape=(4, 6))}
+    opened = Opened(parts, Task("t2m", 3, 2), np.zeros(0), {}, {})
+    made = weaned("CLCRN", steps, opened)
+    network = made() if steps < 100_000 else None
+    if network is None:
+        assert made == "CLCRN"  # 2,000 of its own end early enough
+        return
+    shares = [teacher_probability(b, network.curriculum_decay) for b in (steps // 4, steps)]
+    assert shares[0] >= 0.45
+    assert shares[1] < {1: 0.4, 8: 0.1, 200: 1e-3}[steps]
+    assert network.teach is not None
+    assert weaned("AGCRN", steps, opened) == "AGCRN"  # it has none
+    assert weaned(tiny, steps, opened) is tiny
 
 
 def test_the_pace_of_a_training():
