@@ -388,7 +388,7 @@ def _report(options: Options, opened: Opened, chosen: Mapping[str, Any]) -> None
         training=training,
         about=about,
     )
-    error = str(benchmark_table(published_as(options)).columns[0])
+    error = str(ours.columns[0])  # scores come before costs
     try:
         cost = ("seconds_per_epoch", "forecasts_per_second")
         figure = performance(ours, quality=error, costs=cost)

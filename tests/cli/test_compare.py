@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from helpers import tiny
 
+from stforecast import plots
 from stforecast.cli.compare import weaned
 from stforecast.cli.compared import models_of
 from stforecast.cli.opening import Opened
@@ -154,7 +155,14 @@ def test_the_pace_of_a_training():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["taxibj", "moving_mnist"])
-def test_other_benchmarks_in_small(benchmark, compare, tmp_path):
+def test_other_benchmarks_in_small(benchmark, compare, tmp_path, monkeypatch):
+    drawn = []
+
+    def performance(table, *, quality, costs):
+        drawn.append(quality)
+        return plots.performance(table, quality=quality, costs=costs)
+
+    monkeypatch.setattr("stforecast.cli.compare.performance", performance)
     writer = {"taxibj": write_nyc_flow, "moving_mnist": write_mnist}[benchmark]
     data, out = writer(tmp_path / "data"), tmp_path / "out"
     line = ["--benchmark", benchmark, "--data", data, "--models", "simvpv2,convlstm"]
@@ -165,4 +173,5 @@ def test_other_benchmarks_in_small(benchmark, compare, tmp_path):
     table = pd.read_csv(out / "compare.csv", index_col="model")
     assert {"SimVPv2", "ConvLSTM", "persistence"} <= set(table.index)
     assert (out / "error_against_cost.png").read_bytes()[:4] == b"\x89PNG"
+    assert drawn == [{"moving_mnist": "mse_sum", "taxibj": "mse_x100"}[benchmark]]
     assert (out / "report.html").is_file()
