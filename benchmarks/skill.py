@@ -49,7 +49,7 @@ from stforecast.files import replacing  # noqa: E402
 from stforecast.models import SimVPv2  # noqa: E402
 from stforecast.task import initialisations  # noqa: E402
 from stforecast.training import EnsembleConfig  # noqa: E402
-from stforecast.training.ensemble import scale_noise  # noqa: E402
+from stforecast.training.calibration import scale_noise  # noqa: E402
 
 HERE = Path(__file__).parent
 RECORD = HERE / "skill.json"

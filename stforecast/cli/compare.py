@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -35,12 +34,11 @@ from ..evaluation import benchmark_table, evaluate, scorecard
 from ..files import locked, replacing
 from ..forecasting import load, predict, write_forecast
 from ..models.cost import forecasts_per_second, summary
-from ..models.registry import make_network, network_class
 from ..plots import performance, save, write_results
 from ..task import WindowForecaster, initialisations
 from ..training.tuning import find_learning_rate, pace
 from .benchmark import train
-from .compared import as_printed, models_of
+from .compared import as_printed, models_of, weaned
 from .opening import OPENINGS, Opened, Where
 from .recipes import RECIPES, BenchmarkOptions, recipe
 from .tables import compared, to_lines, together
@@ -195,7 +193,7 @@ def _run(
     planned = _planned(network, config, options, opened, directory)
     config = replace(config, **planned["training"])
     steps = config.steps or config.epochs * steps_per_epoch(opened, config.batch_size)
-    network = weaned(network, steps, opened)
+    network = weaned(network, steps, opened.task, Grid.of(opened.parts["test"]))
     for path in missing:
         seed = options.seed + wanted.index(path)
         own = run_options(options, form, output=path, seed=seed)
@@ -233,35 +231,6 @@ def made(form: Mapping[str, Any], options: Options, opened: Opened) -> tuple[Any
     # A graph network as printed has windows, periods and faults of its own.
     network, _ = recipe(name, replace(own, preset="fast"), grid=grid.shape, task=opened.task)
     return network, own.config(**RECIPES[name].paper)
-
-
-def weaned(network: Any, steps: int, opened: Opened) -> Any:
-    """A graph network by name with a curriculum that ends within the training, where it has one.
-
-    Parameters
-    ----------
-    network : str or callable
-        What makes it, which is given back where there is nothing to change.
-    steps : int
-        Of the training. The papers' curriculum goes on for 15,000, and a network that has hardly
-        met its own output goes astray on it: here truth is fed to half at a quarter of the steps.
-    opened : Opened
-
-    Returns
-    -------
-    str or callable
-    """
-    if not isinstance(network, str):
-        return network
-    default = signature(network_class(network)).parameters.get("curriculum_decay")
-    k = getattr(default, "default", None)
-    if not k or k * math.log(k) <= steps / 4:
-        return network
-    shorter = 1 + steps / 4
-    for _ in range(50):  # Newton's steps to where k ln k is a quarter of the steps
-        shorter = (shorter + steps / 4) / (math.log(shorter) + 1)
-    grid = Grid.of(opened.parts["test"]).to_dict()
-    return partial(make_network, network, opened.task, grid, {"curriculum_decay": shorter})
 
 
 def _planned(

@@ -77,15 +77,15 @@ def performance(
     for ax, cost in zip(axes, costs, strict=True):
         rows = table[[quality, cost]].dropna()
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.margins(x=0.18, y=0.14)
-        if rows[quality].min() > 0 and rows[quality].max() > 4 * rows[quality].min():
+        logarithmic = [ax.xaxis]
+        if 0 < 4 * rows[quality].min() < rows[quality].max():
             ax.set_yscale("log")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter(NullFormatter())
+            logarithmic.append(ax.yaxis)
+        for axis in logarithmic:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         for model, row in rows.iterrows():
             style = (_ORANGE, 8) if str(model) in chosen else ("0.35", 5)
             ax.plot(row[cost], row[quality], "o", color=style[0], markersize=style[1])
@@ -114,19 +114,15 @@ def _name_points(ax: Any, x: pd.Series[float], y: pd.Series[float], bold: set[st
     places = near + [(dx, dy, "left" if dx > 0 else "right") for dx, dy in far]
     points_of = zip(map(str, x.index), at, x, y, strict=True)
     for name, (px, py), one, two in sorted(points_of, key=lambda point: point[0] not in bold):
-        shown = plain(name, 40)
-        width = (0.75 if name in bold else 0.62) * SMALL * len(shown)
+        shown, wide = plain(name, 40), 0.75 if name in bold else 0.62
+        width = wide * SMALL * len(shown)
         shift = {"left": 0, "right": width, "center": width / 2}
         boxes = [
             Bbox.from_bounds(px + dx - shift[side], py + dy, width, SMALL)
             for dx, dy, side in places
         ]
-        free = [
-            i
-            for i, box in enumerate(boxes)
-            if room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1
-            if not box.count_overlaps(taken)
-        ]
+        inside = [room.contains(*box.min) and room.contains(*box.max) for box in boxes]
+        free = [i for i, b in enumerate(boxes) if inside[i] and not b.count_overlaps(taken)]
         best = free[0] if free else 0
         dx, dy, side = places[best]
         taken.append(boxes[best])

@@ -12,9 +12,8 @@ import xarray as xr
 from helpers import tiny
 
 from stforecast import plots
-from stforecast.cli.compare import weaned
-from stforecast.cli.compared import models_of
-from stforecast.cli.opening import Opened
+from stforecast.cli.compared import models_of, weaned
+from stforecast.conventions.grid import Grid
 from stforecast.errors import InputError
 from stforecast.files import locked
 from stforecast.models import registry
@@ -127,9 +126,8 @@ def test_a_budget_of_minutes_is_planned_in_steps(weather, compare, tmp_path, mon
 
 @pytest.mark.parametrize("steps", [1, 8, 200, 100_000])
 def test_a_curriculum_ends_within_the_training(steps):
-    parts = {"test": make_weather(30, shape=(4, 6))}
-    opened = Opened(parts, Task("t2m", 3, 2), np.zeros(0), {}, {})
-    made = weaned("CLCRN", steps, opened)
+    where = Task("t2m", 3, 2), Grid.of(make_weather(30, shape=(4, 6)))
+    made = weaned("CLCRN", steps, *where)
     network = made() if steps < 100_000 else None
     if network is None:
         assert made == "CLCRN"  # 2,000 of its own end early enough
@@ -138,8 +136,8 @@ def test_a_curriculum_ends_within_the_training(steps):
     assert shares[0] >= 0.45
     assert shares[1] < {1: 0.4, 8: 0.1, 200: 1e-3}[steps]
     assert network.teach is not None
-    assert weaned("AGCRN", steps, opened) == "AGCRN"  # it has none
-    assert weaned(tiny, steps, opened) is tiny
+    assert weaned("AGCRN", steps, *where) == "AGCRN"  # it has none
+    assert weaned(tiny, steps, *where) is tiny
 
 
 def test_the_pace_of_a_training():

@@ -22,7 +22,7 @@ from stforecast.models.members import Perturbation, Streams
 from stforecast.task import Task, initialisations
 from stforecast.testing.weather import make_weather
 from stforecast.training import EnsembleConfig, TrainConfig, fit
-from stforecast.training.ensemble import calibrate
+from stforecast.training.calibration import calibrate
 from stforecast.training.objective import Objective
 
 TASK = Task("t2m", input_steps=4, target_steps=3)
