@@ -2,8 +2,9 @@
 
 All get the same data, inputs, batches and number of steps, or of minutes. In the fast preset those
 that can forecast the change from the last step; SimVPv2 is without the linear guess, which the
-others have not. The loss is the squared error, with TAU's own addition. The best weights are chosen
-on the validation period, and scored once on the test period.
+others have not. The loss is the squared error, with TAU's own addition; a graph network as printed
+has its own. The best weights are chosen on the validation period, and scored once on the test
+period.
 
 Writes compare.csv, compare.nc, report.html and pictures, error against cost among them. A
 comparison that was stopped goes on when the same command is given again, with more models or trials
@@ -269,8 +270,9 @@ def _planned(
     if options.learning_rate == "auto":
         config = replace(config, **training)
         steps = max(1, (config.steps or config.epochs * per_epoch) // 5)
+        tried = weaned(network, steps, opened.task, Grid.of(opened.parts["test"]))
         table = find_learning_rate(
-            task=opened.task, model=network, config=config, steps=steps,
+            task=opened.task, model=tried, config=config, steps=steps,
             run_dir=directory / "learning_rate", **parts,
         )  # fmt: skip
         with replacing(directory / "learning_rate.csv") as new:

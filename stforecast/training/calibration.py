@@ -58,10 +58,12 @@ def calibrate(
 
     Notes
     -----
-    The spread of members that have been taught grows in proportion to the noise, by a factor of 1.1
-    to 1.09 (measured on the bundle in the package). Scaled is by 1 / sqrt(least * most), twice.
+    The spread of members that have been taught grows nearly as the noise does: 1.09 times the noise
+    made it 1.08 to 1.09 times as large, of the bundle in the package. Scaled is by
+    1 / sqrt(least * most), twice.
     """
     from ..evaluation import evaluate
+    from ..evaluation.scorecards import variables_of
     from ..forecasting import predict
 
     task = forecaster.task
@@ -73,7 +75,7 @@ def calibrate(
     for _ in range(2):
         forecast = predict(validation, forecaster, init_time=times, ensemble=_MEMBERS, seed=seed)
         scores = evaluate(forecast, validation, metrics=("spread_skill",), nan=task.nan)
-        found = [scores[v].values for v in scores.data_vars if not str(v).endswith("_overall")]
+        found = [scores[v].values for v in variables_of(scores)]
         least, most = float(np.min(found)), float(np.max(found))
         wanted = factor / math.sqrt(least * most) if 0 < least <= most < math.inf else math.nan
         if not 1 / _FURTHEST <= wanted <= _FURTHEST:

@@ -142,13 +142,14 @@ class Reused:
     """
 
     def __init__(self, matrix: Tensor) -> None:
-        if torch.is_autocast_enabled(matrix.device.type):
-            matrix = matrix.to(torch.get_autocast_dtype(matrix.device.type))
+        device = matrix.device.type
+        if device != "meta" and torch.is_autocast_enabled(device):  # which has no autocast
+            matrix = matrix.to(torch.get_autocast_dtype(device))
         self._uses: _Uses | None = {} if matrix.requires_grad and by_hand(matrix) else None
         self.matrix = matrix if self._uses is None else _Gathered.apply(matrix, self._uses)
 
     def behind(self, x: Tensor) -> Tensor:
-        """X W, of x (..., B, K): (..., B, O)."""
+        """Multiply x (..., B, K) by it: x W, (..., B, O)."""
         if self._uses is None:
             return x @ self.matrix
         return _Product.apply(x.to(self.matrix.dtype), self.matrix, self._uses)

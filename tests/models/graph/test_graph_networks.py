@@ -8,7 +8,7 @@ import torch
 
 import stforecast
 from stforecast.errors import InputError
-from stforecast.models import registry
+from stforecast.models import registry, summary
 from stforecast.models.graph import ConditionalKernel, GraphNetwork, Mesh
 from stforecast.task import Task
 from stforecast.training.config import TrainConfig
@@ -25,6 +25,12 @@ def made(name, task=TASK, grid=GLOBE, **settings):
     torch.manual_seed(0)
     network = registry.make_network(name, task, grid, {"neighbours": 9, **settings})
     return network.double().eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operations_are_counted(name):
+    """On torch's meta device, which has no autocast."""
+    assert summary(made(name), (1, 6, 1, 6, 8)).flops > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
