@@ -53,8 +53,7 @@ class CrevNet(Recurrent):
 
     References
     ----------
-    .. [1] Yu et al. (2020), section 3: the two-way autoencoder, the reversible predictive module,
-       3-D convolutions.
+    .. [1] Yu et al. (2020), section 3: two-way autoencoder, reversible module, 3-D convolutions.
     """
 
     openstl_names = (
@@ -99,8 +98,7 @@ class CrevNet(Recurrent):
         own = {"blocks": blocks, "layers": layers, "warm_up": warm_up}
         if isinstance(blocks, (list, tuple)):
             options["stride"] = 2 ** len(blocks)
-        options.setdefault("sampling", "always")
-        if options["sampling"] != "always" or options.get("patch", 1) != 1:
+        if options.setdefault("sampling", "always") != "always" or options.get("patch", 1) != 1:
             raise InputError(
                 "CrevNet is trained on true frames and folds frames itself: expected "
                 f"sampling='always' and patch=1, found {options}"
@@ -132,10 +130,9 @@ class CrevNet(Recurrent):
         """Invert :meth:`encode`: two streams (B, c, 3, h, w) -> (B, C, 3, H, W)."""
         a, b = code
         for block in reversed(self.coder):
-            halved = block.halves
-            before = unfold(a) if halved else a
+            before = unfold(a) if block.halves else a
             more = b - block(before)
-            a, b = unfold(more) if halved else more, before
+            a, b = unfold(more) if block.halves else more, before
         return unfold(torch.cat([a, b], dim=1))
 
     def begin(self, frame: Tensor) -> State:
@@ -361,10 +358,8 @@ class Conv3d(nn.Conv3d):
     ----------
     c_in, c_out, kernel : int
         Channels, and points along each axis.
-    stride : int
-        Of rows and columns.
-    bias : bool
-        Whether there is one.
+    stride, bias
+        As of ``nn.Conv3d``, the stride of rows and columns alone.
     circular_longitude : bool
         Pad the last axis with its other end.
     """

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ...errors import InputError
+from .. import kernels
 from ..folding import packed
 from ..layers import Conv2d, ConvTranspose2d, full_precision
 from .base import Recurrent, numbers, unused, zeros
@@ -160,8 +162,9 @@ class MAU(Recurrent):
         seen = self._encoded(u) if self.recall else [u]
         spatial, new = seen.pop(), []
         for cell, (temporal, past) in zip(self.cells, state, strict=True):
-            below = spatial
-            spatial, temporal = cell(spatial, temporal, past)
+            below = _remembered(spatial, temporal.dtype)
+            spatial, temporal = cell(below, temporal, past)
+            temporal = _remembered(temporal, temporal.dtype)
             new.append((temporal, (*past[1:], (below, temporal))))
         z = spatial
         for j, conv in enumerate(self.decoder):
@@ -169,7 +172,7 @@ class MAU(Recurrent):
             z = F.leaky_relu(z, 0.2) if j < len(self.decoder) - 1 else z
             z = z + seen.pop() if self.recall else z  # information recalling
         with full_precision(z):
-            return self.readout(z.to(self.readout.weight.dtype)), new
+            return _pointwise(self.readout, z.to(self.readout.weight.dtype)), new
 
     def folded(self, dtype: torch.dtype) -> nn.Module | None:
         """Make the quick form for a CPU, (B, T, C, H, W) -> (B, T', C', H, W); None: there is none.
@@ -181,9 +184,10 @@ class MAU(Recurrent):
 
     def _encoded(self, frames: Tensor) -> list[Tensor]:
         """What the encoder gives of frames (N, C, H, W) on each of its grids, finest first."""
-        stages: list[Tensor] = []
-        for conv in self.encoder:
-            stages.append(F.leaky_relu(conv(stages[-1] if stages else frames), 0.2))
+        first, *others = self.encoder
+        stages = [F.leaky_relu(_pointwise(first, frames), 0.2)]
+        for conv in others:
+            stages.append(F.leaky_relu(conv(stages[-1]), 0.2))
         return stages
 
     @classmethod
@@ -253,21 +257,135 @@ class MAUCell(nn.Module):
         full = temporal.dtype  # which autocast may halve in the convolutions alone
         # Attention module: past spatial states are compared with the present one as a whole, by
         # one number a state; past temporal states are mixed so.
-        query, scale = self.conv_s_next(spatial), 1 / math.sqrt(spatial[0].numel())
-        scores = torch.stack([(s * query).sum((1, 2, 3)) for s, _ in past], dim=1) * scale
-        attended = torch.zeros_like(temporal)
-        weights = scores.softmax(1).to(full).unbind(1)
-        for weight, (_, t) in zip(weights, past, strict=True):
-            attended = torch.addcmul(attended, weight[:, None, None, None], t)
-        keep = torch.sigmoid(self.conv_t_next(temporal).to(full))
-        motion = torch.lerp(attended, temporal, keep)  # the augmented motion information
+        query = self.conv_s_next(spatial)
+        if kernels.by_hand(query):
+            states = [state for pair in past for state in pair]
+            looks = [getattr(state.grad_fn, "looks", None) for state in states]
+            attended = _Attention.apply(query.to(full), looks, *states)
+        else:
+            scores = torch.stack([(s * query).sum((1, 2, 3)) for s, _ in past], dim=1)
+            weights = (scores / math.sqrt(spatial[0].numel())).softmax(1).to(full)
+            attended = torch.zeros_like(temporal)
+            for weight, (_, t) in zip(weights.unbind(1), past, strict=True):
+                attended = torch.addcmul(attended, weight[:, None, None, None], t)
+        # The augmented motion information.
+        motion = _gated(self.conv_t_next(temporal).to(full), temporal, attended)
 
         # Fusion module: each state takes from the other by a gate.
         t_gate, t_own, t_other = self.conv_t(motion).to(full).chunk(3, dim=1)
         s_gate, s_other, s_own = self.conv_s(spatial).to(full).chunk(3, dim=1)
-        t_new = torch.lerp(s_other, t_own, torch.sigmoid(t_gate))
-        s_new = torch.lerp(t_other, s_own, torch.sigmoid(s_gate))
+        t_new, s_new = _gated(t_gate, t_own, s_other), _gated(s_gate, s_own, t_other)
         return (s_new + spatial if self.residual else s_new), t_new
+
+
+def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
+    """A 1 x 1 convolution; with one channel on a side oneDNN has no quick gradient of it."""
+    if not kernels.by_hand(x):
+        return cast(Tensor, conv(x))
+    weight: Any = conv.weight
+    rows = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), conv.bias)  # type: ignore[arg-type]
+    return rows.permute(0, 3, 1, 2)
+
+
+def _gated(gate: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """sigmoid(gate) times `own`, and the rest of 1 times `other`."""
+    if kernels.by_hand(gate):
+        return cast(Tensor, _Gated.apply(gate, own, other))
+    return torch.lerp(other, own, torch.sigmoid(gate))
+
+
+class _Gated(torch.autograd.Function):
+    """The gate, whose gradients are made of two maps."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        share, difference = torch.sigmoid(gate), own - other
+        ctx.save_for_backward(share, difference)
+        return torch.addcmul(other, share, difference)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        share, difference = ctx.saved_tensors
+        to_own = gradient * share
+        to_gate = to_own * difference
+        to_gate.addcmul_(to_gate, share, value=-1)
+        return to_gate, to_own, gradient - to_own
+
+
+#: What looked at a state in the backward pass of a number: weights (B) and maps (B, c, h, w).
+_Looks = dict[int, list[tuple[Tensor, Tensor]]]
+
+
+def _remembered(state: Tensor, dtype: torch.dtype) -> Tensor:
+    """Have the gradient that a state gets from all later looks at it made at once."""
+    return _Remembered.apply(state.to(dtype), {}) if kernels.by_hand(state) else state
+
+
+class _Remembered(torch.autograd.Function):
+    """A state as it is; on the way back this comes after every look at it.
+
+    By itself torch writes a map for each of `tau` looks, and adds it to the others.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, state: Tensor, looks: _Looks) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.looks = looks
+        return state.view_as(state)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
+        return _mixed(ctx.looks.pop(kernels.backward_pass(), []), gradient), None
+
+
+class _Attention(torch.autograd.Function):
+    """Mix past temporal states by how much the spatial ones beside them are like the query.
+
+    Takes query (B, c, h, w), the looks at each state, and s, t of each step, oldest first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, looks: list[_Looks | None], *states: Tensor) -> Tensor:
+        scores = torch.stack([_products(s, query) for s in states[::2]], 1)
+        weights = (scores / math.sqrt(query[0].numel())).softmax(1)
+        ctx.looks = looks
+        ctx.save_for_backward(query, weights, *states)
+        return cast(Tensor, _mixed(list(zip(weights.unbind(1), states[1::2], strict=True))))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, weights, *states = ctx.saved_tensors
+        to_weights = torch.stack([_products(t, gradient) for t in states[1::2]], 1)
+        to_scores = weights * (to_weights - (weights * to_weights).sum(1, keepdim=True))
+        to_scores = (to_scores / math.sqrt(query[0].numel())).unbind(1)
+        to_query = _mixed(list(zip(to_scores, states[::2], strict=True)))
+        passed = kernels.backward_pass()
+        to_states: list[Tensor | None] = [None] * len(states)
+        pairs = zip(to_scores, weights.unbind(1), strict=True)
+        for i, look in enumerate(x for s, w in pairs for x in ((s, query), (w, gradient))):
+            if ctx.looks[i] is not None:
+                ctx.looks[i].setdefault(passed, []).append(look)
+            elif ctx.needs_input_grad[i + 2]:
+                to_states[i] = _mixed([look])
+        return (to_query, None, *to_states)
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Scalar products of maps (B, c, h, w) in channels-last memory: (B)."""
+    rows = (x.permute(0, 2, 3, 1).reshape(len(x), -1).unbind() for x in (a, b))
+    return torch.stack([torch.dot(u, v) for u, v in zip(*rows, strict=True)])
+
+
+def _mixed(looks: list[tuple[Tensor, Tensor]], first: Tensor | None = None) -> Tensor | None:
+    """Maps times their weights, added up, and to `first`."""
+    total = None if first is None or not looks else first.clone()
+    for weight, x in looks:
+        weight = weight[:, None, None, None]
+        total = x * weight if total is None else total.addcmul_(weight, x)
+    return first if total is None else total
 
 
 class MapNorm(nn.LayerNorm):

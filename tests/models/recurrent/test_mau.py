@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stforecast.errors import InputError
-from stforecast.models import summary
+from stforecast.models import kernels, summary
 from stforecast.models.recurrent import MAU
 from stforecast.models.recurrent.mau import MAUCell
 
@@ -40,6 +40,32 @@ def test_a_unit_attends_to_the_past_states_of_its_layer(temperature):
     weights = torch.exp(scores) / torch.exp(scores).sum(0)
     expected = sum(w[:, None, None, None] * t for w, (_, t) in zip(weights, past, strict=True))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("recall", [False, True])
+def test_gradients_written_by_hand_are_those_of_torch(monkeypatch, recall):
+    """Of all weights and of the input; a second backward pass through a kept graph gives them, too.
+
+    There are 6 steps of 3 that a unit looks back: states are looked at by all steps that may.
+    """
+    network = small(tau=3, recall=recall)
+    x = torch.randn(2, 3, 1, 8, 12).double().requires_grad_()
+
+    def gradients(passes=1):
+        inputs = [x, *(p for p in network.parameters() if p.requires_grad)]
+        y = network(x)
+        loss = (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum()
+        for left in reversed(range(passes)):
+            found = torch.autograd.grad(loss, inputs, retain_graph=left > 0, allow_unused=True)
+        return [g for g in found if g is not None]
+
+    assert kernels.by_hand(x)
+    ours, again = gradients(), gradients(2)
+    monkeypatch.setattr(kernels, "by_hand", lambda x: False)
+    theirs = gradients()
+    assert len(theirs) > 20
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(again, theirs)
 
 
 def test_rates_follow_from_the_step():
