@@ -22,9 +22,14 @@ hypothesis.settings.register_profile("stforecast", deadline=None)
 hypothesis.settings.load_profile("stforecast")
 
 
+#: The files that take longest, the longest first.
+LONGEST = ("notebooks", "docs", "relabelling", "pipelines", "distributed", "faults", "real_data")
+
+
 def pytest_collection_modifyitems(items):
-    """Begin with the notebooks: a file is one worker's, and at the end the others would wait."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    """Begin with the longest: a file is one worker's, and at the end the others would wait."""
+    place = {f"test_{name}.py": k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="module")
