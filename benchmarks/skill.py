@@ -112,8 +112,9 @@ def rung(name: str, steps: int, data: Path, seed: int) -> dict[str, Any]:
     return {"rmse": found, "minutes": round((time.monotonic() - began) / 60, 1), **about}
 
 
-#: Of "rollout": steps before, steps after, applications; a lean network, minutes of one core.
-FIRST, FURTHER, APPLICATIONS = 600, 160, 4
+#: Of "rollout": steps before, steps after, applications in the first half of these; a lean network,
+#: minutes of one core.
+FIRST, FURTHER, APPLICATIONS = 600, 400, 4
 LEAN: dict[str, Any] = {"encoder_channels": 8, "translator_channels": 64, "translator_blocks": 3}
 LEAN |= {"linear_guess": False}
 
@@ -121,7 +122,8 @@ LEAN |= {"linear_guess": False}
 def rollout(data: Path, seed: int) -> dict[str, Any]:
     """One network trained on as before, and on its own output, by equal steps; to 48 h of 2017.
 
-    On 16 x 32 points, means of four cells.
+    On 16 x 32 points, means of four cells. The second half of the steps is of one application: the
+    errors of the later ones outweigh those of the first, which is then 2% worse. Chosen on 2016.
     """
     own = RECIPES["weatherbench_t2m"]
     task = replace(own.task, **own.more)
@@ -136,12 +138,13 @@ def rollout(data: Path, seed: int) -> dict[str, Any]:
     # By squares the last hours, with errors of 2 K, would outweigh the first, with a tenth of a K.
     config = replace(config, loss="mae")
     first = fit(train, task, model=make, config=config)
-    further = replace(config, steps=FURTHER, learning_rate=5e-5)
+    further = replace(config, steps=FURTHER, learning_rate=1e-4)
     steps = APPLICATIONS * task.target_steps
     times = initialisations(test, replace(own.task, target_steps=steps))
     times = times[np.linspace(0, len(times) - 1, 64).astype(int)]
     found, minutes = {}, {}
-    for name, applications in (("plain", 1), ("rolled", APPLICATIONS)):
+    stages = [(0, APPLICATIONS), (FURTHER // 2, 1)]
+    for name, applications in (("plain", 1), ("rolled", stages)):
         began = time.monotonic()
         one = replace(further, rollout=applications)
         model = fit(train, task, model=make, config=one, warm_start=first)
