@@ -147,6 +147,19 @@ def test_a_dry_run_gives_every_figure(network, benchmarks, monkeypatch, capsys):
             assert re.search(rf"{network}: {work}, {precision} +[0-9.]+ +[<>]=", said), said
 
 
+def test_forecasts_to_disk_are_measured_beside_the_network(benchmarks, monkeypatch, capsys):
+    import predict
+
+    make, few = predict.make_store, 30
+    monkeypatch.setattr(predict, "make_store", lambda path, steps: make(path, few))
+    monkeypatch.setattr(predict, "EVERY", 1)
+    monkeypatch.setattr(sys, "argv", ["predict.py"])
+    predict.main()
+    said = capsys.readouterr().out
+    assert re.search(rf"{few - 11} forecasts to disk / bare network +[0-9.]+ +>=", said), said
+    assert re.search(r"wrong or missing in the store +0 +<= 0 ok", said), said
+
+
 def test_check_exits_with_1_where_a_figure_falls_short(benchmarks, capsys):
     from _table import Table
 
