@@ -14,6 +14,7 @@ plain formulas are used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -399,6 +400,50 @@ def convolve_plus(
 def backward_pass() -> int:
     """Number of the backward pass that is under way in this thread, -1 where there is none."""
     return torch._C._current_graph_task_id()
+
+
+#: What was done with a tensor, by the backward pass that goes through it: a factor, a gradient.
+Uses = dict[int, list[tuple[Tensor, Tensor]]]
+
+
+def gathered(
+    x: Tensor, uses: Uses, total: Callable[[list[tuple[Tensor, Tensor]], Tensor | None], Any]
+) -> Tensor:
+    """A tensor as it is, whose gradient is made once, of all its uses.
+
+    By itself torch writes one for each use, and adds it to the others. Uses are left in `uses`,
+    under :func:`backward_pass`, by gradients written by hand, which give none themselves.
+
+    Parameters
+    ----------
+    x : Tensor
+    uses : dict
+        Empty.
+    total : callable
+        The gradient, of the uses and of what else torch has as one, or None.
+
+    Returns
+    -------
+    Tensor
+        The shape of `x`.
+    """
+    out: Tensor = _Gathered.apply(x, uses, total)
+    return out
+
+
+class _Gathered(torch.autograd.Function):
+    """On the way back this comes after all uses."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, uses: Uses, total: Callable[..., Any]) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.uses, ctx.total = uses, total
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
+        return ctx.total(ctx.uses.pop(backward_pass(), []), gradient), None, None
 
 
 def version(tensor: Tensor) -> object:

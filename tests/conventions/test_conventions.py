@@ -373,6 +373,3 @@ def test_real_files_come_back(path, decode):
         assert back["t2m"].encoding == ds["t2m"].encoding
         if not decode:
             xr.testing.assert_identical(back, ds)
-
-
-# --- the synthetic data sets ----------------------------------------------------------------------

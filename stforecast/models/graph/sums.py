@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
-from ..kernels import backward_pass, by_hand
+from ..kernels import Uses, backward_pass, by_hand, gathered
 
 
 class FixedSum:
@@ -145,8 +145,8 @@ class Reused:
         device = matrix.device.type
         if device != "meta" and torch.is_autocast_enabled(device):  # which has no autocast
             matrix = matrix.to(torch.get_autocast_dtype(device))
-        self._uses: _Uses | None = {} if matrix.requires_grad and by_hand(matrix) else None
-        self.matrix = matrix if self._uses is None else _Gathered.apply(matrix, self._uses)
+        self._uses: Uses | None = {} if matrix.requires_grad and by_hand(matrix) else None
+        self.matrix = matrix if self._uses is None else gathered(matrix, self._uses, _summed)
 
     def behind(self, x: Tensor) -> Tensor:
         """Multiply x (..., B, K) by it: x W, (..., B, O)."""
@@ -155,31 +155,20 @@ class Reused:
         return _Product.apply(x.to(self.matrix.dtype), self.matrix, self._uses)
 
 
-#: Factors and gradients of the products, by the backward pass that goes through them.
-_Uses = dict[int, list[tuple[Tensor, Tensor]]]
-
-
-class _Gathered(torch.autograd.Function):
-    """The matrix, as it is: on the way back this comes after all products."""
-
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, uses: _Uses) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.uses = uses
-        return matrix.view_as(matrix)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: None) -> tuple[Tensor, None]:
-        factors, gradients = zip(*ctx.uses.pop(backward_pass()), strict=True)
-        return torch.cat(factors, -2).mT @ torch.cat(gradients, -2), None
+def _summed(uses: list[tuple[Tensor, Tensor]], other: Tensor | None) -> Tensor | None:
+    """The gradient of the matrix, of the factors and gradients of all products."""
+    if not uses:
+        return other
+    factors, gradients = zip(*uses, strict=True)
+    total = torch.cat(factors, -2).mT @ torch.cat(gradients, -2)
+    return total if other is None else total + other
 
 
 class _Product(torch.autograd.Function):
-    """x W; the gradient of W is left to :class:`_Gathered`."""
+    """x W; the gradient of W is left to :func:`_summed`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, uses: _Uses) -> Tensor:
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, uses: Uses) -> Tensor:
         ctx.save_for_backward(x, matrix)
         ctx.uses = uses
         return x @ matrix
@@ -188,7 +177,7 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, matrix = ctx.saved_tensors
-        ctx.uses.setdefault(backward_pass(), []).append((x, gradient))
+        ctx.uses.setdefault(backward_pass(), []).append((x.detach(), gradient))
         return gradient @ matrix.mT, None, None
 
 

@@ -260,7 +260,7 @@ class MAUCell(nn.Module):
         query = self.conv_s_next(spatial)
         if kernels.by_hand(query):
             states = [state for pair in past for state in pair]
-            looks = [getattr(state.grad_fn, "looks", None) for state in states]
+            looks = [getattr(state.grad_fn, "uses", None) for state in states]
             attended = _Attention.apply(query.to(full), looks, *states)
         else:
             scores = torch.stack([(s * query).sum((1, 2, 3)) for s, _ in past], dim=1)
@@ -313,41 +313,22 @@ class _Gated(torch.autograd.Function):
         return to_gate, to_own, gradient - to_own
 
 
-#: What looked at a state in the backward pass of a number: weights (B) and maps (B, c, h, w).
-_Looks = dict[int, list[tuple[Tensor, Tensor]]]
-
-
 def _remembered(state: Tensor, dtype: torch.dtype) -> Tensor:
     """Have the gradient that a state gets from all later looks at it made at once."""
-    return _Remembered.apply(state.to(dtype), {}) if kernels.by_hand(state) else state
-
-
-class _Remembered(torch.autograd.Function):
-    """A state as it is; on the way back this comes after every look at it.
-
-    By itself torch writes a map for each of `tau` looks, and adds it to the others.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, state: Tensor, looks: _Looks) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.looks = looks
-        return state.view_as(state)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
-        return _mixed(ctx.looks.pop(kernels.backward_pass(), []), gradient), None
+    return kernels.gathered(state.to(dtype), {}, _mixed) if kernels.by_hand(state) else state
 
 
 class _Attention(torch.autograd.Function):
     """Mix past temporal states by how much the spatial ones beside them are like the query.
 
-    Takes query (B, c, h, w), the looks at each state, and s, t of each step, oldest first.
+    Takes query (B, c, h, w), the uses of each state, and s, t of each step, oldest first. A look at
+    a state is a weight (B) and a map (B, c, h, w).
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, looks: list[_Looks | None], *states: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, looks: list[kernels.Uses | None], *states: Tensor
+    ) -> Tensor:
         scores = torch.stack([_products(s, query) for s in states[::2]], 1)
         weights = (scores / math.sqrt(query[0].numel())).softmax(1)
         ctx.looks = looks
@@ -362,10 +343,10 @@ class _Attention(torch.autograd.Function):
         to_scores = weights * (to_weights - (weights * to_weights).sum(1, keepdim=True))
         to_scores = (to_scores / math.sqrt(query[0].numel())).unbind(1)
         to_query = _mixed(list(zip(to_scores, states[::2], strict=True)))
-        passed = kernels.backward_pass()
+        passed, seen = kernels.backward_pass(), query.detach()  # its graph holds the uses
         to_states: list[Tensor | None] = [None] * len(states)
         pairs = zip(to_scores, weights.unbind(1), strict=True)
-        for i, look in enumerate(x for s, w in pairs for x in ((s, query), (w, gradient))):
+        for i, look in enumerate(x for s, w in pairs for x in ((s, seen), (w, gradient))):
             if ctx.looks[i] is not None:
                 ctx.looks[i].setdefault(passed, []).append(look)
             elif ctx.needs_input_grad[i + 2]:

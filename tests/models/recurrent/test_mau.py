@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -66,6 +69,27 @@ def test_gradients_written_by_hand_are_those_of_torch(monkeypatch, recall):
     assert len(theirs) > 20
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(again, theirs)
+
+
+def test_a_graph_is_let_go_of_where_states_get_no_gradient(monkeypatch):
+    """The gradient of the units alone: what the encoder gave is looked at, and never asked for."""
+    network, kept, gathered = small(), [], kernels.gathered
+
+    class Uses(dict):
+        """Which can be watched."""
+
+    def watched(x, uses, total):
+        uses = Uses()
+        kept.append(weakref.ref(uses))
+        return gathered(x, uses, total)
+
+    monkeypatch.setattr(kernels, "gathered", watched)
+    y = network(torch.randn(2, 3, 1, 8, 12).double())
+    torch.autograd.grad(y.sum(), list(network.cells[0].conv_s_next.parameters()))
+    assert len(kept) == 24
+    del y
+    gc.collect()
+    assert [one() for one in kept if one() is not None] == []
 
 
 def test_rates_follow_from_the_step():
