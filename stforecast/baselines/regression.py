@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,7 @@ class LinearRegression(ForecastModel):
         neighbour_steps: int = 2,
         ridge: float = 1e-5,
         windows: int | None = 10_000,
+        where: Callable[[np.ndarray], Any] | None = None,
         max_bytes: int = 2**29,
     ) -> LinearRegression:
         """Fit all points in closed form, from sums over the history, taken in one pass.
@@ -136,6 +138,9 @@ class LinearRegression(ForecastModel):
         windows : int or None
             Use no more windows than this, spread evenly and over all times of day; None takes all.
             The fit costs time in proportion.
+        where : callable, optional
+            Takes truth, in the data's units, and tells where it counts, as of
+            :func:`stforecast.evaluate`: each target is fitted on the windows in which it does.
         max_bytes : int
             Limit of the sums, 8 x (predictors) x (predictors + targets) bytes a point, of which
             there are four at once. A grid that needs more is taken in bands of rows, with one pass
@@ -149,7 +154,8 @@ class LinearRegression(ForecastModel):
         Raises
         ------
         InputError
-            If there are fewer windows than predictors, or data are not finite.
+            If there are fewer windows than predictors, or data are not finite; or `where` is no
+            function.
         """
         require_task(task)
         if form not in ("strong", "plain"):
@@ -161,6 +167,8 @@ class LinearRegression(ForecastModel):
         ):
             if isinstance(value, bool) or int(value) != value or value < least:
                 raise InputError(f"{name} must be a whole number of at least {least}: {value!r}")
+        if where is not None and not callable(where):
+            raise InputError(f"where must be a function of truth, found {where!r:.60}")
         if not ridge > 0:
             raise InputError(f"ridge must be above 0, found {ridge!r}")
         near_steps = min(neighbour_steps, task.input_steps)
@@ -191,10 +199,13 @@ class LinearRegression(ForecastModel):
         height, width = (canonical.sizes[d] for d in space)
         targets = [channels.index(name) for name in task.outputs]
         outputs = len(targets) * task.target_steps
-        rows = max(1, max_bytes // (4 * 8 * width * layout.size * (layout.size + outputs)))
+        size = layout.size * (layout.size + outputs)
+        if where is not None:
+            size = outputs * (layout.shared + layout.own + 2) ** 2
+        rows = max(1, max_bytes // (4 * 8 * width * size))
 
         coefficients = np.empty((outputs, layout.size, height, width), dtype=np.float32)
-        job = _Job(canonical, task, channels, layout, starts, targets, usual)
+        job = _Job(canonical, task, channels, layout, starts, targets, usual, where)
         for first in range(0, height, rows):
             band = slice(first, min(first + rows, height))
             sums = job.sums(band)
@@ -214,6 +225,8 @@ class LinearRegression(ForecastModel):
             "sun": int(sun),
             "timestep": task.timestep,
         }
+        if where is not None:
+            attrs["where"] = str(where)
         variables: dict[str, Any] = {
             "coefficients": (("target", "predictor", *space), coefficients),
             "mean": (("variable", *space), job.mean),
@@ -405,8 +418,10 @@ class _Job:
         starts: np.ndarray,
         targets: list[int],
         usual: ReferenceFit | None,
+        where: Callable[[np.ndarray], Any] | None,
     ) -> None:
         self.ds, self.task, self.channels, self.layout = ds, task, channels, layout
+        self.where = where
         self.starts, self.targets, self.usual = starts, targets, usual
         self.periodic = Grid.of(ds).periodic
         self.mean = _centre(ds, channels, set(task.outputs) if usual is not None else set())
@@ -439,7 +454,11 @@ class _Job:
         graph = Graph()
         mean = self.mean[:, around]
         prepare = graph.put(
-            partial(anomalies_of, task, self.channels, mean, layout.radius, self.periodic, have)
+            partial(
+                partial(anomalies_of, task, self.channels, mean, layout.radius, self.periodic),
+                have,
+                self.where,
+            )
         )
         part = graph.put(partial(part_of, task, layout, self.targets, count))
         lazy = variables[0].chunks is not None

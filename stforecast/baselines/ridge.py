@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from ..datasets.forcings import sun_at
 from ..errors import InputError
 from ..task import Task
+
+Where = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,19 @@ def anomalies_of(
     radius: int,
     periodic: bool,
     have: tuple[int, int],
+    where: Where | None,
     about: tuple[np.ndarray, Any],
     values: list[np.ndarray],
-) -> np.ndarray:
-    """A block of history less what is usual, with neighbours past its edges: (time, C, rows, W)."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """A block of history less what is usual, with neighbours past its edges: (time, C, rows, W).
+
+    And where the values themselves count, without these: (time, C, rows, W).
+    """
     times, usual = about
-    anomalies = np.stack(values, axis=1) - mean
+    stacked = np.stack(values, axis=1)
+    inner = slice(have[0], stacked.shape[2] - have[1])
+    counted = None if where is None else np.asarray(where(stacked[:, :, inner]), dtype=bool)
+    anomalies = stacked - mean
     if usual is not None:
         targets, fields, found = usual
         anomalies[:, targets] -= (
@@ -128,7 +138,7 @@ def anomalies_of(
             f"{', '.join(channels)}: NaN or infinite values between {times[0]} and "
             f'{times[1]}; fill them, leave these times out, or use a Task(nan="mask")'
         )
-    return padded_by(anomalies, radius, periodic, have)
+    return padded_by(anomalies, radius, periodic, have), counted
 
 
 def part_of(
@@ -138,13 +148,17 @@ def part_of(
     count: int,
     rows: slice,
     windows: tuple[np.ndarray, Any],
-    padded: np.ndarray,
+    block: tuple[np.ndarray, np.ndarray | None],
 ) -> np.ndarray:
     """Sums of one block for some rows, `count` windows at a time."""
-    starts, lit = windows
+    (starts, lit), (padded, counted) = windows, block
     width = padded.shape[-1] - 2 * layout.radius
     outputs = len(targets) * task.target_steps
-    sums = np.zeros((rows.stop - rows.start, width, layout.size, layout.size + outputs))
+    shape: tuple[int, ...] = (layout.size, layout.size + outputs)
+    if counted is not None:  # of each target its own windows, and the predictors that it uses
+        used = [np.append(layout.used(s), layout.size - 1) for s in range(task.target_steps)]
+        shape = (outputs, len(used[0]), len(used[0]) + 1)
+    sums = np.zeros((rows.stop - rows.start, width, *shape))
     steps = task.history + np.arange(task.target_steps)
     for row in range(rows.start, rows.stop):
         around = padded[:, :, row : row + 2 * layout.radius + 1]
@@ -158,8 +172,17 @@ def part_of(
             # float64: lags are nearly the same, and what tells them apart is in the last digits.
             x = layout.predictors(around, local + task.history - 1, np.float64, sun)
             y = middle[local[:, None] + steps][:, :, targets]  # (N, T', C', W)
-            both = np.concatenate([x, y.transpose(3, 0, 1, 2).reshape(width, len(local), -1)], -1)
-            sums[row - rows.start] += x.transpose(0, 2, 1) @ both
+            y = y.transpose(3, 0, 1, 2).reshape(width, len(local), -1)
+            if counted is None:
+                both = np.concatenate([x, y], -1)
+                sums[row - rows.start] += x.transpose(0, 2, 1) @ both
+                continue
+            there = counted[local[:, None] + steps][:, :, targets, row]
+            there = there.transpose(3, 0, 1, 2).reshape(y.shape)
+            for i in range(outputs):
+                mine = x[..., used[i // len(targets)]] * there[..., i, None]
+                both = np.concatenate([mine, y[..., i, None]], -1)
+                sums[row - rows.start, :, i] += mine.transpose(0, 2, 1) @ both
     return sums
 
 
@@ -181,9 +204,27 @@ def solve(sums: np.ndarray, layout: Layout, step: int, targets: slice, ridge: fl
     constant takes what their means leave.
     """
     size, used = layout.size, layout.used(step)
-    wanted = size + np.arange(targets.start, targets.stop)
-    n = sums[..., size - 1, size - 1][..., None, None]
-    x_mean, y_mean = sums[..., size - 1 :, used] / n, sums[..., size - 1 :, wanted] / n
+    out = np.zeros((*sums.shape[:2], size, targets.stop - targets.start))
+    if sums.ndim == 4:
+        wanted = size + np.arange(targets.start, targets.stop)
+        found = _coefficients(sums, used, size - 1, wanted, ridge)
+    else:  # of each target its own windows
+        own = np.arange(len(used))
+        each = sums[:, :, targets].swapaxes(0, 2).swapaxes(1, 2)  # (target, rows, W, F', F' + 1)
+        parts = [
+            _coefficients(one, own, len(used), np.array([len(used) + 1]), ridge) for one in each
+        ]
+        found = np.concatenate(parts, -1)
+    out[..., np.append(used, size - 1), :] = found
+    return out.transpose(3, 2, 0, 1)
+
+
+def _coefficients(
+    sums: np.ndarray, used: np.ndarray, constant: int, wanted: np.ndarray, ridge: float
+) -> np.ndarray:
+    """Of predictors `used` and the constant, for targets in columns `wanted`: (rows, W, P, L)."""
+    n = np.maximum(sums[..., constant, constant], 1.0)[..., None, None]
+    x_mean, y_mean = (sums[..., constant : constant + 1, c] / n for c in (used, wanted))
     both = sums[..., used, :]
     covariance = both[..., used] / n - x_mean.swapaxes(-1, -2) * x_mean
     cross = both[..., wanted] / n - x_mean.swapaxes(-1, -2) * y_mean
@@ -192,7 +233,4 @@ def solve(sums: np.ndarray, layout: Layout, step: int, targets: slice, ridge: fl
     correlation = covariance / (deviation * deviation.swapaxes(-1, -2))
     correlation += ridge * np.eye(len(used))
     slopes = np.linalg.solve(correlation, cross / deviation) / deviation
-    out = np.zeros((*sums.shape[:2], size, len(wanted)))
-    out[..., used, :] = slopes
-    out[..., -1:, :] = y_mean - x_mean @ slopes
-    return out.transpose(3, 2, 0, 1)
+    return np.concatenate([slopes, y_mean - x_mean @ slopes], axis=-2)

@@ -125,7 +125,7 @@ def train(
     Parameters
     ----------
     parts : mapping
-        Data sets ``"train"`` and ``"validation"``.
+        Data sets ``"train"`` and, where one chooses the weights, ``"validation"``.
     task : Task
     network : callable or str
         Makes the network, or its name.
@@ -179,7 +179,7 @@ def train(
         parts["train"],
         task,
         config=config,
-        validation=parts["validation"],
+        validation=parts.get("validation"),
         run_dir=options.output / "run",
         about={"command": command_line()},
         **drawing,
@@ -249,8 +249,8 @@ def train_and_score(
     benchmark : str
         Which published table, by its name in :func:`stforecast.evaluation.benchmark_table`.
     parts : mapping
-        Canonical data sets: ``"train"``, ``"validation"`` (chooses the best weights), ``"test"``
-        (scored once, at the end).
+        Canonical data sets: ``"train"``, ``"validation"`` (chooses the best weights; without it
+        the last ones are scored), ``"test"`` (scored once, at the end).
     task : Task
     network : callable or str
         Makes the network, or its name.

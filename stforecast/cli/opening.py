@@ -230,7 +230,7 @@ def look_back(task: Task, parts: Parts, whole: xr.Dataset) -> tuple[Task, Parts]
     task : Task
         With lags.
     parts : mapping
-        ``"train"``, ``"validation"`` and ``"test"``.
+        ``"train"``, ``"test"`` and, if there is one, ``"validation"``.
     whole : xarray.Dataset
         The series that they are of.
 
@@ -239,7 +239,8 @@ def look_back(task: Task, parts: Parts, whole: xr.Dataset) -> tuple[Task, Parts]
     Task, dict of str to xarray.Dataset
     """
     try:
-        later = {n: with_history(parts[n], whole, task) for n in ("validation", "test")}
+        names = [n for n in ("validation", "test") if n in parts]
+        later = {n: with_history(parts[n], whole, task) for n in names}
     except InputError as error:
         logging.warning("going on without lags: %s", error)
         return replace(task, lags=()), parts
@@ -247,7 +248,11 @@ def look_back(task: Task, parts: Parts, whole: xr.Dataset) -> tuple[Task, Parts]
 
 
 def flow_floors(
-    history: xr.Dataset, plain: Task, lags: tuple[str, ...], save: Path | None = None
+    history: xr.Dataset,
+    plain: Task,
+    lags: tuple[str, ...],
+    save: Path | None = None,
+    where: Callable[[Any], Any] | None = None,
 ) -> dict[str, Any]:
     """The usual week, and a regression that gets it and the days before.
 
@@ -261,6 +266,8 @@ def flow_floors(
         Of the regression.
     save : Path, optional
         Where to write the usual week, netCDF.
+    where : callable, optional
+        Where truth counts: the regression is fitted on that alone.
 
     Returns
     -------
@@ -272,9 +279,10 @@ def flow_floors(
         found["usual week"] = WeeklyClimatology.fit(history, plain, statistic="median")
         if save is not None:
             found["usual week"].save(save)
-        # Few weeks for so many predictors: shrink.
+        # Few weeks for so many predictors: shrink. Above a limit there are fewer windows still.
         linear = replace(plain, lags=lags, lower=0.0)
-        found["linear regression"] = LinearRegression.fit(history, linear, ridge=0.05)
+        how: dict[str, Any] = {"ridge": 0.05 if where is None else 0.3, "where": where}
+        found["linear regression"] = LinearRegression.fit(history, linear, **how)
     except InputError as error:
         logging.warning("going on without it: %s", error)
     return found

@@ -13,16 +13,18 @@ from ..errors import InputError
 
 #: How many steps before the last one the eight neighbours are seen.
 _SEEN = (0, 2)
-_RIDGE = 1e-3
+#: Of what predictors are damped by, unless told otherwise.
+RIDGE = 1e-3
 
 
 class FirstGuess(nn.Module):
     """The change up to each step, by a ridge regression of each point's own.
 
-    The predictors of a point are its values at all input steps (the last one, and the differences
-    of the others from it), the differences of its eight neighbours from it at the last step and two
-    before, and a constant. The weights are fitted once, before the first step of the training, and
-    are no parameters: a network learns what they leave.
+    The predictors of a point are, of each of the channels that are forecast, its values at all
+    input steps (the last one, and the differences of the others from it) and the differences of its
+    eight neighbours from it at the last step and two before; and a constant. The weights are fitted
+    once, before the first step of the training, and are no parameters: a network learns what they
+    leave.
 
     Parameters
     ----------
@@ -34,6 +36,8 @@ class FirstGuess(nn.Module):
         H and W.
     circular_longitude : bool
         Whether the last column is the first one's neighbour. A point beyond an edge is as the edge.
+    ridge : float
+        How much a predictor is damped, in its own mean square over the grid.
     """
 
     weight: Tensor
@@ -47,11 +51,13 @@ class FirstGuess(nn.Module):
         grid: tuple[int, int],
         *,
         circular_longitude: bool,
+        ridge: float = RIDGE,
     ) -> None:
         super().__init__()
+        self.ridge = ridge
         self.seen = [lag for lag in _SEEN if lag < input_steps]
         self.circular_longitude = circular_longitude
-        count = input_steps + 8 * len(self.seen) + 1
+        count = channels * (input_steps + 8 * len(self.seen)) + 1
         self.register_buffer("weight", torch.zeros(target_steps, count, channels, *grid))
         self.register_buffer("residual_std", torch.ones(target_steps, channels))
 
@@ -62,7 +68,7 @@ class FirstGuess(nn.Module):
                 f"with linear_guess the network belongs to a grid of "
                 f"{tuple(self.weight.shape[-2:])} points, found input {tuple(x.shape)}"
             )
-        return torch.einsum("bpchw,tpchw->btchw", self._predictors(x), self.weight.to(x.dtype))
+        return torch.einsum("bphw,tpchw->btchw", self._predictors(x), self.weight.to(x.dtype))
 
     @torch.no_grad()
     def fit(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -79,32 +85,32 @@ class FirstGuess(nn.Module):
         dict
             The state, for other processes.
         """
-        size = self.weight.shape[1]
+        steps, size, channels = self.weight.shape[:3]
         sums = torch.zeros(1, dtype=torch.float64)
         count = 0
         for x, y in pairs:
             x, y = x.double(), y.double()
-            both = torch.cat([self._predictors(x), y - x[:, -1:]], dim=1)
+            both = torch.cat([self._predictors(x), (y - x[:, -1:]).flatten(1, 2)], dim=1)
             known = both.isfinite().all(1, keepdim=True)
             both = both.where(known, 0.0)
-            sums = sums.to(both) + torch.einsum("bpchw,bqchw->chwpq", both, both)
+            sums = sums.to(both) + torch.einsum("bphw,bqhw->hwpq", both, both)
             count += len(x)
         products, cross = sums[..., :size, :size], sums[..., :size, size:]
         # Each predictor is damped by its own mean square over the grid; the constant is not.
-        damping = products.diagonal(dim1=-2, dim2=-1).mean((1, 2))
-        damping = (_RIDGE * damping).clamp_min(1e-9 * count)
-        damping[:, -1] = 1e-9 * count
-        weight = torch.linalg.solve(products + damping[:, None, None].diag_embed(), cross)
-        self.weight.copy_(weight.permute(4, 3, 0, 1, 2))
+        damping = products.diagonal(dim1=-2, dim2=-1).mean((0, 1))
+        damping = (self.ridge * damping).clamp_min(1e-9 * count)
+        damping[-1] = 1e-9 * count
+        weight = torch.linalg.solve(products + damping.diag(), cross)  # (H, W, P, T' C')
+        self.weight.copy_(weight.unflatten(-1, (steps, channels)).permute(3, 2, 4, 0, 1))
         # |y - X w|^2 = |y|^2 - 2 w.X'y + w.X'X w
         squares = sums[..., size:, size:].diagonal(dim1=-2, dim2=-1)
-        squares = squares - (weight * (2 * cross - products @ weight)).sum(-2)  # (C', H, W, T')
-        known = products[..., -1, -1].sum((1, 2))[:, None]
-        self.residual_std.copy_((squares.sum((1, 2)) / known).clamp_min(1e-12).sqrt().T)
+        squares = squares - (weight * (2 * cross - products @ weight)).sum(-2)  # (H, W, T' C')
+        variance = squares.sum((0, 1)) / products[..., -1, -1].sum()
+        self.residual_std.copy_(variance.clamp_min(1e-12).sqrt().unflatten(0, (steps, channels)))
         return {name: tensor.cpu() for name, tensor in self.state_dict().items()}
 
     def _predictors(self, x: Tensor) -> Tensor:
-        """(B, T, C', H, W) -> (B, predictors, C', H, W)."""
+        """(B, T, C', H, W) -> (B, predictors, H, W)."""
         last, (H, W) = x[:, -1:], x.shape[-2:]
         near = x[:, [-1 - lag for lag in self.seen]]
         mode = "circular" if self.circular_longitude else "replicate"
@@ -117,4 +123,5 @@ class FirstGuess(nn.Module):
             for j, i in product(range(3), range(3))
             if (j, i) != (1, 1)
         ]
-        return torch.cat([last, x[:, :-1] - last, *around, torch.ones_like(last)], dim=1)
+        own = torch.cat([last, x[:, :-1] - last, *around], dim=1).flatten(1, 2)
+        return torch.cat([own, torch.ones_like(last[:, :, 0])], dim=1)

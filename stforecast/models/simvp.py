@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..task import Task
 from . import sizing
-from .first_guess import FirstGuess
+from .first_guess import RIDGE, FirstGuess
 from .folding import Folded
 from .gsta import GSTABlock
 from .layers import (
@@ -56,6 +56,7 @@ _WHOLE = {
     "noise": (0, 10_000),
 }
 _FRACTION = {"mlp_ratio": (0.0, 1000.0), "drop_path": (0.0, 1.0), "dropout": (0.0, 1.0)}
+_FRACTION |= {"guess_ridge": (0.0, 1e6)}
 _LARGE: dict[str, Any] = {
     "encoder_channels": 128,
     "translator_channels": 1024,
@@ -106,6 +107,9 @@ class SimVPv2(nn.Module):
         With `predict_change`: forecast the change from a first guess that is linear, a ridge
         regression of each point's own (:class:`stforecast.models.first_guess.FirstGuess`), which
         the network also sees. It then belongs to its `grid`.
+    guess_ridge : float
+        How much the predictors of this regression are damped: the more, the fewer windows there
+        are to train on.
     mirror : bool
         Learn from the mirror image about the equator as well, and forecast the mean of both
         (:mod:`stforecast.models.mirror`). Beyond the paper; for grids that are the same north and
@@ -172,6 +176,7 @@ class SimVPv2(nn.Module):
         circular_longitude: bool = False,
         predict_change: bool = False,
         linear_guess: bool = False,
+        guess_ridge: float = RIDGE,
         mirror: bool = False,
         odd_channels: Sequence[int] = (),
         translator: str = "gsta",
@@ -199,6 +204,7 @@ class SimVPv2(nn.Module):
             "circular_longitude": circular_longitude,
             "predict_change": predict_change,
             "linear_guess": linear_guess,
+            "guess_ridge": guess_ridge,
             "mirror": mirror,
             "odd_channels": list(odd_channels),
             "translator": translator,
@@ -305,7 +311,11 @@ class SimVPv2(nn.Module):
         if linear_guess and grid is not None:
             steps = (input_steps, target_steps)
             self.first_guess = FirstGuess(
-                *steps, out_channels, (rows, columns), circular_longitude=circular_longitude
+                *steps,
+                out_channels,
+                (rows, columns),
+                circular_longitude=circular_longitude,
+                ridge=guess_ridge,
             )
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,12 @@ def scale_noise(network: nn.Module, factor: float) -> None:
 
 
 def calibrate(
-    forecaster: Forecaster, validation: Any, *, windows: int = 128, seed: int = 0
+    forecaster: Forecaster,
+    validation: Any,
+    *,
+    windows: int = 128,
+    seed: int = 0,
+    where: Callable[[Any], Any] | None = None,
 ) -> dict[str, float] | None:
     """Scale the noise of a network until spread equals skill on data that it was not trained on.
 
@@ -48,6 +54,8 @@ def calibrate(
         How many are forecast, evenly spread, 128 at the most.
     seed : int
         Of the members' noise.
+    where : callable, optional
+        Tells of truth which points count, as :class:`stforecast.TrainConfig` has it.
 
     Returns
     -------
@@ -72,9 +80,10 @@ def calibrate(
     times = initialisations(validation, task)
     times = times[np.linspace(0, len(times) - 1, min(windows, _WINDOWS, len(times))).astype(int)]
     factor, least, most = 1.0, math.nan, math.nan
+    how: dict[str, Any] = {"nan": task.nan, "where": where}
     for _ in range(2):
         forecast = predict(validation, forecaster, init_time=times, ensemble=_MEMBERS, seed=seed)
-        scores = evaluate(forecast, validation, metrics=("spread_skill",), nan=task.nan)
+        scores = evaluate(forecast, validation, metrics=("spread_skill",), **how)
         found = [scores[v].values for v in variables_of(scores)]
         least, most = float(np.min(found)), float(np.max(found))
         wanted = factor / math.sqrt(least * most) if 0 < least <= most < math.inf else math.nan

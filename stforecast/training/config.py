@@ -123,6 +123,11 @@ class TrainConfig:
     variable_weights : mapping or sequence of float, optional
         Weight the loss of each forecast variable, by name (others: 1) or in the task's order; only
         their proportions matter.
+    where : callable, optional
+        Takes the truth, in the data's units, and tells for every point of it whether it counts, in
+        the loss and in validation, as of :func:`stforecast.evaluate`:
+        ``stforecast.evaluation.Above(10)``. It is given tensors. What is forecast elsewhere is then
+        of no account, a false alarm as little as there.
     validate_every : int, optional
         Steps between validations (and checkpoints); once an epoch unless given.
     checkpoint_every : int, optional
@@ -179,6 +184,7 @@ class TrainConfig:
     area_weighted: bool = False
     balance_leads: bool = False
     variable_weights: Mapping[str, float] | Sequence[float] | None = None
+    where: Callable[[Any], Any] | None = None
     validate_every: int | None = None
     checkpoint_every: int | None = None
     keep_checkpoints: Sequence[int] = ()
@@ -220,6 +226,11 @@ class TrainConfig:
             )
         if (given := self.variable_weights) is not None:
             object.__setattr__(self, "variable_weights", _weights(given))
+        if self.where is not None and not callable(self.where):
+            raise InputError(
+                f"TrainConfig.where must be a function of truth, such as Above(10), found "
+                f"{self.where!r:.60}"
+            )
         if self.device is not None:
             object.__setattr__(self, "device", _device(self.device))
         if self.feed == "stream" and self.storage != "fp32":
@@ -261,9 +272,19 @@ class TrainConfig:
         if not self.keep_checkpoints:
             del out["keep_checkpoints"]
         if callable(self.loss):
-            named = self.loss if hasattr(self.loss, "__qualname__") else type(self.loss)
-            out["loss"] = f"{named.__module__}.{named.__qualname__}"
+            out["loss"] = _name(self.loss)
+        if self.where is None:
+            del out["where"]
+        else:  # the class of one with a limit does not tell which
+            told = type(self.where).__str__ is not object.__str__
+            out["where"] = str(self.where) if told else _name(self.where)
         return out
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """What a function is called, and where it is defined."""
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _rollout(given: Any) -> int | list[tuple[int, int]]:

@@ -319,7 +319,13 @@ def fine_tuned(
         many = noisy
     if how.calibrate and options.get("validation") is not None and not over(many):
         try:
-            calibrate(many, options["validation"], windows=config.val_windows, seed=config.seed)
+            calibrate(
+                many,
+                options["validation"],
+                windows=config.val_windows,
+                seed=config.seed,
+                where=config.where,
+            )
         except InputError as error:  # what has been learned is not lost for that
             logger.warning("the noise stays as it is, for it cannot be calibrated: %s", error)
     return many

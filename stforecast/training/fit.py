@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from ..conventions.grid import Grid
 from ..conventions.overlap import period_of, with_earlier
 from ..errors import DivergenceError, InputError
+from ..evaluation.metrics import Above
+from ..evaluation.thresholds import refuse_celsius
 from ..forecasting.bundle import checksum
 from ..forecasting.forecaster import Forecaster
 from ..loading.base import Feed
@@ -48,7 +50,7 @@ from .optimizers import Optimizer
 from .progress import Meter, interruptible, reporting
 from .provenance import provenance, units
 from .schedule import applications, schedule
-from .validation import Validation, covered
+from .validation import Validation, covered, only_counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -177,6 +179,9 @@ def fit(
 
         # Data: batches on the device, and their statistics.
         source = Source(ds, task, rollout=rollout)
+        if isinstance(config.where, Above):
+            for name in task.outputs:
+                refuse_celsius(source.ds[name], config.where.limit)
         opened = partial(_feed, config=config, world=world)
         own = feed
         feed = stack.enter_context(opened(source, init_time=init_time) if own is None else own)
@@ -255,7 +260,7 @@ def fit(
             network,
             config.loss,
             loss_weights(config, task, source.ds, change).to(device, dtype),
-            masked=task.nan == "mask",
+            masked=task.nan == "mask" or config.where is not None,
             bf16=half,
             seed=config.seed,
             rank=world.rank,
@@ -271,7 +276,9 @@ def fit(
         if validation is not None:
             one = partial(opened, windows=config.val_windows, shuffle=False, storage="fp32")
             drawn = config.members, config.seed
-            checker = Validation(validation, forecaster, one, device, rollout, *drawn)
+            checker = Validation(
+                validation, forecaster, one, device, rollout, *drawn, where=config.where
+            )
             if not allow_overlap:
                 checker.refuse_overlap(source, starts, before)
             told["validation_period"] = checker.period
@@ -307,6 +314,8 @@ def fit(
                 x, y = _pair(windows, forecaster, usual)
             else:
                 x, y, *more = _rolled(windows, forecaster, usual, applications(config, step))
+            if config.where is not None:
+                y = only_counted(config.where, windows[1], y)
             points = objective.points(y, feed.size(step))
 
             # Gradients of the mean loss of the whole step: of all passes, of all ranks.

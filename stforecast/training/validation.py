@@ -47,6 +47,8 @@ class Validation:
         Applications of the network that are scored.
     members, seed : int
         How many members are drawn, where there are more than 1: the same ones at each call.
+    where : callable, optional
+        Tells of truth, in its units, which points count.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Validation:
         rollout: int = 1,
         members: int = 1,
         seed: int = 0,
+        where: Callable[[Any], Any] | None = None,
     ) -> None:
         source = Source(ds, forecaster.task, "validation", rollout)
         trained_on = Grid.from_dict(forecaster.grid or {})
@@ -74,7 +77,7 @@ class Validation:
         led = {name: source.ds[parts[0]] for name, parts in source.led.items()}
         check_units({**source.ds.data_vars, **led}, forecaster, "the validation data")
         self.source, self.feed, self.forecaster = source, feed(source), forecaster
-        self.period = period(source.ds)
+        self.period, self.where = period(source.ds), where
         self._drawn = Drawn(range(members), seed) if members > 1 else None
         # One number for all variables: errors in units of each variable's standard deviation.
         self.std = forecaster.normalizer.std[self.feed.targets, None, None]
@@ -105,6 +108,8 @@ class Validation:
                 if len(x) == 0:  # fewer windows than ranks
                     continue
                 history, wanted, *ahead = self.forecaster.parts(windows, self._usual(windows))
+                if self.where is not None:
+                    wanted, y = (only_counted(self.where, y, v) for v in (wanted, y))
                 forecast = self._forecast(windows, history, wanted.shape[1], *ahead)
                 error = forecast.mean(0) - wanted  # in standard deviations
                 sums[0] += self._sums(error.square())
@@ -192,7 +197,7 @@ class Validation:
 
     def _sums(self, loss: Tensor) -> Tensor:
         """Sum of weight times loss, and of the weights; NaN is masked, or there is none."""
-        masked = self.forecaster.task.nan == "mask"
+        masked = self.forecaster.task.nan == "mask" or self.where is not None
         known = ~loss.isnan() if masked else torch.ones_like(loss, dtype=torch.bool)
         return torch.stack(
             [
@@ -200,6 +205,36 @@ class Validation:
                 (known * self.rows).sum(dtype=torch.float64),
             ]
         )
+
+
+def only_counted(where: Callable[[Any], Any], truth: Tensor, y: Tensor) -> Tensor:
+    """Targets (B, T', C', H, W), NaN where they do not count.
+
+    Parameters
+    ----------
+    where : callable
+        Of truth; on several applications of a roll-out, truth may be of more than there are in `y`.
+    truth : Tensor
+        In its units.
+    y : Tensor
+        Targets, as the network has them.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    InputError
+        If `where` gives something else than one truth value a point.
+    """
+    counts = where(truth[:, : y.shape[1]])
+    if not isinstance(counts, Tensor) or counts.dtype != torch.bool or counts.shape != y.shape:
+        raise InputError(
+            f"TrainConfig.where must give one truth value for each point of the targets "
+            f"{tuple(y.shape)}, found {counts!r:.80}"
+        )
+    return torch.where(counts, y, torch.nan)
 
 
 def covered(source: Source, starts: np.ndarray, length: int) -> np.ndarray:

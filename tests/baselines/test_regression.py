@@ -16,6 +16,7 @@ from stforecast.baselines.regression import LinearRegression
 from stforecast.datasets.periods import split
 from stforecast.datasets.weather import open_weatherbench
 from stforecast.errors import InputError
+from stforecast.evaluation import Above
 from stforecast.evaluation.evaluate import evaluate
 from stforecast.forecasting.core import WindowForecaster
 from stforecast.forecasting.predict import predict
@@ -98,8 +99,8 @@ def test_a_constant_point_stays():
 # --- the definition -------------------------------------------------------------------------------
 
 
-def normal_equations(values, row, column, ridge, task=TASK):
-    """Coefficients and forecasts of one point, written out."""
+def normal_equations(values, row, column, ridge, above, task=TASK):
+    """Coefficients and forecasts of one point, written out; each target where it is above."""
     values = values.astype("f4").astype("f8")
     lags, steps = task.input_steps, task.target_steps
     around = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (j, i) != (0, 0)]
@@ -114,21 +115,28 @@ def normal_equations(values, row, column, ridge, task=TASK):
         ]
         x.append(own + near)
         y.append(values[end + 1 : end + 1 + steps, row, column])
-    x, y = np.array(x), np.array(y)
-    z = (x - x.mean(0)) / x.std(0)
-    b = np.linalg.solve(
-        z.T @ z / len(z) + ridge * np.eye(z.shape[1]), z.T @ (y - y.mean(0)) / len(z)
-    )
-    return z @ b + y.mean(0)
+    x, y, made = np.array(x), np.array(y), []
+    for target in y.T:
+        counts = target > above
+        mean, std, middle = x[counts].mean(0), x[counts].std(0), target[counts].mean()
+        z = (x[counts] - mean) / std
+        b = np.linalg.solve(
+            z.T @ z / len(z) + ridge * np.eye(z.shape[1]), z.T @ (target[counts] - middle) / len(z)
+        )
+        made.append((x - mean) / std @ b + middle)
+    return np.stack(made, axis=1)
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (1, 3), (3, 5)])
 @pytest.mark.parametrize("ridge", [1e-3, 0.5])
-def test_it_is_ridge_regression_of_standardised_predictors(row, column, ridge):
+@pytest.mark.parametrize("above", [-np.inf, 279.0])
+def test_it_is_ridge_regression_of_standardised_predictors(row, column, ridge, above):
     values = noise(200)
     ds = make_data(values)
-    model = LinearRegression.fit(ds, TASK, ridge=ridge)
-    expected = normal_equations(values, row, column, ridge)
+    where = Above(above) if np.isfinite(above) else None
+    model = LinearRegression.fit(ds, TASK, ridge=ridge, where=where)
+    assert model.dataset.attrs.get("where") == ("truth > 279" if where else None)
+    expected = normal_equations(values, row, column, ridge, above)
     forecast = predict(ds, model, init_time=initialisations(ds, TASK))
     ours = forecast["field"].values[:, :, row, column]
     np.testing.assert_allclose(ours, expected, atol=2e-4)
@@ -142,11 +150,14 @@ def test_it_is_ridge_regression_of_standardised_predictors(row, column, ridge):
     chunk=st.integers(1, 60),
     neighbours=st.integers(0, 2),
     gaps=st.lists(st.integers(5, 115), max_size=3, unique=True),
+    where=st.sampled_from([None, Above(275)]),
 )
-def test_bands_and_blocks_give_what_the_whole_gives(read, rows, work, chunk, neighbours, gaps):
+def test_bands_and_blocks_give_what_the_whole_gives(
+    read, rows, work, chunk, neighbours, gaps, where
+):
     ds = make_data(noise(160), drop=gaps)
     task = Task("field", 2, 1, "1h")
-    whole = LinearRegression.fit(ds, task, neighbours=neighbours, neighbour_steps=1)
+    whole = LinearRegression.fit(ds, task, neighbours=neighbours, neighbour_steps=1, where=where)
     size = whole.dataset.sizes["predictor"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stforecast.baselines.regression._READ", 4 * 24 * read)
@@ -157,6 +168,7 @@ def test_bands_and_blocks_give_what_the_whole_gives(read, rows, work, chunk, nei
             task,
             neighbours=neighbours,
             neighbour_steps=1,
+            where=where,
             max_bytes=limit,
         )
     # What values are taken as differences from may differ, so compare what is forecast.

@@ -77,8 +77,8 @@ def test_the_pipeline_scores_as_the_public_code_does(tmp_path, monkeypatch, caps
     assert float(line.split()[1]) == pytest.approx(
         table.loc["persistence", "rmse_inflow_30min"], rel=1e-3
     )
-    # It was trained on days 0 to 32 only; the week on all forty.
-    assert opened.attrs["training_period"] == "2016-01-01T00:00:00/2016-02-02T23:30:00"
+    # It was trained on all forty days, as the week and the regression were.
+    assert opened.attrs["training_period"] == "2016-01-01T00:00:00/2016-02-09T23:30:00"
 
 
 def test_the_one_public_log_is_quoted_as_that():

@@ -40,6 +40,22 @@ def test_what_is_linear_is_guessed_exactly():
     np.testing.assert_allclose(guess.residual_std[:, 0], [0.1, 0.4], rtol=0.02)
 
 
+def test_one_variable_is_guessed_from_another():
+    guess = FirstGuess(2, 1, 2, (2, 3), circular_longitude=False, ridge=1e-6)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, 2, 2, 3, generator=draw, dtype=torch.float64)
+    a, b = x[:, -1].unbind(1)
+    earlier = x[:, 0, 0] - a
+    y = torch.stack([a + 0.5 * b, b - 0.2 * earlier + 3.0], 1)[:, None]
+    guess.fit([(x[:200], y[:200])])
+    torch.testing.assert_close(guess(x), y - x[:, -1:], rtol=0, atol=1e-4)
+    weaker = FirstGuess(2, 1, 2, (2, 3), circular_longitude=False, ridge=1.0)
+    weaker.fit([(x, y)])  # of independent predictors, damped by as much as they are
+    of_other = weaker.weight[0, 1, 0]  # b for a, nearly half of 0.5
+    assert (of_other > 0.1).all()
+    assert (of_other < 0.4).all()
+
+
 def test_only_a_circular_longitude_has_a_neighbour_past_its_edge():
     x = torch.zeros(1, 2, 1, 3, 4)
     x[..., 0] = 1.0

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from helpers import tiny
+from torch import nn
 
+from stforecast.conventions.grid import area_weights
 from stforecast.conventions.overlap import FINGERPRINT
 from stforecast.errors import InputError
+from stforecast.evaluation import Above
 from stforecast.task import Task
 from stforecast.testing.weather import make_weather
 from stforecast.training import TrainConfig, find_learning_rate, fit
@@ -116,3 +121,62 @@ def test_a_refusal_leaves_the_random_numbers_alone(weather):
     with pytest.raises(InputError):
         go(weather, weather)
     assert torch.equal(torch.rand(3), expected)
+
+
+# --- where truth counts ---------------------------------------------------------------------------
+
+
+class Constant(nn.Module):
+    """One number for each target step and point, whatever it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(3, 1, 6, 10))
+
+    def forward(self, x):
+        return self.value.expand(len(x), -1, -1, -1, -1)
+
+
+@pytest.mark.parametrize("above", [None, 285.0])
+def test_it_learns_from_what_counts_and_is_judged_by_it(weather, above):
+    where = None if above is None else Above(above)
+    seen, judge = times(weather, 0, 60), times(weather, 60)
+    config = replace(CONFIG, steps=600, batch_size=54, learning_rate=0.1, where=where)
+    config = replace(config, val_windows=1000, validate_every=600)
+    forecaster = go(seen, judge, model=Constant, config=config)
+    truth = weather["2m_temperature"].values.astype(np.float64)
+    targets, judged = (
+        np.stack([truth[k + 4 : k + 7] for k in steps]) for steps in (range(54), range(60, 90))
+    )
+    counts = np.ones_like(targets, bool) if above is None else targets > above
+    wanted = np.where(counts, targets, 0).sum(0) / np.maximum(counts.sum(0), 1)
+    found = forecaster.predict(seen)["2m_temperature"].values.reshape(wanted.shape)
+    learned = counts.any(0)  # of a point that never counts nothing is learned
+    np.testing.assert_allclose(found[learned], wanted[learned], atol=0.05)
+    counts = np.ones_like(judged, bool) if above is None else judged > above
+    area = area_weights(weather["latitude"].values)[:, None] * counts
+    rmse = np.sqrt((area * (found - judged) ** 2).sum() / area.sum())
+    last = np.stack([truth[k + 3] for k in range(60, 90)])[:, None]
+    still = np.sqrt((area * (last - judged) ** 2).sum() / area.sum())
+    told = forecaster.training["validation"]
+    assert told["val_rmse"] == pytest.approx(rmse, rel=1e-4)
+    assert told["val_to_persistence"] == pytest.approx(rmse / still, rel=1e-4)
+    assert forecaster.training["config"].get("where") == (None if above is None else "truth > 285")
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (lambda truth: truth, "one truth value for each point of the targets"),
+        (lambda truth: truth[:, :1] > 280, "one truth value for each point of the targets"),
+        (Above(10), "are in K, as it is scored, found 10"),
+    ],
+)
+def test_what_chooses_no_points_is_refused(weather, where, words):
+    with pytest.raises(InputError, match=words):
+        go(weather, None, config=replace(CONFIG, where=where))
+
+
+def test_a_limit_alone_does_not_choose():
+    with pytest.raises(InputError, match=r"TrainConfig.where must be a function of truth"):
+        TrainConfig(where=10)
