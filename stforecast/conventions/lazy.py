@@ -106,13 +106,15 @@ def one_along(ds: xr.Dataset, dim: str, i: int) -> xr.Dataset:
 
     Of dask arrays these are views of their chunks: an index of dask copies a small part of a chunk.
     """
-    out = ds.isel({dim: i}, drop=True)
-    views = {
-        name: array.copy(data=_view(ds.variables[name].data, ds.variables[name].dims.index(dim), i))
-        for name, array in out.data_vars.items()
-        if array.chunks is not None and dim in ds.variables[name].dims
-    }
-    return out.assign(views)
+    views = {}
+    for name, array in ds.data_vars.items():
+        if array.chunks is not None and dim in array.dims:
+            variable = array.variable
+            data = _view(variable.data, variable.dims.index(dim), i)
+            dims = [d for d in variable.dims if d != dim]
+            views[name] = xr.Variable(dims, data, variable.attrs, variable.encoding)
+    rest = ds.drop_vars(list(views)).isel({dim: i}, drop=True)  # xarray's own view costs as much
+    return rest.assign(views)[list(ds.data_vars)]
 
 
 def _view(data: Any, axis: int, i: int) -> Any:
