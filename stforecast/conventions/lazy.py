@@ -113,7 +113,8 @@ def one_along(ds: xr.Dataset, dim: str, i: int) -> xr.Dataset:
             data = _view(variable.data, variable.dims.index(dim), i)
             dims = [d for d in variable.dims if d != dim]
             views[name] = xr.Variable(dims, data, variable.attrs, variable.encoding)
-    rest = ds.drop_vars(list(views)).isel({dim: i}, drop=True)  # xarray's own view costs as much
+    rest = ds.drop_vars(list(views))  # of these xarray would make an index of dask, for nothing
+    rest = rest.isel({dim: i}, drop=True, missing_dims="ignore")
     return rest.assign(views)[list(ds.data_vars)]
 
 

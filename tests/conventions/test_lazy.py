@@ -103,9 +103,11 @@ def test_a_view_is_read_in_the_order_of_its_source(numbers):
 
 
 @pytest.mark.parametrize("chunks", [(2, 3, 5), (4, 1, 2), (4, 7, 5)])
-def test_one_along_a_dimension_is_a_view_of_its_chunk(chunks):
+@pytest.mark.parametrize("coords", [{}, {"m": np.ones(7)}])
+def test_one_along_a_dimension_is_a_view_of_its_chunk(chunks, coords):
     numbers = np.arange(140.0).reshape(4, 7, 5)
-    ds = xr.Dataset({"a": (("y", "m", "x"), numbers), "b": ("y", np.arange(4))}, {"m": np.ones(7)})
+    ds = xr.Dataset({"a": (("y", "m", "x"), numbers, {"units": "K"}), "b": ("y", np.arange(4))})
+    ds = ds.assign_coords(coords)
     lazy = ds.chunk(dict(zip(("y", "m", "x"), chunks, strict=True))).persist(scheduler="sync")
     for i in range(7):
         one = one_along(lazy, "m", i)
