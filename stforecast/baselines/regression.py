@@ -140,7 +140,8 @@ class LinearRegression(ForecastModel):
             The fit costs time in proportion.
         where : callable, optional
             Takes truth, in the data's units, and tells where it counts, as of
-            :func:`stforecast.evaluate`: each target is fitted on the windows in which it does.
+            :func:`stforecast.evaluate`: each target is fitted on the windows in which it does. A
+            point of which none counts is forecast as usual.
         max_bytes : int
             Limit of the sums, 8 x (predictors) x (predictors + targets) bytes a point, of which
             there are four at once. A grid that needs more is taken in bands of rows, with one pass
@@ -155,7 +156,7 @@ class LinearRegression(ForecastModel):
         ------
         InputError
             If there are fewer windows than predictors, or data are not finite; or `where` is no
-            function.
+            such function, or nothing counts.
         """
         require_task(task)
         if form not in ("strong", "plain"):
@@ -206,12 +207,16 @@ class LinearRegression(ForecastModel):
 
         coefficients = np.empty((outputs, layout.size, height, width), dtype=np.float32)
         job = _Job(canonical, task, channels, layout, starts, targets, usual, where)
+        some = False
         for first in range(0, height, rows):
             band = slice(first, min(first + rows, height))
             sums = job.sums(band)
+            some = some or where is None or bool(sums.any())
             for step in range(task.target_steps):
                 mine = slice(step * len(targets), (step + 1) * len(targets))
                 coefficients[mine, :, band] = solve(sums, layout, step, mine, float(ridge))
+        if not some:
+            raise InputError(f"no target counts ({where}): the limit may be in another unit")
         coords = {d: canonical[d] for d in map(str, space) if d in canonical.coords}
         attrs = {
             "title": "ridge regression of each grid point on its history and its neighbours'",

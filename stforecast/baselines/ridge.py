@@ -122,9 +122,15 @@ def anomalies_of(
     And where the values themselves count, without these: (time, C, rows, W).
     """
     times, usual = about
-    stacked = np.stack(values, axis=1)
-    inner = slice(have[0], stacked.shape[2] - have[1])
-    counted = None if where is None else np.asarray(where(stacked[:, :, inner]), dtype=bool)
+    stacked, counted = np.stack(values, axis=1), None
+    if where is not None:
+        truth = stacked[:, :, have[0] : stacked.shape[2] - have[1]]
+        counted = np.asarray(where(truth))
+        if counted.shape != truth.shape or counted.dtype != bool:
+            raise InputError(
+                f"where must give True or False for every point of truth, shape {truth.shape}; "
+                f"found {counted.dtype}, shape {counted.shape}"
+            )
     anomalies = stacked - mean
     if usual is not None:
         targets, fields, found = usual

@@ -346,6 +346,8 @@ def fit(
             opening = step == 0 and every > _REPORT_EVERY and not due  # where the curve begins
             if due or opening or losses == _REPORT_EVERY:
                 mean_loss = float(all_sum(loss_sum.clone())) / losses
+                if config.where is not None and mean_loss == 0:
+                    logger.warning("no target of the last %d steps counts: where=", losses)
                 if not math.isfinite(mean_loss):
                     raise DivergenceError(
                         f"the loss is {mean_loss} at step {step + 1} (learning rate {rate:.2g}, "

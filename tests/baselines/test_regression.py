@@ -142,6 +142,20 @@ def test_it_is_ridge_regression_of_standardised_predictors(row, column, ridge, a
     np.testing.assert_allclose(ours, expected, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (10, "where must be a function of truth, found 10"),
+        (lambda truth: truth, "where must give True or False for every point of truth"),
+        (lambda truth: truth[0] > 0, "where must give True or False for every point of truth"),
+        (Above(1e6), "no target counts .truth > 1e.06.: the limit may be in another unit"),
+    ],
+)
+def test_what_chooses_no_points_is_refused(where, words):
+    with pytest.raises(InputError, match=words):
+        LinearRegression.fit(make_data(noise(200)), TASK, where=where)
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     read=st.integers(20, 200),

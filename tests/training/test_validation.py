@@ -177,6 +177,11 @@ def test_what_chooses_no_points_is_refused(weather, where, words):
         go(weather, None, config=replace(CONFIG, where=where))
 
 
+def test_of_a_limit_that_nothing_reaches_it_warns(weather, caplog):
+    go(weather, None, config=replace(CONFIG, where=Above(1000)))
+    assert "no target of the last 1 steps counts" in caplog.text
+
+
 def test_a_limit_alone_does_not_choose():
     with pytest.raises(InputError, match=r"TrainConfig.where must be a function of truth"):
         TrainConfig(where=10)
