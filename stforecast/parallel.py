@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,8 +78,14 @@ class Graph:
         if variable.chunks is not None:
             array = variable.data.rechunk(tuple(map(tuple, cuts)))
             self.arrays.append(array)
+            layer = array.dask.layers[array.name]
+            views = layer.mapping if hasattr(layer, "mapping") else {}
             for where in np.ndindex(out.shape):
-                out[where] = (array.name, *where)
+                key = (array.name, *where)
+                # A view of a chunk is taken where it is used: a task for each costs more.
+                view = views.get(key)
+                taken = isinstance(view, tuple) and isinstance(view[0], itemgetter)
+                out[where] = view if taken else key
             return out
         slices = [slices_of(cut) for cut in cuts]
         for where in np.ndindex(out.shape):

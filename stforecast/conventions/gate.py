@@ -39,7 +39,7 @@ from .axes import DIMS, LAT, LEAD, LON, TIME, VALID, Axis, X, Y, axes_of, find_a
 from .codecs import refuse_encoded
 from .fields import Field
 from .forms import Form, as_dataset, in_form
-from .lazy import arrange, in_memory
+from .lazy import arrange, in_memory, one_along
 from .names import refuse_names
 from .times import canonical_times, time_blocks, time_step, times_like, valid_times
 from .variables import VARIABLES, Meant, choose, named
@@ -136,7 +136,50 @@ def canonicalize(
     variables = [variables] if isinstance(variables, str) else variables
     ds = as_dataset(ds, variables)
     refuse_encoded(ds.coords.variables)
-    ds = in_form(ds, form)
+    return _through(in_form(ds, form), variables, form)
+
+
+def canonicalize_along(ds: xr.Dataset, dim: str, form: Form) -> list[tuple[xr.Dataset, Labels]]:
+    """Bring what lies along a dimension that is no axis into canonical form, place by place.
+
+    Which axes and units there are is asked of the first place alone: it is the same in all.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Such as an ensemble.
+    dim : str
+        Such as that of its members, of at least one place.
+    form : {"history", "forecast"}
+
+    Returns
+    -------
+    list of (canonical, labels)
+        As of :func:`canonicalize`, for each place.
+
+    Raises
+    ------
+    InputError
+        As of :func:`canonicalize`.
+    """
+    refuse_encoded(ds.coords.variables)
+    first = one_along(ds, dim, 0)
+    formed = in_form(first, form)
+    if formed.sizes != first.sizes or set(formed.coords) != set(first.coords):
+        every = range(ds.sizes[dim])
+        return [canonicalize(one_along(ds, dim, i), form=form) for i in every]
+    canonical, labels = _through(formed, None, form, ds, dim)
+    return [(one_along(canonical, dim, i), labels) for i in range(ds.sizes[dim])]
+
+
+def _through(
+    ds: xr.Dataset,
+    variables: Sequence[str] | None,
+    form: Form | None,
+    whole: xr.Dataset | None = None,
+    along: str | None = None,
+) -> tuple[xr.Dataset, Labels]:
+    """Canonical form of a Dataset, or of a `whole` of which it is one place `along` a dimension."""
     found = find_axes(ds)
     chosen = choose(ds, variables, found, every_level=form == "forecast")
     refuse_encoded({m.name: ds.variables[m.name] for m in chosen})
@@ -145,7 +188,8 @@ def canonicalize(
     own = [m.label for m in chosen]
     kept = [c for axis in labels.axes.values() for c in (axis.dim, axis.coord) if c is not None]
     refuse_names([*own, *kept, *labels.extras], own)
-    data = {m.canonical: _canonical(m.of(ds), m, labels) for m in chosen}
+    whole = ds if whole is None else whole
+    data = {m.canonical: _canonical(m.of(whole), m, labels, along) for m in chosen}
     attrs = _COORD_ATTRS | (FORECAST_ATTRS if LEAD in labels.axes else {})
     coords: dict[str, Any] = {
         role: (role, axis.values, attrs.get(role, {}))
@@ -211,15 +255,18 @@ def _samples(variable: xr.Variable, steps: Sequence[Hashable]) -> Iterable[np.nd
     return [maps.isel({along[0]: i}).to_numpy() for i in places]
 
 
-def _canonical(variable: xr.Variable, m: Meant, labels: Labels) -> xr.Variable:
-    """One of the caller's variables in canonical form, read when it is used."""
+def _canonical(
+    variable: xr.Variable, m: Meant, labels: Labels, along: str | None = None
+) -> xr.Variable:
+    """One of the caller's variables in canonical form, read when it is used; `along` in front."""
     field, axes = labels.fields[m.canonical], labels.axes
     roles = {dim: role for role, dim in labels.dims.items()}
     variable.dims = tuple(roles.get(d, d) for d in variable.dims)
     orders: dict[Hashable, Any] = {role: axis.order for role, axis in axes.items()}
     whole = in_memory(variable) and field.is_canonical(variable.to_numpy())
     convert = None if whole else field.decode
-    out = arrange(variable, list(axes), orders, convert, np.float32)
+    dims = [along, *axes] if along in variable.dims else list(axes)
+    out = arrange(variable, dims, orders, convert, np.float32)
     out.attrs = field.unpacked.attrs | ({} if field.unit is None else {"units": "K"}) | m.attrs
     if m.base in VARIABLES:
         out.attrs.setdefault("long_name", m.base.replace("_", " "))

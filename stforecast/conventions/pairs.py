@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import xarray as xr
@@ -11,7 +12,8 @@ import xarray as xr
 from ..errors import InputError
 from .axes import LEAD
 from .forms import as_dataset
-from .gate import Labels, canonicalize
+from .gate import Labels, canonicalize, canonicalize_along
+from .lazy import one_along
 from .variables import meant
 
 logger = logging.getLogger(__name__)
@@ -41,8 +43,42 @@ def open_forecast(
     InputError
         If it is no forecast; and where `truth` is one, that the two look exchanged.
     """
-    try:
+    with _exchanged_is_told(forecast, truth):
         return canonicalize(forecast, variables, form="forecast")
+
+
+def open_members(
+    forecast: xr.Dataset, dim: str, truth: Any = None
+) -> list[tuple[xr.Dataset, Labels]]:
+    """Pass the members of a forecast through the gate.
+
+    Parameters
+    ----------
+    forecast : xarray.Dataset
+        As of :func:`open_forecast`, with one more dimension.
+    dim : str
+        That of its members.
+    truth : xarray.Dataset, optional
+        As of :func:`open_forecast`.
+
+    Returns
+    -------
+    list of (canonical, labels)
+        As of :func:`open_forecast`, for each member.
+
+    Raises
+    ------
+    InputError
+        As of :func:`open_forecast`.
+    """
+    with _exchanged_is_told(one_along(forecast, dim, 0), truth):
+        return canonicalize_along(forecast, dim, "forecast")
+
+
+@contextmanager
+def _exchanged_is_told(forecast: Any, truth: Any) -> Iterator[None]:
+    try:
+        yield
     except InputError as error:
         if truth is not None and not _is_forecast(forecast) and _is_forecast(truth):
             raise InputError(

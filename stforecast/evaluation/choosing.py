@@ -10,8 +10,7 @@ import xarray as xr
 
 from ..conventions.forms import as_dataset, with_members
 from ..conventions.gate import Labels
-from ..conventions.lazy import one_along
-from ..conventions.pairs import open_forecast
+from ..conventions.pairs import open_forecast, open_members
 from ..conventions.units import same_units
 from ..errors import InputError
 from .alignment import PointWeights
@@ -53,7 +52,7 @@ def members_of(
         )
     if count is None:
         return [open_forecast(forecast, truth)], None
-    each = [open_forecast(one_along(forecast, MEMBERS, i), truth) for i in range(count)]
+    each = open_members(forecast, MEMBERS, truth)
     return each, forecast[MEMBERS].variable if MEMBERS in forecast.coords else None
 
 

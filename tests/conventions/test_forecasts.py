@@ -5,8 +5,10 @@ import pytest
 import xarray as xr
 from helpers import round_trip
 
-from stforecast.conventions.gate import canonicalize, restore
+from stforecast.conventions.gate import canonicalize, canonicalize_along, restore
+from stforecast.conventions.lazy import one_along
 from stforecast.errors import InputError
+from stforecast.testing.weather import relabel
 
 NAME = "2m_temperature"
 HOUR = np.timedelta64(1, "h").astype("timedelta64[ns]")
@@ -102,3 +104,35 @@ def test_valid_times_with_a_lead_time_are_a_history(weather):
 def test_a_bad_forecast_is_not_taken_for_other_units(forecast):
     far_off = forecast.copy(data={NAME: forecast[NAME].values * 100})
     xr.testing.assert_identical(canonicalize(far_off)[0][NAME].variable, far_off[NAME].variable)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ds: ds,
+        lambda ds: ds.chunk(time=1, realization=2),
+        lambda ds: relabel(ds, north_first=True, west_negative=True, units="degC", packed=True),
+        lambda ds: relabel(ds, order=["longitude", "realization", ...], units="degC"),
+        lambda ds: relabel(ds, names={"time": "init", NAME: "t2m"}, dtype="float64").chunk(init=2),
+        lambda ds: ds.assign(still=ds[NAME].isel(realization=0)).chunk(longitude=5),
+        # Of another form: one lead time of many runs, lead times of one run.
+        lambda ds: ds.isel(prediction_timedelta=[1]),
+        lambda ds: ds.isel(prediction_timedelta=1),
+        lambda ds: ds.isel(time=1),
+        lambda ds: ds.isel(time=1).drop_vars("valid_time"),
+    ],
+)
+def test_members_are_what_each_is_alone(forecast, change):
+    noise = np.random.default_rng(0).normal(size=(5, 1, 1, 1, 1)).astype("f4")
+    ensemble = xr.concat([forecast + float(n) for n in noise.flat], "realization", join="exact")
+    ensemble[NAME].attrs = forecast[NAME].attrs
+    ensemble = change(ensemble)
+    members = canonicalize_along(ensemble, "realization", "forecast")
+    assert len(members) == 5
+    for i, (ours, labels) in enumerate(members):
+        alone = one_along(ensemble, "realization", i)
+        wanted, same = canonicalize(alone, form="forecast")
+        assert ours.chunksizes == wanted.chunksizes
+        xr.testing.assert_identical(ours.compute(), wanted.compute())
+        assert labels.dims == same.dims
+        xr.testing.assert_identical(restore(ours, labels), restore(wanted, same))

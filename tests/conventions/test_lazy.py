@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from stforecast.conventions.lazy import LazyArray, arrange, below, in_memory, one_along
+from stforecast.parallel import Graph
 
 PARTS = {
     "xarray.backends": ["BackendArray"],
@@ -119,3 +120,14 @@ def test_one_along_a_dimension_is_a_view_of_its_chunk(chunks, coords):
         for ds, at in ((lazy, (0, -1, 0)), (one, (0, 0)))
     )
     assert np.shares_memory(view, chunk)
+
+
+@pytest.mark.parametrize("chunks", [(2, 3, 5), (4, 7, 5)])
+def test_a_view_of_a_chunk_is_no_task_of_its_own(chunks):
+    numbers = np.arange(140.0).reshape(4, 7, 5)
+    ds = xr.Dataset({"a": (("y", "m", "x"), numbers)}).chunk(dict(zip("ymx", chunks, strict=True)))
+    graph, one = Graph(), one_along(ds, "m", 4)["a"].variable
+    blocks = graph.blocks(one, one.chunks)
+    assert all(callable(task[0]) for task in blocks.flat)
+    total = graph.add(lambda parts: np.concatenate(parts).sum(), blocks[:, 0].tolist())
+    assert graph.compute(total, "threads") == numbers[:, 4].sum()
