@@ -80,7 +80,9 @@ def calibrate(
     times = initialisations(validation, task)
     times = times[np.linspace(0, len(times) - 1, min(windows, _WINDOWS, len(times))).astype(int)]
     factor, least, most = 1.0, math.nan, math.nan
-    how: dict[str, Any] = {"nan": task.nan, "where": where}
+    how: dict[str, Any] = {"nan": task.nan}
+    if where is not None:  # which is given tensors, as in training
+        how["where"] = lambda truth: np.asarray(where(torch.tensor(truth)))
     for _ in range(2):
         forecast = predict(validation, forecaster, init_time=times, ensemble=_MEMBERS, seed=seed)
         scores = evaluate(forecast, validation, metrics=("spread_skill",), **how)

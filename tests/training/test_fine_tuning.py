@@ -128,16 +128,19 @@ class Shifted(nn.Module):
         return (y if noise is None else self.perturb(y, noise)).unsqueeze(2)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", ["", "nan", "where"])
 @pytest.mark.parametrize(("sizes", "factor"), [((0.8, 1.25), 1), ((0.5, 1.2), 0.6**-0.5)])
 def test_noise_is_scaled_until_spread_equals_skill(sizes, factor, masked):
     """Too small at one lead time as it is too large at the other."""
     truth = (rolls(600, 1) - 20) / xr.DataArray([1, 3], dims="x")  # errors of 1
     if masked:
-        truth = truth.where(xr.DataArray([True, False], dims="x"))
-    task = Task("count", 2, 2, nan="mask" if masked else "refuse")
+        truth = truth.where(
+            xr.DataArray([True, False], dims="x"), np.nan if masked == "nan" else 99
+        )
+    task = Task("count", 2, 2, nan="mask" if masked == "nan" else "refuse")
     forecaster = stforecast.Forecaster(Shifted(sizes), task, draws="noise")
-    told = calibrate(forecaster, truth, seed=1)
+    where = (lambda y: y.lt(99)) if masked == "where" else None  # of tensors, as in training
+    told = calibrate(forecaster, truth, seed=1, where=where)
     assert told == forecaster.training["calibration"]
     assert told["noise_scaled"] == pytest.approx(factor, rel=0.05)
     found = forecaster.network.perturb.project.weight[2:].squeeze()
