@@ -17,7 +17,7 @@ import xarray as xr
 from ..conventions.cycles import terms
 from ..conventions.gate import canonicalize
 from ..conventions.grid import Grid
-from ..conventions.overlap import period_of, told_of
+from ..conventions.overlap import TRAINED_WHERE, period_of, told_of
 from ..conventions.times import valid_times
 from ..datasets.forcings import sun_at
 from ..datasets.known import add_known
@@ -231,7 +231,7 @@ class LinearRegression(ForecastModel):
             "timestep": task.timestep,
         }
         if where is not None:
-            attrs["where"] = str(where)
+            attrs[TRAINED_WHERE] = str(where)
         variables: dict[str, Any] = {
             "coefficients": (("target", "predictor", *space), coefficients),
             "mean": (("variable", *space), job.mean),

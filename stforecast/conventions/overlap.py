@@ -18,6 +18,8 @@ FINGERPRINT = "fingerprint"
 #: Attributes of a forecast: the period that its model was trained on (:func:`write_period`), and
 #: the fingerprint of these data.
 TRAINED, TRAINED_FINGERPRINT = "training_period", "training_fingerprint"
+#: And where truth counted in its training, if that was not everywhere.
+TRAINED_WHERE = "training_where"
 _GAPS = 100  # at most, in a period that is written down; the shortest others are taken as closed
 
 
@@ -100,7 +102,8 @@ def period_of(ds: xr.Dataset) -> dict[str, str]:
 
 def told_of(attrs: Mapping[str, Any]) -> dict[str, str]:
     """Take what :func:`period_of` said out of the attributes of a forecast or a climatology."""
-    told = {k: str(attrs[k]) for k in (TRAINED, TRAINED_FINGERPRINT) if k in attrs}
+    keys = (TRAINED, TRAINED_FINGERPRINT, TRAINED_WHERE)
+    told = {k: str(attrs[k]) for k in keys if k in attrs}
     if TRAINED not in told and "climatology_period" in attrs:
         told[TRAINED] = str(attrs["climatology_period"])
     return told

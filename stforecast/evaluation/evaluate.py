@@ -13,7 +13,7 @@ from ..baselines.climatology import Climatology
 from ..baselines.lookup import conform, places
 from ..conventions.axes import LEAD, VALID, role_of
 from ..conventions.grid import Grid
-from ..conventions.overlap import refuse_other_data, refuse_trained, told_of
+from ..conventions.overlap import TRAINED_WHERE, refuse_other_data, refuse_trained, told_of
 from ..conventions.pairs import open_truth
 from ..conventions.times import iso_time, valid_times
 from ..errors import InputError
@@ -198,6 +198,11 @@ def evaluate(
             raise
         if allow_overlap is None:
             log.warning("%s", error)
+    if where is None and (learned := told_of(first.attrs).get(TRAINED_WHERE)):
+        log.warning(
+            "the model learned where %s alone, and is scored everywhere: give where=",
+            learned,
+        )
     check_units(first, truth, variables)
     if isinstance(where, Above):
         for v in variables:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..conventions.overlap import told_of
+from ..conventions.overlap import TRAINED_WHERE, told_of
 from ..conventions.times import valid_times
 from ..errors import InputError
 from ..files import replacing
@@ -148,12 +148,14 @@ class Forecaster(Frames):
 
     def __repr__(self) -> str:
         size = sum(p.numel() for p in self.network.parameters())
-        period = self.training.get("period", "untrained")
+        period, where = (self.training.get(k) for k in ("period", TRAINED_WHERE))
+        period = "untrained" if period is None else period
         return (
             f"<stforecast.Forecaster {type(self.network).__name__}, {size:,} parameters>\n"
             f"  task      {self.task}\n  trained   {period}\n  data      {self.data}"
             + (f"\n  around    a climatology ({self.reference.cycle})" if self.reference else "")
             + (f"\n  draws     members by {self.draws}" if self.draws else "")
+            + (f"\n  learned   where {where}" if where else "")
         )
 
     @property

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..conventions.grid import Grid
-from ..conventions.overlap import period_of, with_earlier
+from ..conventions.overlap import TRAINED_WHERE, period_of, with_earlier
 from ..errors import DivergenceError, InputError
 from ..evaluation.metrics import Above
 from ..evaluation.thresholds import refuse_celsius
@@ -215,6 +215,8 @@ def fit(
         here = period_of(seen)
         before: dict[str, str] = {}
         told = provenance(source.ds, config, steps, about) | here
+        if config.where is not None:
+            told[TRAINED_WHERE] = config.to_dict()["where"]
         told["fingerprint"] = checksum({"mean": mean, "std": std, "change": change})[:16]
         if warm_start is not None:
             told["warm_start"] = carry_over(network, warm_start)

@@ -135,7 +135,8 @@ def test_it_is_ridge_regression_of_standardised_predictors(row, column, ridge, a
     ds = make_data(values)
     where = Above(above) if np.isfinite(above) else None
     model = LinearRegression.fit(ds, TASK, ridge=ridge, where=where)
-    assert model.dataset.attrs.get("where") == ("truth > 279" if where else None)
+    told = "truth > 279" if where else None
+    assert model.dataset.attrs.get("training_where") == told
     expected = normal_equations(values, row, column, ridge, above)
     forecast = predict(ds, model, init_time=initialisations(ds, TASK))
     ours = forecast["field"].values[:, :, row, column]

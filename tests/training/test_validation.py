@@ -13,7 +13,7 @@ from torch import nn
 from stforecast.conventions.grid import area_weights
 from stforecast.conventions.overlap import FINGERPRINT
 from stforecast.errors import InputError
-from stforecast.evaluation import Above
+from stforecast.evaluation import Above, evaluate
 from stforecast.task import Task
 from stforecast.testing.weather import make_weather
 from stforecast.training import TrainConfig, find_learning_rate, fit
@@ -138,7 +138,7 @@ class Constant(nn.Module):
 
 
 @pytest.mark.parametrize("above", [None, 285.0])
-def test_it_learns_from_what_counts_and_is_judged_by_it(weather, above):
+def test_it_learns_from_what_counts_and_is_judged_by_it(weather, above, caplog):
     where = None if above is None else Above(above)
     seen, judge = times(weather, 0, 60), times(weather, 60)
     config = replace(CONFIG, steps=600, batch_size=54, learning_rate=0.1, where=where)
@@ -161,7 +161,18 @@ def test_it_learns_from_what_counts_and_is_judged_by_it(weather, above):
     told = forecaster.training["validation"]
     assert told["val_rmse"] == pytest.approx(rmse, rel=1e-4)
     assert told["val_to_persistence"] == pytest.approx(rmse / still, rel=1e-4)
-    assert forecaster.training["config"].get("where") == (None if above is None else "truth > 285")
+    # Where it knows nothing it forecasts too much: it says what it learned from.
+    said = None if above is None else "truth > 285"
+    assert forecaster.training["config"].get("where") == said
+    assert ("learned   where truth > 285" in repr(forecaster)) == (above is not None)
+    forecast = forecaster.predict(judge, init_time=judge["time"].values[10:20])
+    assert forecast.attrs.get("training_where") == said
+    for how, warned in (({}, above is not None), ({"where": Above(285)}, False)):
+        caplog.clear()
+        evaluate(forecast, weather, metrics="rmse", **how)
+        assert (
+            "learned where truth > 285 alone, and is scored everywhere" in caplog.text
+        ) == warned
 
 
 @pytest.mark.parametrize(
