@@ -38,8 +38,8 @@ class Options(BenchmarkOptions):
     or NYTaxi or NYBike, or the directory with both (then taxis)."""
     protocol: Literal["paper", "dsan"] = "paper"
     """paper: 4 -> 4 half hours, all cells. dsan: New York's days 0 to 39 for training, 40 to 59 for
-    the test (a week of these as history only), 12 -> 12, where the true flow is above 10. Network
-    and linear regression learn from what is scored alone."""
+    the test (a week of these as history only), 12 -> 12, where the true flow is above 10. The
+    linear regression and, with the fast preset, the network learn from what is scored alone."""
     output: Path = Path("runs/taxibj")
 
 

@@ -248,6 +248,8 @@ class SimVPv2(nn.Module):
                 f"input steps; found {predict_change}, {grid!r:.40}, {target_steps} and "
                 f"{input_steps}"
             )
+        if guess_ridge != RIDGE and not linear_guess:
+            raise InputError(f"guess_ridge={guess_ridge} is for linear_guess=True, found False")
         if odd_channels and not mirror:
             raise InputError(f"odd_channels={list(odd_channels)} are for mirror=True, found False")
         if unknown := [i for i in odd_channels if i not in range(channels)]:

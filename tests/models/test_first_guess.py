@@ -104,3 +104,7 @@ def test_a_guess_that_cannot_be_is_refused():
     for settings in ({"grid": (4, 4)}, {"predict_change": True}, {"target_steps": 24}):
         with pytest.raises(InputError, match="needs predict_change=True, grid"):
             SimVPv2(linear_guess=True, **settings)
+    with pytest.raises(InputError, match=r"guess_ridge=1.0 is for linear_guess=True, found False"):
+        SimVPv2(guess_ridge=1.0)
+    with pytest.raises(InputError, match="guess_ridge must be"):
+        SimVPv2(linear_guess=True, predict_change=True, grid=(4, 4), guess_ridge=-1.0)
