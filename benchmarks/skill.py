@@ -66,10 +66,11 @@ RUNGS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "still": ({"known": ("reference", SUN, *STILL)}, {}, {}),
     "longitude": ({}, {"circular_longitude": True}, {}),
     "leads": ({}, {}, {"balance_leads": True, "area_weighted": True}),
+    "guess": ({}, {"linear_guess": True, "grid": (32, 64)}, {}),
+    "muon": ({}, {}, {"optimizer": "muon"}),
     "depth": ({}, {"drop_path": 0.05, "stochastic_depth": "uniform"}, {}),
-    "muon": ({}, {"drop_path": 0.0, "stochastic_depth": "linear"}, {"optimizer": "muon"}),
 }
-OURS = "leads"  # the rung that "ours" is
+OURS = "guess"  # the rung that "ours" is
 SMALL: dict[str, Any] = {"encoder_channels": 16, "translator_channels": 128, "translator_blocks": 6}
 SMALL |= {"mlp_ratio": 4.0}
 

@@ -208,6 +208,11 @@ class Task:
         return len(self.variables) + more * -(-self.target_steps // self.input_steps)
 
     @property
+    def channels_known(self) -> int:
+        """Channels of a frame, the last ones, that hold what is known for target steps."""
+        return self.channels_in - len(self.variables)
+
+    @property
     def channels_out(self) -> int:
         """Channels of a frame that a network forecasts."""
         return len(self.outputs)

@@ -35,6 +35,7 @@ from ..evaluation import benchmark_table, evaluate, scorecard
 from ..files import locked, replacing
 from ..forecasting import load, predict, write_forecast
 from ..models.cost import forecasts_per_second, summary
+from ..models.first_guess import RIDGE
 from ..plots import performance, save, write_results
 from ..task import WindowForecaster, initialisations
 from ..training.tuning import find_learning_rate, pace
@@ -227,7 +228,8 @@ def made(form: Mapping[str, Any], options: Options, opened: Opened) -> tuple[Any
         found = recipe(name, own, grid=grid.shape, task=opened.task)
         network: Any = found[0]
         if own.model == "SimVPv2" and own.preset == "fast":
-            network = partial(network, linear_guess=False)  # the others have none
+            # The others have none.
+            network = partial(network, linear_guess=False, guess_ridge=RIDGE)
         return network, found[1] if "loss" in form else replace(found[1], loss="mse")
     # A graph network as printed has windows, periods and faults of its own.
     network, _ = recipe(name, replace(own, preset="fast"), grid=grid.shape, task=opened.task)

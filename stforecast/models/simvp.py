@@ -54,6 +54,7 @@ _WHOLE = {
     "encoder_kernel": (1, 999),
     "decoder_kernel": (1, 999),
     "noise": (0, 10_000),
+    "known_channels": (0, 100_000),
 }
 _FRACTION = {"mlp_ratio": (0.0, 1000.0), "drop_path": (0.0, 1.0), "dropout": (0.0, 1.0)}
 _FRACTION |= {"guess_ridge": (0.0, 1e6)}
@@ -110,6 +111,10 @@ class SimVPv2(nn.Module):
     guess_ridge : float
         How much the predictors of this regression are damped: the more, the fewer windows there
         are to train on.
+    known_channels : int
+        How many of the input channels, the last ones, hold what is known for the target steps, on
+        the frames in their order; the regression has them as predictors. :meth:`for_task` counts
+        them.
     mirror : bool
         Learn from the mirror image about the equator as well, and forecast the mean of both
         (:mod:`stforecast.models.mirror`). Beyond the paper; for grids that are the same north and
@@ -177,6 +182,7 @@ class SimVPv2(nn.Module):
         predict_change: bool = False,
         linear_guess: bool = False,
         guess_ridge: float = RIDGE,
+        known_channels: int = 0,
         mirror: bool = False,
         odd_channels: Sequence[int] = (),
         translator: str = "gsta",
@@ -205,6 +211,7 @@ class SimVPv2(nn.Module):
             "predict_change": predict_change,
             "linear_guess": linear_guess,
             "guess_ridge": guess_ridge,
+            "known_channels": known_channels,
             "mirror": mirror,
             "odd_channels": list(odd_channels),
             "translator": translator,
@@ -250,6 +257,11 @@ class SimVPv2(nn.Module):
             )
         if guess_ridge != RIDGE and not linear_guess:
             raise InputError(f"guess_ridge={guess_ridge} is for linear_guess=True, found False")
+        if known_channels > max(channels - out_channels, 0):
+            raise InputError(
+                f"known_channels must be at most {channels - out_channels}, of {channels} those "
+                f"that are not forecast; found {known_channels}"
+            )
         if odd_channels and not mirror:
             raise InputError(f"odd_channels={list(odd_channels)} are for mirror=True, found False")
         if unknown := [i for i in odd_channels if i not in range(channels)]:
@@ -316,6 +328,7 @@ class SimVPv2(nn.Module):
                 *steps,
                 out_channels,
                 (rows, columns),
+                known=known_channels,
                 circular_longitude=circular_longitude,
                 ridge=guess_ridge,
             )
@@ -338,6 +351,7 @@ class SimVPv2(nn.Module):
         wants = settings.get("translator") in NEED_GRID or settings.get("linear_guess")
         if wants and grid is not None:
             sizes["grid"] = sizing.of_grid(grid)
+            sizes["known_channels"] = task.channels_known
         if settings.get("mirror"):
             sizes["odd_channels"] = odd_channels(task, grid)
         return cls(**(sizes | settings))
@@ -532,7 +546,7 @@ class SimVPv2(nn.Module):
         guess = None
         if self.first_guess is not None:  # its weights belong to the places as they are
             with full_precision(x):
-                guess = self.first_guess(x[:, :, : self.settings["out_channels"]])
+                guess = self.first_guess(x)
 
         def apply(x: Tensor, guess: Tensor | None) -> Tensor:
             return self._through(x, guess, lead, noise)

@@ -423,11 +423,11 @@ def _rolled(
 def _some(
     feed: Feed, forecaster: Forecaster, usual: Usual | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets, of what is forecast alone, of the first steps' windows."""
-    outputs, found, step = len(forecaster.task.outputs), 0, 0
+    """Inputs and targets of the first steps' windows."""
+    found, step = 0, 0
     while found < _GUESSED_FROM and step < feed.steps_per_epoch:
         x, y = _pair(feed.batch(step), forecaster, usual)
-        yield x[:, :, :outputs], y
+        yield x, y
         found, step = found + len(x), step + 1
 
 

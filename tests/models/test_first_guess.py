@@ -56,6 +56,34 @@ def test_one_variable_is_guessed_from_another():
     assert (of_other < 0.4).all()
 
 
+def test_what_is_known_for_a_step_is_a_predictor_of_that_step_alone():
+    guess = FirstGuess(3, 2, 1, (2, 3), known=2, circular_longitude=True, ridge=1e-9)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 3, 4, 2, 3, generator=draw, dtype=torch.float64)
+    last, sun, earlier = x[:, -1:, :1], x[:, :2, 2:3], x[:, :2, 3:]  # frame t is of target step t
+    change = 0.5 * sun + torch.tensor([2.0, -1.0])[:, None, None, None] * earlier - 0.25 * last
+    guess.fit([(x[:300], last[:300] + change[:300])])
+    torch.testing.assert_close(guess(x), change, rtol=0, atol=1e-5)
+    assert (guess.residual_std < 1e-4).all()
+
+
+def test_a_network_guesses_from_the_same_time_of_earlier_days():
+    ds = walk(24 * 30)
+    flow = np.random.default_rng(1).normal(size=(24 * 30, 2, 3)).astype(np.float32)
+    for t in range(24, len(flow)):  # the hour before tells nothing, the day before most
+        flow[t] = 0.95 * flow[t - 24] + 0.3 * flow[t]
+    ds["flow"] = ds["flow"].copy(data=flow)
+    found = []
+    for lags in ((), ("1D",)):
+        task = Task("flow", 2, 2, "1h", lags=lags)
+        config = TrainConfig(steps=1, batch_size=16, learning_rate=1e-9, device="cpu")
+        model = partial(SimVPv2.for_task, task, predict_change=True, linear_guess=True, **SMALL)
+        one = fit(ds, task, model=partial(model, {"y": 2, "x": 3}), config=config)
+        assert one.network.first_guess.known == len(lags)
+        found.append(float(one.network.first_guess.residual_std.mean()))
+    assert found[1] < 0.7 * found[0]
+
+
 def test_only_a_circular_longitude_has_a_neighbour_past_its_edge():
     x = torch.zeros(1, 2, 1, 3, 4)
     x[..., 0] = 1.0
@@ -106,5 +134,7 @@ def test_a_guess_that_cannot_be_is_refused():
             SimVPv2(linear_guess=True, **settings)
     with pytest.raises(InputError, match=r"guess_ridge=1.0 is for linear_guess=True, found False"):
         SimVPv2(guess_ridge=1.0)
+    with pytest.raises(InputError, match="known_channels must be at most 2, of 3 those that are"):
+        SimVPv2(channels=3, out_channels=1, known_channels=3)
     with pytest.raises(InputError, match="guess_ridge must be"):
         SimVPv2(linear_guess=True, predict_change=True, grid=(4, 4), guess_ridge=-1.0)
