@@ -84,6 +84,16 @@ def test_a_network_guesses_from_the_same_time_of_earlier_days():
     assert found[1] < 0.7 * found[0]
 
 
+def test_settings_from_before_have_a_guess_from_history_alone():
+    task = Task("flow", 2, 2, "1h", lags=("1D",))
+    made = SimVPv2.for_task(task, {"y": 2, "x": 3}, predict_change=True, linear_guess=True, **SMALL)
+    assert made.settings["known_channels"] == made.first_guess.known == 1
+    before = {k: v for k, v in made.settings.items() if k != "known_channels"}
+    assert SimVPv2.for_task(task, {"y": 2, "x": 3}, **before).first_guess.known == 0
+    again = SimVPv2.for_task(task, {"y": 2, "x": 3}, **made.settings)
+    assert again.first_guess.weight.shape == made.first_guess.weight.shape
+
+
 def test_only_a_circular_longitude_has_a_neighbour_past_its_edge():
     x = torch.zeros(1, 2, 1, 3, 4)
     x[..., 0] = 1.0
