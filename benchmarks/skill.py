@@ -66,7 +66,7 @@ RUNGS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "still": ({"known": ("reference", SUN, *STILL)}, {}, {}),
     "longitude": ({}, {"circular_longitude": True}, {}),
     "leads": ({}, {}, {"balance_leads": True, "area_weighted": True}),
-    "guess": ({}, {"linear_guess": True, "grid": (32, 64)}, {}),
+    "guess": ({}, {"linear_guess": True, "grid": (32, 64), "known_channels": 0}, {}),
     "muon": ({}, {}, {"optimizer": "muon"}),
     "depth": ({}, {"drop_path": 0.05, "stochastic_depth": "uniform"}, {}),
 }

@@ -351,8 +351,9 @@ class SimVPv2(nn.Module):
         wants = settings.get("translator") in NEED_GRID or settings.get("linear_guess")
         if wants and grid is not None:
             sizes["grid"] = sizing.of_grid(grid)
-            # A bundle's settings have all sizes; older ones are of guesses from history alone.
-            sizes |= {} if "channels" in settings else {"known_channels": task.channels_known}
+        # A bundle's settings have all sizes; older ones are of guesses from history alone.
+        if settings.get("linear_guess") and "channels" not in settings:
+            sizes["known_channels"] = task.channels_known
         if settings.get("mirror"):
             sizes["odd_channels"] = odd_channels(task, grid)
         return cls(**(sizes | settings))

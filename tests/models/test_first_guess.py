@@ -88,6 +88,8 @@ def test_settings_from_before_have_a_guess_from_history_alone():
     task = Task("flow", 2, 2, "1h", lags=("1D",))
     made = SimVPv2.for_task(task, {"y": 2, "x": 3}, predict_change=True, linear_guess=True, **SMALL)
     assert made.settings["known_channels"] == made.first_guess.known == 1
+    by_name = SimVPv2.for_task(task, grid=(2, 3), predict_change=True, linear_guess=True, **SMALL)
+    assert by_name.first_guess.known == 1
     before = {k: v for k, v in made.settings.items() if k != "known_channels"}
     assert SimVPv2.for_task(task, {"y": 2, "x": 3}, **before).first_guess.known == 0
     again = SimVPv2.for_task(task, {"y": 2, "x": 3}, **made.settings)
