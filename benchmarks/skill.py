@@ -15,6 +15,7 @@ windows of 2017. Each run takes less than half an hour on two cores.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -47,6 +49,7 @@ from stforecast.datasets.new_york import dsan_times, split_dsan  # noqa: E402
 from stforecast.evaluation import Above  # noqa: E402
 from stforecast.files import replacing  # noqa: E402
 from stforecast.models import SimVPv2  # noqa: E402
+from stforecast.models.members import Perturbation  # noqa: E402
 from stforecast.task import initialisations  # noqa: E402
 from stforecast.training import EnsembleConfig  # noqa: E402
 from stforecast.training.calibration import calibrate, scale_noise  # noqa: E402
@@ -251,6 +254,9 @@ TAUGHT = 800  # steps of teaching a network to draw, behind half as many of nois
 #: 1 / sqrt(0.841 * 0.994), the least and the greatest ratio of spread and skill on 96 windows of
 #: 2017, in blocks of 12 days that a teaching on the rest of 2017 left out.
 SCALED = 1.09
+#: The share of weights that learned to forecast without random numbers; chosen on 2017 out of 0,
+#: 0.15, 0.2, 0.3, 0.5 and 1.
+SINGLE = 0.15
 
 
 def drawn(one: Any, many: Any, test: xr.Dataset, times: Any, area: bool) -> dict[str, Any]:
@@ -333,9 +339,14 @@ def ensemble(
 def further(
     data: Path, seed: int, bundle: Path | None = None, output: Path | None = None
 ) -> dict[str, Any]:
-    """Teach a bundle that draws members on, by the CRPS, on 2013 to 2016: 100 minutes of one core.
+    """Teach a bundle that draws members on, on 2013 to 2016: nearly two hours of one core.
 
-    The noise is scaled by 2017, of which the bundle in the package has seen little.
+    By the CRPS, which makes the forecast without random numbers 2% worse than it was; and, for a
+    short time, without random numbers, which makes members half as far apart as they should be. Of
+    the weights 0.85 are of the first and 0.15 of the second training: on 2017, of which the bundle
+    in the package has seen little, the mean of twenty members is then better than the forecast
+    without random numbers at every lead, and that is as good as before. The noise is scaled by 2017
+    as well.
     """
     ds = globe(data)
     train, later, test = (select_period(ds, p).load() for p in ("2013:2016", "2017", "2018"))
@@ -351,8 +362,24 @@ def further(
         allow_overlap=True, run_dir=output and output / "run",
         about={"command": " ".join(["python", *sys.argv])},
     )  # fmt: skip
-    minutes = round((time.monotonic() - began) / 60, 1)
     calibrate(many, later)
+    network = copy.deepcopy(many.network)
+    for part in network.modules():
+        if isinstance(part, Perturbation):
+            part.requires_grad_(False)
+    short: dict[str, Any] = {"seed": seed + 1, "steps": 600, "learning_rate": 5e-4, "ema": 0.99}
+    short |= {"loss": "mse", "members": 1, "validate_every": 600, "checkpoint_every": None}
+    single = fit(
+        train, one.task, model=network, config=replace(config, **short), warm_start=many,
+        run_dir=output and output / "single",
+    )  # fmt: skip
+    with torch.no_grad():
+        other = single.network.state_dict()
+        for name, tensor in many.network.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(other[name], SINGLE)
+    calibrate(many, later)
+    minutes = round((time.monotonic() - began) / 60, 1)
     if output:
         many.save(output / "model")
     times = initialisations(test, one.task)
@@ -368,7 +395,8 @@ def taxi_ensemble(
     It is taught on the validation part, which has chosen its weights and taught it nothing.
     """
     parts, later, task, times, _ = flow_parts("NYTaxi", "paper", data)
-    make, config = recipe("taxibj", BenchmarkOptions(seed=seed), task=task)
+    grid = parts["test"].sizes["y"], parts["test"].sizes["x"]
+    make, config = recipe("taxibj", BenchmarkOptions(seed=seed), task=task, grid=grid)
     how: dict[str, Any] = {"config": config, "validation": later["validation"]}
     if bundle is None:
         run = output and output / "run"
@@ -454,8 +482,9 @@ def tabulate(record: dict[str, Any]) -> Table:
             worst = [float(ratios[:, :4].max()), float(ratios.max())]
             table.add(f"{name} dsan: rmse / floor, worst up to 2 h", worst[0], 0.95, most=True)
             table.add(f"{name} dsan: rmse / floor, worst lead", worst[1], 1.0, most=True)
-    for name, low, high in (("ensemble", 0.9, 1.1), ("taxi_ensemble", 0.85, 1.15)):
-        if one := record.get(f"{name}/0"):
+    for run, low, high in (("ensemble_further/3", 0.9, 1.1), ("taxi_ensemble/0", 0.85, 1.15)):
+        if one := record.get(run):
+            name = run.split("/")[0]
             table.add(f"{name}: fair CRPS / MAE before", one["crps_to_mae"], 0.75, most=True)
             each = np.array(one["spread_to_skill"])
             table.add(f"{name}: spread / skill, least", each.min(), low)
