@@ -87,9 +87,9 @@ plots.rank_histogram(scores, leads=["1h", "6h", "12h"])
 # In both pictures the grey band is what a forecaster would call good. A histogram like a bowl says
 # that the members are too much alike: the truth lies outside them too often; one like a hill, that
 # they differ too much. One that leans says that they are too warm or too cold. These members are as
-# far apart as they are wrong, but for the first hour, whose errors are a few hundredths of a degree:
-# there they are a twentieth too close. The truth is not quite often enough beyond the coldest and
-# the warmest.
+# far apart as they are wrong, but for the first hour, whose errors are a few hundredths of a
+# degree: there they are a twentieth too close. The truth is not quite often enough beyond the
+# coldest and the warmest.
 #
 # ## Does a probability of 30% come true three times in ten?
 
