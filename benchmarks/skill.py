@@ -346,7 +346,8 @@ def further(
     the weights 0.85 are of the first and 0.15 of the second training: on 2017, of which the bundle
     in the package has seen little, the mean of twenty members is then better than the forecast
     without random numbers at every lead, and that is as good as before. The noise is scaled by 2017
-    as well.
+    as well. So the bundle in the package came from that of commit 48922d72e (``--bundle``), of
+    which "in the package" is said above.
     """
     ds = globe(data)
     train, later, test = (select_period(ds, p).load() for p in ("2013:2016", "2017", "2018"))
