@@ -120,7 +120,7 @@ def rung(name: str, steps: int, data: Path, seed: int) -> dict[str, Any]:
 #: minutes of one core.
 FIRST, FURTHER, APPLICATIONS = 600, 400, 4
 LEAN: dict[str, Any] = {"encoder_channels": 8, "translator_channels": 64, "translator_blocks": 3}
-LEAN |= {"linear_guess": False}
+LEAN |= {"linear_guess": False, "known_channels": 0}
 
 
 def rollout(data: Path, seed: int) -> dict[str, Any]:
@@ -379,6 +379,9 @@ def further(
         for name, tensor in many.network.state_dict().items():
             if tensor.is_floating_point():
                 tensor.lerp_(other[name], SINGLE)
+    many.training["weights"] = (
+        f"{1 - SINGLE} of these, {SINGLE} of {short['steps']} further steps without random numbers"
+    )
     calibrate(many, later)
     minutes = round((time.monotonic() - began) / 60, 1)
     if output:

@@ -228,8 +228,8 @@ def made(form: Mapping[str, Any], options: Options, opened: Opened) -> tuple[Any
         found = recipe(name, own, grid=grid.shape, task=opened.task)
         network: Any = found[0]
         if own.model == "SimVPv2" and own.preset == "fast":
-            # The others have none.
-            network = partial(network, linear_guess=False, guess_ridge=RIDGE)
+            none = {"linear_guess": False, "guess_ridge": RIDGE, "known_channels": 0}
+            network = partial(network, **none)  # as the others
         return network, found[1] if "loss" in form else replace(found[1], loss="mse")
     # A graph network as printed has windows, periods and faults of its own.
     network, _ = recipe(name, replace(own, preset="fast"), grid=grid.shape, task=opened.task)

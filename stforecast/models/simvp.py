@@ -257,10 +257,11 @@ class SimVPv2(nn.Module):
             )
         if guess_ridge != RIDGE and not linear_guess:
             raise InputError(f"guess_ridge={guess_ridge} is for linear_guess=True, found False")
-        if known_channels > max(channels - out_channels, 0):
+        if known_channels and (not linear_guess or known_channels > channels - out_channels):
             raise InputError(
-                f"known_channels must be at most {channels - out_channels}, of {channels} those "
-                f"that are not forecast; found {known_channels}"
+                f"known_channels are for linear_guess=True, and at most the {channels} channels "
+                f"less the {out_channels} that are forecast; found {known_channels} and "
+                f"{linear_guess}"
             )
         if odd_channels and not mirror:
             raise InputError(f"odd_channels={list(odd_channels)} are for mirror=True, found False")

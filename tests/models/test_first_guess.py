@@ -146,7 +146,8 @@ def test_a_guess_that_cannot_be_is_refused():
             SimVPv2(linear_guess=True, **settings)
     with pytest.raises(InputError, match=r"guess_ridge=1.0 is for linear_guess=True, found False"):
         SimVPv2(guess_ridge=1.0)
-    with pytest.raises(InputError, match="known_channels must be at most 2, of 3 those that are"):
-        SimVPv2(channels=3, out_channels=1, known_channels=3)
+    for more in ({"known_channels": 1}, {"known_channels": 3, "linear_guess": True}):
+        with pytest.raises(InputError, match="known_channels are for linear_guess=True, and at"):
+            SimVPv2(channels=3, out_channels=1, predict_change=True, grid=(4, 4), **more)
     with pytest.raises(InputError, match="guess_ridge must be"):
         SimVPv2(linear_guess=True, predict_change=True, grid=(4, 4), guess_ridge=-1.0)
